@@ -1,0 +1,57 @@
+"""DiffusionIQT as a benchmark: cohort -> degrade -> train -> enhance -> parcellate -> evaluate -> report.
+
+Without --configfile this is the demo of config/config.yaml, which needs no download. Targets: all (the default),
+cohort, lowfield, models, figures.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# A configuration file given on the command line stands alone: nothing of the demo is merged into it.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/cohort.smk"
+include: "workflow/rules/degrade.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/enhance.smk"
+include: "workflow/rules/parcellate.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    """The benchmark table and the page."""
+    default_target: True
+    input:
+        rules.write_tables.output,
+        rules.write_page.output,
+
+
+rule cohort:
+    """The high-quality scans."""
+    input:
+        rules.list_participants.output,
+
+
+rule lowfield:
+    """Every low-field set."""
+    input:
+        [sidecars(f"lowfield/{name}", "all") for name in CONFIG.lowfield],
+
+
+rule models:
+    """Every trained network."""
+    input:
+        [model_files(name) for name in (*CONFIG.models(), PARCELLATOR)],
+
+
+rule figures:
+    """Every figure and table, drawn from metrics/ alone."""
+    input:
+        rules.write_tables.output,
+        figure_files("png", "svg"),

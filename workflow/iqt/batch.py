@@ -1,0 +1,72 @@
+"""Running a stage over a list of scans: one failing scan is recorded and never stops the others.
+
+Every volume has a JSON sidecar, which is what the rules declare as output. Its `status` is `ok` or the reason why there
+is no volume.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from iqt.errors import UserError
+from iqt.files import read_json, read_table, write_json
+
+OK = "ok"
+
+
+def read_list(path: str | Path, split: str | None = None) -> list[str]:
+    """Scan names in a list (TSV with `scan` and `split`), all of them or one split's."""
+    rows = read_table(path, required=("scan", "split"))
+    return [row["scan"] for row in rows if split in (None, row["split"])]
+
+
+def status_of(sidecar: str | Path) -> str:
+    """`ok` or the reason recorded in a sidecar."""
+    return str(read_json(sidecar).get("status", "its sidecar records no status"))
+
+
+def require_ok(sidecar: str | Path) -> dict:
+    """The sidecar's content; UserError with the recorded reason where the earlier stage failed on this scan."""
+    record = read_json(sidecar)
+    if record.get("status") != OK:
+        raise UserError(record.get("status", f"{sidecar}: records no status"))
+    return record
+
+
+def run_scans(
+    scans: Iterable[str],
+    sidecar: Callable[[str], Path],
+    outputs: Callable[[str], list[Path]],
+    work: Callable[[str], dict],
+) -> None:
+    """Call `work` for each scan and write its sidecar: `status: ok` and what `work` returned, or the reason.
+
+    `outputs` names the volumes that `work` writes: what an earlier run left there is removed first, so that a scan
+    that fails has no data. A full disk, lack of memory and the like are not a scan's fault and do stop the command.
+    """
+    scans = list(scans)
+    for number, scan in enumerate(scans, start=1):
+        for path in outputs(scan):
+            path.unlink(missing_ok=True)
+        try:
+            record = {"status": OK, **work(scan)}
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this scan's
+            if _is_the_machines(error):
+                raise
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+            for path in outputs(scan):
+                path.unlink(missing_ok=True)
+            record = {"status": " ".join(reason.split()) or type(error).__name__}
+        write_json(sidecar(scan), record)
+        print(f"[{number}/{len(scans)}] {scan}: {record['status']}", file=sys.stderr, flush=True)
+
+
+def _is_the_machines(error: Exception) -> bool:
+    full = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.EIO}
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in full)

@@ -1,0 +1,231 @@
+"""The MNI152 template on a 1 mm grid: tissue maps, and which structure each place belongs to.
+
+The maps are those that nilearn bundles (ICBM 2009a symmetric; Fonov et al., NeuroImage 54, 2011). Structures grow from
+coordinates that nilearn bundles too (Seitzman et al., NeuroImage 206, 2020; Dosenbach et al., Science 329, 2010) and
+stop at the borders seen in the T1 map. The template is mirror symmetric: everything is decided in the left half.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from skimage.segmentation import watershed
+
+from iqt.errors import UserError
+from iqt.files import read_table
+from iqt.volumes import bounding_box
+
+LUT = Path(__file__).resolve().parents[3] / "resources" / "template_dseg.tsv"
+
+LOBES = ("Frontal", "Parietal", "Temporal", "Occipital", "Insula")
+KINDS = LOBES + ("Lateral-Ventricle", "Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala")
+KINDS += ("Cerebellum", "Brain-Stem")
+KIND = {name: number for number, name in enumerate(KINDS)}
+MIXED = ("Thalamus", "Putamen", "Pallidum", "Brain-Stem")
+"""Grey structures so full of fibres that their voxels hold both tissues."""
+
+REACH_MM = {"Thalamus": 14, "Caudate": 18, "Putamen": 18, "Pallidum": 9, "Hippocampus": 13, "Amygdala": 9}
+"""How far a structure may lie from its nearest coordinate; what the flood takes beyond is cortex or white matter."""
+BRAIN_STEM_MM = ((0, -25, -12), (0, -28, -32), (-8, -28, -25), (-6, -30, -40), (0, -40, -52))
+"""Midbrain, pons and medulla, read off the template; no bundled table names them."""
+IN_VENTRICLE_MM = (-6, 8, 10)
+RIM_MM = 3
+"""Voxels this close to the ventricle look grey where white matter and CSF share them; they are white matter."""
+
+LOBE_OF = {
+    "Frontal": (
+        ("ACC", "SMA", "aPFC", "dACC", "dFC", "dlPFC", "frontal", "mFC", "mPFC", "pre-SMA", "precentral gyrus")
+        + ("sup frontal", "vFC", "vPFC", "vent aPFC", "vlPFC", "vmPFC")
+    ),
+    "Parietal": ("IPL", "IPS", "angular gyrus", "parietal", "post cingulate", "post parietal", "precuneus", "sup parietal"),
+    "Temporal": ("TPJ", "fusiform", "inf temporal", "sup temporal", "temporal"),
+    "Occipital": ("occipital", "post occipital"),
+    "Insula": ("ant insula", "mid insula", "post insula"),
+}
+"""Dosenbach's names of cortical coordinates, by lobe."""
+
+
+class Anatomy(NamedTuple):
+    """The template, cut to the brain's box; arrays are (X, Y, Z) at 1 mm, and `origin` is voxel (0, 0, 0) in MNI mm."""
+
+    gm: np.ndarray
+    """Probability of grey matter; what `gm` and `wm` leave is CSF."""
+    wm: np.ndarray
+    inside: np.ndarray
+    """1 in the brain, 0 outside."""
+    kind: np.ndarray
+    """Number in `KINDS` of the structure that a place belongs to, whatever its tissue."""
+    mixed: np.ndarray
+    """1 in the structures of `MIXED`, falling to 0 over a voxel."""
+    origin: np.ndarray
+
+    def box(self) -> np.ndarray:
+        """The brain's box in MNI mm, (2, 3): lowest and highest voxel centre."""
+        return np.stack([self.origin, self.origin + np.array(self.gm.shape) - 1])
+
+    def sample(self, name: str, points: np.ndarray, order: int) -> np.ndarray:
+        """The named map at `points` (3, ...) in MNI mm, order 0 (nearest) or 1 (linear); 0 outside the box."""
+        at = points - self.origin.reshape(3, *[1] * (points.ndim - 1)).astype(points.dtype)
+        values = getattr(self, name)
+        return ndimage.map_coordinates(values, at, output=values.dtype, order=order, mode="constant", cval=0)
+
+
+@functools.lru_cache(maxsize=1)
+def load_anatomy() -> Anatomy:
+    """The template with its structures, built once a process."""
+    folder = _nilearn_data()
+    t1, affine = _read(folder / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
+    gm, _ = _read(folder / "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz")
+    wm, _ = _read(folder / "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz")
+    box = bounding_box(t1)
+    origin = affine[:3, 3] + [side.start for side in box]
+    t1, gm, wm = t1[box], gm[box] / np.float32(255), wm[box] / np.float32(255)
+    inside = (t1 > 0).astype(np.uint8)
+    half = (slice(0, round(-origin[0]) + 1),)  # up to and including x = 0
+    left = grow_structures(t1[half], gm[half], wm[half], origin)
+    kind = np.concatenate([left, left[-2::-1]])
+    mixed = np.isin(kind, [KIND[name] for name in MIXED]).astype(np.float32)
+    return Anatomy(gm, wm, inside, kind, ndimage.gaussian_filter(mixed, 1.0, truncate=2), origin)
+
+
+def grow_structures(t1: np.ndarray, gm: np.ndarray, wm: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """The structure that each voxel of the left half belongs to, as a number in `KINDS` (uint8), everywhere.
+
+    A watershed of the T1 map's gradient, flooded from the named coordinates, from the core of cerebral and cerebellar
+    white matter and from the CSF; then the cerebrum is divided among the lobes by the nearest named coordinate.
+    """
+    rois, lobes = _coordinates()
+    csf = np.where(t1 > 0, 1 - gm - wm, 0)
+    cerebrum, liquid, unknown = len(KINDS), len(KINDS) + 1, len(KINDS) + 2
+    markers = np.zeros(t1.shape, np.int32)
+    markers[csf > 0.7] = liquid + 1
+    markers[_component(csf > 0.7, IN_VENTRICLE_MM, origin)] = KIND["Lateral-Ventricle"] + 1
+    markers[_white_matter(wm, rois["Brain-Stem"], origin)] = cerebrum + 1
+    markers[_component(wm > 0.8, (-26, -58, -40), origin)] = KIND["Cerebellum"] + 1
+    for name, points in rois.items():
+        for centre in _voxels(points, origin):
+            ball = tuple(slice(max(c - 1, 0), c + 2) for c in centre)
+            markers[ball] = (cerebrum if name == "Cortex" else KIND[name]) + 1
+    edges = ndimage.gaussian_gradient_magnitude(t1.astype(np.float32), 0.7)
+    kind = watershed(edges, markers, mask=t1 > 0) - 1
+    for name, reach in REACH_MM.items():
+        kind[(kind == KIND[name]) & ~_within(t1.shape, rois[name], reach, origin)] = cerebrum
+    rim = ndimage.distance_transform_edt(kind != KIND["Lateral-Ventricle"]) <= RIM_MM
+    kind[rim & np.isin(kind, (cerebrum, liquid))] = KIND["Lateral-Ventricle"]
+    kind[(t1 == 0) | (kind == liquid)] = unknown
+    nearest = ndimage.distance_transform_edt(kind == unknown, return_distances=False, return_indices=True)
+    kind = kind[tuple(nearest)]
+    return _divide(kind, cerebrum, lobes, origin).astype(np.uint8)
+
+
+def read_structures() -> dict[str, int]:
+    """Label of each structure's name, from `resources/template_dseg.tsv`."""
+    return {row["name"]: int(row["index"]) for row in read_table(LUT, required=("index", "name"))}
+
+
+@functools.lru_cache(maxsize=1)
+def label_table() -> np.ndarray:
+    """Label of (structure in `KINDS`, tissue, hemisphere): tissues are GM, WM, CSF; hemispheres left, right."""
+    index = read_structures()
+    table = np.empty((len(KINDS), 3, 2), np.int16)
+    for number, name in enumerate(KINDS):
+        for side, hemisphere in enumerate(("Left", "Right")):
+            white, grey = f"{hemisphere}-Cerebral-White-Matter", f"{hemisphere}-{name}"
+            liquid = "CSF"
+            if name in LOBES:
+                grey = f"{hemisphere}-Cortex-{name}"
+            elif name == "Lateral-Ventricle":
+                grey, liquid = white, grey
+            elif name == "Cerebellum":
+                grey, white = f"{hemisphere}-Cerebellum-Cortex", f"{hemisphere}-Cerebellum-White-Matter"
+            elif name == "Brain-Stem":
+                grey = white = name
+            elif name in MIXED:
+                white = grey
+            table[number, :, side] = index[grey], index[white], index[liquid]
+    return table
+
+
+def _nilearn_data() -> Path:
+    """The folder of nilearn's bundled data, without importing nilearn.datasets, which takes seconds."""
+    spec = importlib.util.find_spec("nilearn")
+    folder = Path(spec.origin).parent / "datasets" / "data" if spec and spec.origin else None
+    if folder is None or not folder.is_dir():
+        raise UserError("nilearn: its bundled MNI152 template was not found; install nilearn to use the template cohort")
+    return folder
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    image = nib.load(path)
+    return np.asanyarray(image.dataobj), image.affine
+
+
+def _coordinates() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Named coordinates in MNI mm, mirrored to the left: by structure (with `Cortex`), and by lobe."""
+    folder = _nilearn_data()
+    points = np.loadtxt(folder / "seitzman_2018_ROIs_300inVol_MNI_allInfo.txt", skiprows=1, usecols=(0, 1, 2))
+    part = np.loadtxt(folder / "seitzman_2018_ROIs_anatomicalLabels.txt", skiprows=1, dtype=int)
+    points[:, 0] = -np.abs(points[:, 0])
+    depth, basal = -points[:, 0], part == 5  # Seitzman's basal ganglia in one: caudate, pallidum, putamen from the middle
+    rois = {
+        "Cortex": points[part <= 2],
+        "Hippocampus": points[part == 3],
+        "Amygdala": points[part == 4],
+        "Caudate": points[basal & (depth < 16)],
+        "Pallidum": points[basal & (depth > 16) & (depth < 22)],
+        "Putamen": points[basal & (depth > 22)],
+        "Thalamus": points[part == 6],
+        "Cerebellum": points[part == 7],
+        "Brain-Stem": np.array(BRAIN_STEM_MM, float),
+    }
+    named = read_table_of_coordinates(folder / "dosenbach_2010.csv")
+    lobes = {lobe: np.concatenate([named[name] for name in names]) for lobe, names in LOBE_OF.items()}
+    return rois, lobes
+
+
+def read_table_of_coordinates(path: Path) -> dict[str, np.ndarray]:
+    """Coordinates (n, 3) by name, mirrored to the left."""
+    found: dict[str, list] = {}
+    for row in read_table(path, required=("x", "y", "z", "name")):
+        found.setdefault(row["name"], []).append([-abs(float(row["x"])), float(row["y"]), float(row["z"])])
+    return {name: np.array(points) for name, points in found.items()}
+
+
+def _voxels(points: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    return np.rint(np.atleast_2d(points) - origin).astype(int)
+
+
+def _component(mask: np.ndarray, point: tuple, origin: np.ndarray) -> np.ndarray:
+    """The connected part of a mask that holds a point."""
+    parts, _ = ndimage.label(mask)
+    number = parts[tuple(_voxels(point, origin)[0])]
+    return (parts == number) & (number > 0)
+
+
+def _white_matter(wm: np.ndarray, stem: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """The core of the cerebral white matter, cut where its fibres enter the brain stem."""
+    core = _component(wm > 0.8, (-26, -20, 30), origin)
+    return core & ~_within(wm.shape, stem, 12, origin)
+
+
+def _within(shape: tuple, points: np.ndarray, reach: float, origin: np.ndarray) -> np.ndarray:
+    """Voxels at most `reach` mm from any of the points."""
+    far = np.ones(shape, bool)
+    far[tuple(_voxels(points, origin).T)] = False
+    return ndimage.distance_transform_edt(far) <= reach
+
+
+def _divide(kind: np.ndarray, cerebrum: int, lobes: dict[str, np.ndarray], origin: np.ndarray) -> np.ndarray:
+    """Give the cerebrum's voxels to the lobe of their nearest named coordinate."""
+    numbers = np.concatenate([[KIND[lobe]] * len(points) for lobe, points in lobes.items()])
+    where = np.argwhere(kind == cerebrum)
+    _, nearest = cKDTree(np.concatenate(list(lobes.values()))).query(where + origin)
+    kind[tuple(where.T)] = numbers[nearest]
+    return kind

@@ -1,0 +1,49 @@
+"""Where networks run and in which precision."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether `compute.precision` means bfloat16 on this device.
+
+    `auto` takes it on a GPU, and on a CPU only where it has bfloat16 instructions: elsewhere it is emulated, which was
+    measured to be tens of times slower than float32.
+    """
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The autocast context of `compute.precision` on a device."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(precision, device))
+
+
+def machine() -> dict[str, str | int | None]:
+    """What a result was computed on: kind of CPU and GPU, never a host's name."""
+    return {
+        "cpu": _cpu_model(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as handle:
+            return next(line.split(":", 1)[1].strip() for line in handle if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

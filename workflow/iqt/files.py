@@ -1,0 +1,80 @@
+"""Writing so that a file is either whole or absent, and the little JSON and TSV that every stage uses."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from iqt.errors import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; it takes `path`'s place when the block ends without an error.
+
+    The temporary name keeps the endings (`.nii.gz`), because writers choose the format by them.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    endings = "".join(path.suffixes[-2:])
+    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=endings, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide results from the rest of a lab
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Mapping) -> None:
+    """JSON with two-space indents; NaN is refused, because other readers of JSON refuse it."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> dict:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that writes it first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); delete it and run again") from None
+
+
+def write_table(path: str | Path, rows: Sequence[Mapping], columns: Sequence[str] | None = None) -> None:
+    """Rows as TSV, or CSV where the name ends in .csv; `columns` fixes the order and is needed for no rows."""
+    columns = list(columns or rows[0])
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(
+            handle, columns, delimiter="," if str(path).endswith(".csv") else "\t", lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_table(path: str | Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Rows of a TSV or CSV as text; UserError where the file or a required column is missing."""
+    delimiter = "," if str(path).endswith(".csv") else "\t"
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as handle:
+            reader = csv.DictReader(handle, delimiter=delimiter)
+            rows, found = list(reader), reader.fieldnames or []
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such table") from None
+    missing = [name for name in required if name not in found]
+    if missing:
+        raise UserError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(found) or 'none'}")
+    return rows

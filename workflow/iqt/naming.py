@@ -1,0 +1,38 @@
+"""File names: BIDS derivatives, the same in the rules and in the commands.
+
+A *scan* is named by its BIDS entities, `sub-01` or `sub-01_ses-1_run-2`; it is the unit that a batch counts and that a
+row of a table stands for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+SCAN_PATTERN = r"sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?(?:_run-[0-9]+)?"
+
+
+def anat(root: str | Path, scan: str, ending: str) -> Path:
+    """`root/sub-X[/ses-Y]/anat/<scan>_<ending>`, where stages keep several files a scan."""
+    if not re.fullmatch(SCAN_PATTERN, scan):
+        raise ValueError(f"{scan!r} is not a scan name like sub-01 or sub-01_ses-1_run-2")
+    folders = [part for part in scan.split("_") if part.startswith(("sub-", "ses-"))]
+    return Path(root, *folders, "anat", f"{scan}_{ending}")
+
+
+def flat(root: str | Path, scan: str, ending: str) -> Path:
+    """`root/<scan>_<ending>`, where a folder holds one result a scan."""
+    return Path(root, f"{scan}_{ending}")
+
+
+def batch_of(scan: str, n_batches: int) -> int:
+    """The batch that a scan belongs to: from its person's id alone, so that adding people moves nobody."""
+    person = scan.split("_")[0]
+    return int.from_bytes(hashlib.sha256(person.encode()).digest()[:8], "big") % n_batches
+
+
+def seed_of(*words: object) -> int:
+    """A 63-bit seed from the words alone (a run's seed, a scan's name, a purpose), the same on every machine."""
+    text = "\x1f".join(str(word) for word in words)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,96 @@
+"""Labels of a whole volume from the three planes' networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from iqt.config import Parcellator
+from iqt.devices import autocast, best_device
+from iqt.networks.multiview import IN_SLICES, PLANES, MultiView
+from iqt.parcellate.labels import LabelTable
+from iqt.parcellate.orient import from_ras, to_ras
+from iqt.parcellate.slices import SLICE_AXIS, slab
+from iqt.training.checkpoints import load_card, load_weights
+from iqt.volumes import Volume, bounding_box
+
+KIND = "parcellator"
+PLANE_WEIGHTS = {"axial": 0.4, "coronal": 0.4, "sagittal": 0.2}
+"""Share of each plane's logits in the sum (FastSurferCNN's view aggregation)."""
+
+MARGIN = 2
+"""Voxels around the brain that the networks see too."""
+
+SLICES_AT_ONCE = 8
+
+
+class TrainedParcellator(NamedTuple):
+    """A network in inference mode on its device, and the labels that its classes stand for."""
+
+    network: MultiView
+    table: LabelTable
+    levels: int
+    precision: str
+
+
+def build_network(settings: Parcellator, table: LabelTable) -> MultiView:
+    """The untrained network of a configuration entry for a label table."""
+    return MultiView(table.n_classes, table.n_merged, settings.filters, settings.levels)
+
+
+def load_parcellator(folder: Path, precision: str) -> TrainedParcellator:
+    """A trained parcellator; UserError where the folder holds none, or one of another kind."""
+    card = load_card(folder)
+    settings, table = Parcellator.model_validate(card["settings"]), LabelTable(tuple(card["ids"]), tuple(card["mirrors"]))
+    network = build_network(settings, table)
+    load_weights(folder, network)
+    return TrainedParcellator(network.eval().to(best_device()), table, settings.levels, precision)
+
+
+def predict_labels(parcellator: TrainedParcellator, volume: Volume, mask: np.ndarray) -> np.ndarray:
+    """Label map (X, Y, Z) int16 of a volume on the intensity scale, in the volume's own axis order.
+
+    `mask` (X, Y, Z) is the brain: the networks see 0 outside it, and the labels there are 0. Voxels are taken as the
+    networks were trained on them, so the voxel size should be the training's.
+
+    Raises:
+        UserError: the mask is empty.
+    """
+    brain = to_ras(mask > 0, volume.affine)
+    box = bounding_box(brain, MARGIN)
+    image = np.where(brain[box], to_ras(volume.data, volume.affine)[box], 0).astype(np.float32)
+    factor = 2**parcellator.levels
+    padded = np.pad(image, [(0, -size % factor) for size in image.shape])
+    classes = plane_scores(parcellator, padded).argmax(dim=-1).cpu().numpy()
+    labels = np.zeros(brain.shape, np.int16)
+    inside = classes[tuple(slice(0, size) for size in image.shape)]
+    labels[box] = np.where(brain[box], np.asarray(parcellator.table.ids, np.int16)[inside], 0)
+    return np.ascontiguousarray(from_ras(labels, volume.affine))
+
+
+@torch.inference_mode()
+def plane_scores(parcellator: TrainedParcellator, image: np.ndarray) -> torch.Tensor:
+    """The weighted sum over planes of the logits, (X, Y, Z, classes), for a RAS+ image (X, Y, Z).
+
+    The sagittal network's merged classes count for both hemispheres. Softmax would shift a voxel's logits of one plane
+    by one number, which does not change the order of the sums, so none is taken.
+    """
+    device = next(parcellator.network.parameters()).device
+    merged = torch.from_numpy(parcellator.table.merged).to(device)
+    scores = torch.zeros(*image.shape, parcellator.table.n_classes, device=device)
+    for plane in PLANES:
+        axis, network = SLICE_AXIS[plane], parcellator.network.nets[plane]
+        along = scores.movedim(axis, 0)
+        for start in range(0, len(along), SLICES_AT_ONCE):
+            count = min(SLICES_AT_ONCE, len(along) - start)
+            near = slab(image, axis, start - IN_SLICES // 2, count + IN_SLICES - 1)
+            stacks = torch.from_numpy(np.stack([near[k : k + IN_SLICES] for k in range(count)])).to(device)
+            with autocast(parcellator.precision, device):
+                logits = network(stacks).float().permute(0, 2, 3, 1)
+            if plane == "sagittal":
+                logits = logits[..., merged]
+            along[start : start + count].add_(logits, alpha=PLANE_WEIGHTS[plane])
+    return scores

@@ -1,0 +1,191 @@
+"""One self-contained report.html: tables, figures and what was run, for a person to open anywhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from iqt.batch import OK
+from iqt.errors import UserError
+from iqt.files import read_json, read_table, write_text
+from iqt.report.scores import DECIMALS, NAMES, Score, read_scores, shown
+from iqt.report.tables import METRICS, best_of, with_interval
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+FIGURES = ("slices", "metrics", "parcellation", "training")
+"""What a figure's file name begins with, in the order of the page."""
+FEW_PEOPLE = 10
+
+
+def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path) -> None:
+    """Write the page from metrics/ (run.json, subjects.csv, structures.csv), the tables and PNG figures.
+
+    A figure's file name begins with `slices`, `metrics`, `parcellation` or `training`; its first word after that and
+    its folder are shown as its name. Every `benchmark*.csv` below `tables` is shown, benchmark.csv first.
+
+    Raises:
+        UserError: a file is absent, not readable, or a figure has another name or is no PNG.
+    """
+    run = read_json(metrics / "run.json")
+    found = sorted(tables.rglob("benchmark*.csv"), key=lambda path: (len(path.parts), path.name != "benchmark.csv", path))
+    if not found:
+        raise UserError(f"{tables}: no benchmark.csv; run the tables first")
+    structures = read_table(
+        metrics / "structures.csv", required=("set", "method", "name", "iou", "dice", "volume_reference_mm3")
+    )
+    benchmarks = []
+    for path in found:
+        rows = read_table(path, required=("method", "set", "n_failed"))
+        if not rows:
+            raise UserError(f"{path}: no row; run the tables again")
+        set_name = rows[0]["set"]
+        scores = read_scores(metrics / "subjects.csv", set_name)
+        benchmarks.append(
+            {
+                "set": set_name,
+                "head": [NAMES[name] for name in METRICS],
+                "rows": _benchmark(rows),
+                "structures": _structures([row for row in structures if row["set"] == set_name]),
+                "failures": [score for score in scores if score.failed],
+                "warnings": _warnings(rows, scores, run),
+                "scales": ", ".join(sorted({row["msssim_scales"] for row in rows if row["msssim_scales"]})),
+                "n_people": max(int(row["n_subjects"]) for row in rows),
+            }
+        )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"plain": _plain, "reason": _reason}
+    page = environment.get_template(TEMPLATE.name).render(
+        run=run,
+        methods=[row["method"] for row in benchmarks[0]["rows"]],
+        benchmarks=benchmarks,
+        figures=_figures(figures),
+        models=_as_table(run.get("models", {})),
+        run_methods=_as_table(run.get("methods", {})),
+        lowfield=_as_table(run.get("lowfield", {})),
+        skipped=run.get("cohort", {}).get("skipped", []),
+    )
+    write_text(out, page)
+
+
+def _benchmark(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    best = best_of(rows)
+    return [
+        {
+            **row,
+            "cells": [
+                {
+                    "value": with_interval(name, row)[0],
+                    "interval": with_interval(name, row)[1],
+                    "best": len(rows) > 1 and with_interval(name, row)[0] == best[name] != "–",
+                }
+                for name in METRICS
+            ],
+        }
+        for row in rows
+    ]
+
+
+def _structures(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Mean Dice, IoU and reference volume over scans, a row a structure, in the table's order."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    names = list(dict.fromkeys(row["name"] for row in rows))
+
+    def mean(name: str, column: str, method: str | None = None) -> float:
+        values = [float(row[column]) for row in rows if row["name"] == name and method in (None, row["method"]) and row[column]]
+        values = [value for value in values if not math.isnan(value)]
+        return sum(values) / len(values) if values else math.nan
+
+    lines = [
+        {
+            "name": name,
+            "volume": mean(name, "volume_reference_mm3") / 1000,
+            "cells": [
+                (shown("dice", mean(name, "dice", method)), shown("miou", mean(name, "iou", method))) for method in methods
+            ],
+        }
+        for name in names
+    ]
+    return {"methods": methods, "lines": lines}
+
+
+def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> list[str]:
+    """What a reader must know before believing a number, each as a sentence."""
+    people = len({score.subject for score in scores})
+    warnings = []
+    if people < FEW_PEOPLE:
+        who = f"{people} test people" if people > 1 else "one test person"
+        warnings.append(f"Only {who}: small differences between methods, and the intervals, are not reliable.")
+    scales = [score.values["msssim_scales"] for score in scores if not math.isnan(score.values["msssim_scales"])]
+    if scales and min(scales) < 5:
+        warnings.append(
+            f"MS-SSIM used {min(scales):.0f} of the usual 5 scales (weights renormalised) because the volumes are small: "
+            "not comparable with published values."
+        )
+    kinds = {name: method.get("kind") for name, method in run.get("methods", {}).items()}
+    value = {row["method"]: float(row["psnr"]) for row in rows if row["psnr"]}
+    plain = max((value[name] for name in value if kinds.get(name) == "cubic"), default=math.nan)
+    for name, psnr in value.items():
+        if kinds.get(name) != "cubic" and psnr <= plain:
+            warnings.append(f"{name} does not exceed cubic interpolation in PSNR ({psnr:.2f} against {plain:.2f} dB).")
+    for row in rows:
+        if int(row["n_failed"]):
+            warnings.append(f"{row['method']}: {row['n_failed']} scan(s) failed; the reasons are listed below.")
+    return warnings
+
+
+def _figures(paths: list[Path]) -> dict[str, list[dict[str, str]]]:
+    grouped: dict[str, list[dict[str, str]]] = {kind: [] for kind in FIGURES}
+    for path in map(Path, paths):
+        kind = next((kind for kind in FIGURES if path.stem.startswith(kind)), None)
+        if kind is None:
+            raise UserError(f"{path}: a figure's name must begin with one of {', '.join(FIGURES)}")
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such figure; draw it first") from None
+        if not content.startswith(b"\x89PNG"):
+            raise UserError(f"{path}: not a PNG image; the page takes PNG only")
+        name = path.stem.removeprefix(kind).strip("-_.")
+        grouped[kind].append({"name": name, "data": base64.b64encode(content).decode("ascii")})
+    return grouped
+
+
+def _as_table(sections: Mapping[str, Mapping]) -> dict[str, Any]:
+    """Sections that share keys as a table: one column a section, one row a key."""
+    keys = list(dict.fromkeys(key for section in sections.values() for key in section))
+    return {
+        "head": list(sections),
+        "lines": [(key, [_plain(section.get(key)) for section in sections.values()]) for key in keys],
+    }
+
+
+def _plain(value: Any) -> str:
+    """A value of run.json as a person reads it."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if value >= 10000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {_plain(part)}" for key, part in value.items())
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _reason(score: Score) -> str:
+    """Why a scan counts as failed."""
+    return score.status if score.status != OK else "a similarity could not be measured"

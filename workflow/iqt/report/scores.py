@@ -1,0 +1,86 @@
+"""The rows of metrics/subjects.csv, read once for the tables and the figures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from iqt.batch import OK
+from iqt.errors import UserError
+from iqt.files import read_table
+
+IMAGE_METRICS = ("psnr", "msssim", "ssim", "hfcorr")
+OVERLAPS = ("miou", "dice")
+FACTS = ("msssim_scales", "seconds", "nfe", "samples", "n_parameters")
+COLUMNS = ("scan", "set", "method", "status", *IMAGE_METRICS, *OVERLAPS, *FACTS)
+
+NAMES = {
+    "psnr": "PSNR (dB)",
+    "msssim": "MS-SSIM",
+    "ssim": "SSIM",
+    "hfcorr": "hfcorr",
+    "miou": "mIoU",
+    "dice": "Dice",
+}
+DECIMALS = {"psnr": 2, "msssim": 4, "ssim": 4, "hfcorr": 3, "miou": 3, "dice": 3}
+"""Digits after the point wherever a person reads the number."""
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
+"""Okabe and Ito's colour-blind-safe palette; a method takes its place in the order of subjects.csv."""
+
+
+class Score(NamedTuple):
+    """One scan's result by one method; `values` holds NaN where the table is empty."""
+
+    scan: str
+    method: str
+    status: str
+    values: dict[str, float]
+
+    @property
+    def subject(self) -> str:
+        """The person; one may have several scans."""
+        return self.scan.split("_")[0]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage did not succeed, or a similarity could not be measured."""
+        return self.status != OK or any(math.isnan(self.values[name]) for name in IMAGE_METRICS)
+
+
+def read_scores(subjects_csv: str | Path, set_name: str) -> list[Score]:
+    """The rows of one low-field set, in the table's order.
+
+    Raises:
+        UserError: a column is missing, a value is not a number, or the set has no row.
+    """
+    scores = []
+    for row in read_table(subjects_csv, required=COLUMNS):
+        if row["set"] != set_name:
+            continue
+        values = {}
+        for name in (*IMAGE_METRICS, *OVERLAPS, *FACTS):
+            try:
+                values[name] = float(row[name]) if row[name].strip() else math.nan
+            except ValueError:
+                raise UserError(f"{subjects_csv}: {name} of {row['scan']} is {row[name]!r}, not a number") from None
+        scores.append(Score(row["scan"], row["method"], row["status"], values))
+    if not scores:
+        raise UserError(f"{subjects_csv}: no row of the low-field set {set_name!r}; run the evaluate stage for it")
+    return scores
+
+
+def methods_of(scores: list[Score]) -> list[str]:
+    """Methods in the order in which they first appear."""
+    return list(dict.fromkeys(score.method for score in scores))
+
+
+def colour_of(scores: list[Score]) -> dict[str, str]:
+    """Each method's colour, the same in every figure."""
+    return {method: COLOURS[place % len(COLOURS)] for place, method in enumerate(methods_of(scores))}
+
+
+def shown(name: str, value: float) -> str:
+    """A metric as a person reads it; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{value:.{DECIMALS[name]}f}"

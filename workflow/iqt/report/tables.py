@@ -1,0 +1,204 @@
+"""The benchmark table: one row a method, with 95 % intervals over people, as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import bootstrap as resample
+
+from iqt.files import read_table, write_table, write_text
+from iqt.naming import seed_of
+from iqt.report.scores import IMAGE_METRICS, NAMES, OVERLAPS, Score, methods_of, read_scores, shown
+
+CONTRACT = (
+    "method", "n_subjects", "n_parameters", "nfe", "seconds_per_volume",
+    "psnr", "psnr_lo", "psnr_hi", "msssim", "msssim_lo", "msssim_hi", "ssim", "hfcorr",
+    "miou", "miou_lo", "miou_hi", "dice",
+)  # fmt: skip
+"""The stable part of benchmark.csv; columns may be added after it."""
+FURTHER = ("set", "n_failed", "samples", "msssim_scales", "miou_common")
+WITH_INTERVAL = ("psnr", "msssim", "miou")
+METRICS = (*IMAGE_METRICS, *OVERLAPS)
+
+NOTE = (
+    "Means over people; in brackets 95 % percentile bootstrap limits (none for a single person). "
+    "PSNR in the brain mask with the reference's range. mIoU and Dice compare the same parcellator's reading of the "
+    "result and of the reference; a volume on which it fails scores 0. NFE: network calls a volume, all samples "
+    "together. Failed: scans on which a stage failed or a similarity could not be measured. Best in bold."
+)
+
+
+def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, seed: int) -> None:
+    """Write benchmark.csv, .md and .tex of one low-field set into the folder `out`.
+
+    Scans of one person are averaged first, so that means and limits are over people. `lo` and `hi` are 95 % percentile
+    bootstrap limits (Efron and Tibshirani 1993, section 13.3) and stay empty for a single person. A scan whose
+    parcellation failed counts with mIoU and Dice 0; one without a similarity is left out of that mean; both count in
+    `n_failed`. `miou_common` is the mean over the scans on which every method succeeded, empty where there is none.
+
+    Args:
+        bootstrap: resamplings of the people.
+        seed: the run's seed; every method is resampled alike.
+
+    Raises:
+        UserError: subjects.csv lacks a column or has no row of the set.
+    """
+    scores = read_scores(subjects_csv, set_name)
+    common = _common_scans(scores)
+    draw = seed_of(seed, "bootstrap", set_name)
+    rows = [_row(method, scores, set_name, common, bootstrap, draw) for method in methods_of(scores)]
+    write_table(out / "benchmark.csv", rows, (*CONTRACT, *FURTHER))
+    read_back = read_table(out / "benchmark.csv")
+    write_text(out / "benchmark.md", _markdown(read_back))
+    write_text(out / "benchmark.tex", _latex(read_back))
+
+
+def format_terminal(csv: Path) -> str:
+    """benchmark.csv as aligned plain text for a terminal."""
+    lines = _cells(read_table(csv, CONTRACT), compact=True)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = []
+    for line in lines:
+        cells = [cell.ljust(width) if n == 0 else cell.rjust(width) for n, (cell, width) in enumerate(zip(line, widths))]
+        text.append("  ".join(cells).rstrip())
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:]]) + "\n"
+
+
+def best_of(rows: list[dict[str, str]]) -> dict[str, str]:
+    """The largest value of each metric as shown; methods that tie at that precision are all best."""
+    best = {}
+    for name in METRICS:
+        values = [float(row[name]) for row in rows if row[name]]
+        best[name] = shown(name, max(values, default=math.nan))
+    return best
+
+
+def with_interval(name: str, row: dict[str, str]) -> tuple[str, str]:
+    """A metric's value and its interval as shown; the interval is empty where there is none."""
+    value = shown(name, float(row[name] or math.nan))
+    if not row.get(f"{name}_lo"):
+        return value, ""
+    return value, f"{shown(name, float(row[f'{name}_lo']))}–{shown(name, float(row[f'{name}_hi']))}"
+
+
+def _row(
+    method: str, scores: list[Score], set_name: str, common: set[str], n_resamples: int, draw: int
+) -> dict[str, str | int]:
+    own = [score for score in scores if score.method == method]
+    row: dict[str, str | int] = {
+        "method": method,
+        "n_subjects": len({score.subject for score in own}),
+        "n_parameters": _whole(own, "n_parameters"),
+        "nfe": _whole(own, "nfe"),
+        "seconds_per_volume": _number(_mean([score.values["seconds"] for score in own]), digits=4),
+        "set": set_name,
+        "n_failed": sum(score.failed for score in own),
+        "samples": _constant(own, "samples"),
+        "msssim_scales": _constant(own, "msssim_scales"),
+        "miou_common": _number(_mean([score.values["miou"] for score in own if score.scan in common])),
+    }
+    for name in METRICS:
+        people = _people(own, name)
+        row[name] = _number(people.mean() if people.size else math.nan)
+        if name in WITH_INTERVAL:
+            low, high = _limits(people, n_resamples, draw)
+            row[f"{name}_lo"], row[f"{name}_hi"] = _number(low), _number(high)
+    return row
+
+
+def _people(scores: list[Score], name: str) -> np.ndarray:
+    """A metric's mean over each person's scans; people without a value are left out."""
+    values: dict[str, list[float]] = {}
+    for score in scores:
+        if not math.isnan(score.values[name]):
+            values.setdefault(score.subject, []).append(score.values[name])
+    return np.array([np.mean(scans) for scans in values.values()])
+
+
+def _limits(people: np.ndarray, n_resamples: int, draw: int) -> tuple[float, float]:
+    if people.size < 2:
+        return math.nan, math.nan
+    rng = np.random.default_rng(draw)
+    interval = resample(
+        (people,), np.mean, n_resamples=n_resamples, confidence_level=0.95, method="percentile", rng=rng
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _common_scans(scores: list[Score]) -> set[str]:
+    methods = set(methods_of(scores))
+    succeeded: dict[str, set[str]] = {}
+    for score in scores:
+        if not score.failed and not math.isnan(score.values["miou"]):
+            succeeded.setdefault(score.scan, set()).add(score.method)
+    return {scan for scan, found in succeeded.items() if found == methods}
+
+
+def _mean(values: list[float]) -> float:
+    finite = [value for value in values if not math.isnan(value)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def _number(value: float, digits: int = 6) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def _constant(scores: list[Score], name: str) -> str:
+    """A fact of the method; a range where it differs between scans (a smaller brain allows fewer scales)."""
+    values = sorted({score.values[name] for score in scores if not math.isnan(score.values[name])})
+    ends = [f"{value:g}" for value in (values[:1] + values[-1:])]
+    return "-".join(dict.fromkeys(ends))
+
+
+def _whole(scores: list[Score], name: str) -> str:
+    """A count of the method; the rounded mean where it differs between scans, so that the column stays numeric."""
+    mean = _mean([score.values[name] for score in scores])
+    return "" if math.isnan(mean) else f"{mean:.0f}"
+
+
+def _cells(
+    rows: list[dict[str, str]], compact: bool = False, bold: Callable[[str], str] = str
+) -> list[list[str]]:
+    """A heading and one line a method, for people; `compact` leaves out what a terminal has no room for."""
+    metrics = [name for name in METRICS if not compact or name not in ("ssim", "dice")]
+    lines = [["method", *(NAMES[name] for name in metrics), "parameters", "NFE", "s/volume", "people", "failed"]]
+    best = best_of(rows)
+    for row in rows:
+        line = [row["method"]]
+        for name in metrics:
+            value, interval = with_interval(name, row)
+            value = bold(value) if value == best[name] and len(rows) > 1 else value
+            line.append(f"{value} ({interval})" if interval else value)
+        parameters = f"{int(row['n_parameters']):,}" if row["n_parameters"].isdigit() else "–"
+        seconds = f"{float(row['seconds_per_volume']):.3g}" if row["seconds_per_volume"] else "–"
+        lines.append([*line, parameters, row["nfe"] or "–", seconds, row["n_subjects"], row["n_failed"]])
+    return lines
+
+
+def _markdown(rows: list[dict[str, str]]) -> str:
+    head, *body = _cells(rows, bold=lambda text: f"**{text}**")
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
+    return f"Low-field set `{rows[0]['set']}`.\n\n" + "\n".join(lines) + f"\n\n{NOTE}\n"
+
+
+def _latex(rows: list[dict[str, str]]) -> str:
+    def escaped(text: str) -> str:
+        return text.replace("%", r"\%").replace("_", r"\_").replace("–", "--")
+
+    head, *body = ([escaped(cell) for cell in line] for line in _cells(rows, bold=lambda text: rf"\textbf{{{text}}}"))
+    lines = [
+        r"% needs \usepackage{booktabs}; " + f"low-field set {rows[0]['set']}",
+        *(f"% {sentence}" for sentence in escaped(NOTE).split(". ")),
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule",
+        " & ".join(head) + r" \\",
+        r"\midrule",
+        *(" & ".join(line) + r" \\" for line in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"

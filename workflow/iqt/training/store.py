@@ -1,0 +1,114 @@
+"""The patch store: uncompressed float16 volumes that training reads at random places through memory maps.
+
+A scan has `<scan>.npy`, (2, X, Y, Z) low-field and high-quality volume on the common intensity scale, cut to the
+brain's box; `<scan>_mask.npy`, (X, Y, Z) uint8; and a sidecar with the scales and the moments that standardise a
+network's inputs and targets. Reading a patch from a gzipped NIfTI would mean unpacking the whole volume every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from iqt.batch import OK, require_ok, run_scans
+from iqt.errors import UserError
+from iqt.files import read_json, read_table, replacing
+from iqt.naming import anat, flat
+from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
+
+MARGIN = 8
+"""Voxels of background kept around the brain."""
+
+
+def build_store(scans: Iterable[str], cohort: Path, lowfield: Path, out: Path, suffix: str) -> None:
+    """Write each scan's arrays and sidecar (`status`, `scale_hq`, `scale_lowfield`, `shape`, `moments`)."""
+
+    def work(scan: str) -> dict:
+        _require(anat(cohort, scan, f"{suffix}.json"), "cohort")
+        _require(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
+        reference = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
+        mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), reference, np.uint8) > 0
+        degraded = read_on_grid(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"), reference)
+        scales = intensity_scale(reference.data, mask), intensity_scale(degraded, mask)
+        high, low = reference.data / scales[0], degraded * mask / scales[1]
+        box = bounding_box(mask, MARGIN)
+        _save(flat(out, scan, "pair.npy"), np.stack([low[box], high[box]]).astype(np.float16))
+        _save(flat(out, scan, "mask.npy"), mask[box].astype(np.uint8))
+        inside = {"lowfield": low[mask], "hq": high[mask], "residual": (high - low)[mask]}
+        moments = {
+            name: {"mean": float(values.mean(dtype=float)), "mean_square": float(np.square(values, dtype=float).mean())}
+            for name, values in inside.items()
+        }
+        shape = [int(edge.stop - edge.start) for edge in box]
+        return {
+            "shape": shape,
+            "scale_hq": scales[0],
+            "scale_lowfield": scales[1],
+            "n_brain": int(mask.sum()),
+            "moments": moments,
+        }
+
+    def outputs(scan: str) -> list[Path]:
+        return [flat(out, scan, "pair.npy"), flat(out, scan, "mask.npy")]
+
+    run_scans(scans, lambda scan: flat(out, scan, "pair.json"), outputs, work)
+
+
+class StoredScan(NamedTuple):
+    """Memory-mapped arrays of one scan."""
+
+    scan: str
+    pair: np.ndarray
+    mask: np.ndarray
+    record: dict
+
+
+def open_store(store: Path, participants: Path, split: str) -> list[StoredScan]:
+    """The scans of a split that could be stored.
+
+    Raises:
+        UserError: none could; the message lists the reasons.
+    """
+    scans, reasons = [], []
+    for row in read_table(participants, required=("scan", "split")):
+        if row["split"] != split:
+            continue
+        record = read_json(flat(store, row["scan"], "pair.json"))
+        if record["status"] != OK:
+            reasons.append(f"{row['scan']}: {record['status']}")
+            continue
+        pair = np.load(flat(store, row["scan"], "pair.npy"), mmap_mode="r")
+        mask = np.load(flat(store, row["scan"], "mask.npy"), mmap_mode="r")
+        scans.append(StoredScan(row["scan"], pair, mask, record))
+    if not scans:
+        raise UserError(f"{store}: no usable scan in the {split} split. " + "; ".join(reasons))
+    return scans
+
+
+def standardisation(scans: Iterable[StoredScan], target: str) -> dict[str, float]:
+    """Mean and standard deviation, over all brain voxels, of the network's input and of its target."""
+    records = [scan.record for scan in scans]
+    weights = np.array([record["n_brain"] for record in records], dtype=float)
+
+    def moments(name: str) -> tuple[float, float]:
+        mean = np.average([record["moments"][name]["mean"] for record in records], weights=weights)
+        square = np.average([record["moments"][name]["mean_square"] for record in records], weights=weights)
+        return float(mean), float(np.sqrt(max(square - mean**2, 1e-12)))
+
+    (input_mean, input_sd), (target_mean, target_sd) = moments("lowfield"), moments("hq" if target == "image" else target)
+    return {"input_mean": input_mean, "input_sd": input_sd, "target_mean": target_mean, "target_sd": target_sd}
+
+
+def _require(sidecar: Path, stage: str) -> None:
+    try:
+        require_ok(sidecar)
+    except UserError as error:
+        raise UserError(f"{stage}: {error}") from None
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as handle:
+        np.save(handle, array)

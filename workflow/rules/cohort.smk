@@ -1,0 +1,76 @@
+"""Cohort: high-quality scans with brain mask, tissue posteriors and labels.
+
+in:  the configuration (source `template`: the MNI152 maps that nilearn ships)
+out: cohort/sub-X/anat/*, cohort/participants.tsv, cohort/dseg.tsv
+"""
+
+for batch in batches("all"):
+
+    rule:
+        name:
+            f"make_template_{batch}"
+        """Make a batch of people from the template."""
+        input:
+            scans=scan_list("all", batch),
+            code=code("cohort/template.py", "cohort/build.py"),
+        output:
+            sidecars("cohort", "all", batch),
+        params:
+            out=R / "cohort",
+            settings=as_json(CONFIG.cohort.template),
+        log:
+            f"{R}/logs/make_template/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/make_template/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 4000 * attempt,
+            runtime=lambda wildcards, attempt: 60 * attempt,
+        shell:
+            r"""
+            {IQT} --threads {threads} template \
+                --list {input.scans:q} \
+                --out {params.out:q} \
+                --suffix {SUFFIX} \
+                --seed {SEED} \
+                --settings {params.settings:q} \
+                > {log:q} 2>&1
+            """
+
+
+rule list_participants:
+    """Collect the cohort's statuses into participants.tsv, with the split and the look-up table of the labels."""
+    input:
+        lists=scan_lists("all"),
+        sidecars=sidecars("cohort", "all"),
+        lut=WORKFLOW.parent / "resources" / "template_dseg.tsv",
+        code=code("cohort/build.py"),
+    output:
+        participants=f"{R}/cohort/participants.tsv",
+        description=f"{R}/cohort/dataset_description.json",
+        lut=f"{R}/cohort/dseg.tsv",
+    params:
+        lists=[f"--list {path}" for path in scan_lists("all")],
+        out=R / "cohort",
+        source=CONFIG.cohort.source,
+    log:
+        f"{R}/logs/list_participants.log",
+    benchmark:
+        f"{R}/benchmarks/list_participants.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        r"""
+        {IQT} participants \
+            {params.lists} \
+            --out {params.out:q} \
+            --suffix {SUFFIX} \
+            --source {params.source} \
+            > {log:q} 2>&1
+        """

@@ -1,0 +1,121 @@
+"""Reads and validates the configuration, and names things. Nothing is written here."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+WORKFLOW = Path(workflow.basedir) / "workflow"
+sys.path.insert(0, str(WORKFLOW))
+
+from iqt.cohort.split import template_scans
+from iqt.config import parse_config
+from iqt.errors import UserError
+from iqt.naming import SCAN_PATTERN, anat, batch_of, flat
+
+# Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+try:
+    CONFIG = parse_config(config, ", ".join(map(str, workflow.configfiles)))
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+# Inline, because --use-conda blanks an inherited PYTHONPATH.
+IQT = f"PYTHONPATH={WORKFLOW} python -m iqt"
+R = Path("results") / CONFIG.name
+SUFFIX = CONFIG.suffix
+SEED = CONFIG.seed
+PRECISION = CONFIG.compute.precision
+SCANS = template_scans(CONFIG.cohort.split)
+PARCELLATOR = "parcellator"
+GROUPS = {"all": ("train", "val", "test"), "trained": ("train", "val"), "test": ("test",)}
+
+
+wildcard_constraints:
+    set="|".join(CONFIG.lowfield),
+    method="|".join(CONFIG.methods),
+    model="|".join([*CONFIG.models(), PARCELLATOR]),
+    group="|".join(GROUPS),
+    batch=r"\d+",
+    scan=SCAN_PATTERN,
+
+
+def members(group, batch=None):
+    """(scan, split) of a group of splits, all of them or a batch's."""
+    pairs = [(scan, split) for split in GROUPS[group] for scan in SCANS[split]]
+    if batch is None:
+        return pairs
+    return [pair for pair in pairs if batch_of(pair[0], CONFIG.compute.batches) == int(batch)]
+
+
+def batches(group):
+    """The batches of a group that have a scan."""
+    return [batch for batch in range(CONFIG.compute.batches) if members(group, batch)]
+
+
+def sidecars(stage, group, batch=None, ending=f"{SUFFIX}.json", name=anat):
+    """A stage's sidecars: the files that say whether there is a volume."""
+    return [str(name(R / stage, scan, ending)) for scan, _ in members(group, batch)]
+
+
+def scan_list(group, batch):
+    """The list of a batch's scans."""
+    return f"{R}/lists/{group}_batch-{batch}.tsv"
+
+
+def scan_lists(group):
+    """The lists of a group's batches."""
+    return [scan_list(group, batch) for batch in batches(group)]
+
+
+def model_files(name):
+    """Weights and card of a trained model."""
+    folder = model_folder(name)
+    return [f"{folder}/model.safetensors", f"{folder}/model.json"]
+
+
+def model_folder(name):
+    """Folder of a trained model."""
+    return f"{R}/models/{name}/seed-{SEED}"
+
+
+def as_json(section):
+    """A section of the configuration as one command-line argument: only what a rule uses, so only that reruns it."""
+    content = section if isinstance(section, dict) else section.model_dump(mode="json")
+    return json.dumps(content, separators=(",", ":"))
+
+
+def code(*parts):
+    """The package's files that a rule runs, as inputs, since Snakemake does not look into an imported package."""
+    shared = ["batch.py", "files.py", "naming.py", "volumes.py"]
+    found = []
+    for part in (*shared, *parts):
+        path = WORKFLOW / "iqt" / part
+        found += [path] if path.is_file() else sorted(path.glob("*.py"))
+    return [str(path) for path in found]
+
+
+rule list_scans:
+    """Write the list of a batch's scans."""
+    output:
+        f"{R}/lists/{{group}}_batch-{{batch}}.tsv",
+    params:
+        rows=lambda wildcards: [f"{scan}\t{split}" for scan, split in members(wildcards.group, wildcards.batch)],
+    log:
+        f"{R}/logs/list_scans/{{group}}_batch-{{batch}}.log",
+    benchmark:
+        f"{R}/benchmarks/list_scans/{{group}}_batch-{{batch}}.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=100,
+        runtime=5,
+    localrule: True
+    shell:
+        r"""
+        printf '%s\n' $'scan\tsplit' {params.rows:q} > {output:q} 2> {log:q}
+        """

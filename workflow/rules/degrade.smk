@@ -1,0 +1,44 @@
+"""Degrade: simulated low-field scans of every person, for each set of the configuration.
+
+in:  cohort/sub-X/anat/* with tissue posteriors
+out: lowfield/<set>/sub-X/anat/*
+"""
+
+for batch in batches("all"):
+
+    rule:
+        name:
+            f"degrade_{batch}"
+        """Simulate a batch's low-field scans."""
+        input:
+            scans=scan_list("all", batch),
+            cohort=sidecars("cohort", "all", batch),
+            code=code("degrade"),
+        output:
+            sidecars("lowfield/{set}", "all", batch),
+        params:
+            cohort=R / "cohort",
+            out=lambda wildcards: R / "lowfield" / wildcards.set,
+            settings=lambda wildcards: as_json(CONFIG.lowfield[wildcards.set]),
+        log:
+            f"{R}/logs/degrade/{{set}}/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/degrade/{{set}}/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 4000 * attempt,
+            runtime=lambda wildcards, attempt: 60 * attempt,
+        shell:
+            r"""
+            {IQT} --threads {threads} degrade \
+                --list {input.scans:q} \
+                --cohort {params.cohort:q} \
+                --out {params.out:q} \
+                --suffix {SUFFIX} \
+                --set {wildcards.set} \
+                --seed {SEED} \
+                --settings {params.settings:q} \
+                > {log:q} 2>&1
+            """

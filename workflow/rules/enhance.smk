@@ -1,0 +1,58 @@
+"""Enhance: each method on the low-field scans of the test people.
+
+in:  lowfield/<set>/, models/<model>/
+out: enhanced/<set>/<method>/*
+"""
+
+
+def method_model(wildcards):
+    """The trained model that a method uses; nothing for an interpolation."""
+    model = CONFIG.model_of(wildcards.method)
+    return model_files(model) if model else []
+
+
+for batch in batches("test"):
+
+    rule:
+        name:
+            f"enhance_{batch}"
+        """Enhance a batch of test people with one method."""
+        input:
+            scans=scan_list("test", batch),
+            cohort=sidecars("cohort", "test", batch),
+            lowfield=sidecars("lowfield/{set}", "test", batch),
+            model=method_model,
+            code=code("enhance", "networks", "diffusion", "devices.py", "training/checkpoints.py"),
+        output:
+            sidecars("enhanced/{set}/{method}", "test", batch, name=flat),
+        params:
+            cohort=R / "cohort",
+            lowfield=lambda wildcards: R / "lowfield" / wildcards.set,
+            out=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
+            model=lambda wildcards, input: f"--model {Path(input.model[0]).parent}" if input.model else "",
+            settings=lambda wildcards: as_json(CONFIG.used_by(wildcards.method)),
+        log:
+            f"{R}/logs/enhance/{{set}}/{{method}}/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/enhance/{{set}}/{{method}}/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 6000 * attempt,
+            runtime=lambda wildcards, attempt: 240 * attempt,
+            gpu=lambda wildcards: 1 if CONFIG.model_of(wildcards.method) else 0,
+        shell:
+            r"""
+            {IQT} --threads {threads} enhance \
+                --list {input.scans:q} \
+                --cohort {params.cohort:q} \
+                --lowfield {params.lowfield:q} \
+                {params.model} \
+                --out {params.out:q} \
+                --suffix {SUFFIX} \
+                --seed {SEED} \
+                --precision {PRECISION} \
+                --settings {params.settings:q} \
+                > {log:q} 2>&1
+            """

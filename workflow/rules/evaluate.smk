@@ -1,0 +1,150 @@
+"""Evaluate: every result against its reference, and what the report needs gathered in one folder.
+
+in:  cohort/, enhanced/, parcellation/ of the test people
+out: metrics/subjects.csv, structures.csv, history.csv, run.json, panels/<set>/<scan>.npz
+"""
+
+METHODS = list(CONFIG.methods)
+
+
+def part(set_name, batch, table):
+    """A batch's share of a table of metrics."""
+    return f"{R}/metrics/parts/{set_name}_batch-{batch}_{table}.csv"
+
+
+def parts(table):
+    """Every share of a table, in the order of the sets."""
+    return [part(name, batch, table) for name in CONFIG.lowfield for batch in batches("test")]
+
+
+for batch in batches("test"):
+
+    rule:
+        name:
+            f"evaluate_{batch}"
+        """Score a batch's results against the high-quality scans."""
+        input:
+            scans=scan_list("test", batch),
+            cohort=sidecars("cohort", "test", batch),
+            lut=rules.list_participants.output.lut,
+            enhanced=[sidecars(f"enhanced/{{set}}/{method}", "test", batch, name=flat) for method in METHODS],
+            reference=sidecars("parcellation/hq", "test", batch, "dseg.json", flat),
+            parcellation=[
+                sidecars(f"parcellation/{{set}}/{method}", "test", batch, "dseg.json", flat) for method in METHODS
+            ],
+            code=code("evaluate/run.py", "evaluate/similarity.py", "evaluate/overlap.py"),
+        output:
+            subjects=part("{set}", batch, "subjects"),
+            structures=part("{set}", batch, "structures"),
+        params:
+            cohort=R / "cohort",
+            enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
+            parcellation=R / "parcellation",
+            methods=",".join(METHODS),
+            settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap"})),
+        log:
+            f"{R}/logs/evaluate/{{set}}/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/evaluate/{{set}}/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 6000 * attempt,
+            runtime=lambda wildcards, attempt: 120 * attempt,
+        shell:
+            r"""
+            {IQT} --threads {threads} evaluate \
+                --list {input.scans:q} \
+                --cohort {params.cohort:q} \
+                --enhanced {params.enhanced:q} \
+                --parcellation {params.parcellation:q} \
+                --methods {params.methods} \
+                --lut {input.lut:q} \
+                --set {wildcards.set} \
+                --suffix {SUFFIX} \
+                --settings {params.settings:q} \
+                --subjects {output.subjects:q} \
+                --structures {output.structures:q} \
+                > {log:q} 2>&1
+            """
+
+
+rule gather_metrics:
+    """Gather the scores, the training curves and the facts of the run in metrics/."""
+    input:
+        subjects=parts("subjects"),
+        structures=parts("structures"),
+        participants=rules.list_participants.output.participants,
+        models=[model_files(name) for name in (*CONFIG.models(), PARCELLATOR)],
+        histories=[f"{model_folder(name)}/history.csv" for name in (*CONFIG.models(), PARCELLATOR)],
+        code=code("evaluate/gather.py"),
+    output:
+        subjects=f"{R}/metrics/subjects.csv",
+        structures=f"{R}/metrics/structures.csv",
+        history=f"{R}/metrics/history.csv",
+        run=f"{R}/metrics/run.json",
+    params:
+        results=R,
+        out=R / "metrics",
+        settings=as_json(CONFIG),
+        models=",".join([*CONFIG.models(), PARCELLATOR]),
+    log:
+        f"{R}/logs/gather_metrics.log",
+    benchmark:
+        f"{R}/benchmarks/gather_metrics.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        r"""
+        {IQT} gather \
+            --results {params.results:q} \
+            --settings {params.settings:q} \
+            --out {params.out:q} \
+            > {log:q} 2>&1
+        """
+
+
+rule extract_panels:
+    """Cut the slices that figures show out of a test person's volumes."""
+    input:
+        cohort=lambda wildcards: anat(R / "cohort", wildcards.scan, f"{SUFFIX}.json"),
+        lowfield=lambda wildcards: anat(R / "lowfield" / wildcards.set, wildcards.scan, f"{SUFFIX}.json"),
+        enhanced=lambda wildcards: [
+            flat(R / "enhanced" / wildcards.set / method, wildcards.scan, f"{SUFFIX}.json") for method in METHODS
+        ],
+        reference=f"{R}/parcellation/hq/{{scan}}_dseg.json",
+        parcellation=lambda wildcards: [
+            flat(R / "parcellation" / wildcards.set / method, wildcards.scan, "dseg.json") for method in METHODS
+        ],
+        code=code("report/panels.py"),
+    output:
+        f"{R}/metrics/panels/{{set}}/{{scan}}.npz",
+    params:
+        results=R,
+        methods=",".join(METHODS),
+    log:
+        f"{R}/logs/extract_panels/{{set}}/{{scan}}.log",
+    benchmark:
+        f"{R}/benchmarks/extract_panels/{{set}}/{{scan}}.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    shell:
+        r"""
+        {IQT} panels \
+            --scan {wildcards.scan} \
+            --results {params.results:q} \
+            --set {wildcards.set} \
+            --methods {params.methods} \
+            --suffix {SUFFIX} \
+            --out {output:q} \
+            > {log:q} 2>&1
+        """

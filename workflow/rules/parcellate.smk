@@ -1,0 +1,125 @@
+"""Parcellate: one parcellator, trained on high-quality scans, reads the references and every result.
+
+in:  cohort/, enhanced/<set>/<method>/
+out: models/parcellator/, parcellation/hq/*, parcellation/<set>/<method>/*
+"""
+
+
+rule train_parcellator:
+    """Train the built-in parcellator on the training people's high-quality scans."""
+    input:
+        participants=rules.list_participants.output.participants,
+        lut=rules.list_participants.output.lut,
+        cohort=sidecars("cohort", "trained"),
+        code=code("parcellate", "networks/multiview.py", "training/fit.py", "training/checkpoints.py", "devices.py"),
+    output:
+        weights=model_files(PARCELLATOR)[0],
+        card=model_files(PARCELLATOR)[1],
+        history=f"{model_folder(PARCELLATOR)}/history.csv",
+    params:
+        cohort=R / "cohort",
+        out=model_folder(PARCELLATOR),
+        settings=as_json(CONFIG.parcellate.builtin),
+    log:
+        f"{R}/logs/train_parcellator.log",
+    benchmark:
+        f"{R}/benchmarks/train_parcellator.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: CONFIG.compute.train_threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 720 * attempt,
+        gpu=1,
+    shell:
+        r"""
+        {IQT} --threads {threads} train-parcellator \
+            --participants {input.participants:q} \
+            --cohort {params.cohort:q} \
+            --lut {input.lut:q} \
+            --out {params.out:q} \
+            --suffix {SUFFIX} \
+            --seed {SEED} \
+            --precision {PRECISION} \
+            --settings {params.settings:q} \
+            2>&1 | tee {log:q}
+        """
+
+
+PARCELLATE = r"""
+            {IQT} --threads {threads} parcellate \
+                --list {input.scans:q} \
+                --images {params.images:q} \
+                --layout {params.layout} \
+                --cohort {params.cohort:q} \
+                --model {params.model:q} \
+                --out {params.out:q} \
+                --suffix {SUFFIX} \
+                --precision {PRECISION} \
+                > {log:q} 2>&1
+            """
+
+for batch in batches("test"):
+
+    rule:
+        name:
+            f"parcellate_reference_{batch}"
+        """Label the structures of a batch's high-quality scans."""
+        input:
+            scans=scan_list("test", batch),
+            cohort=sidecars("cohort", "test", batch),
+            model=model_files(PARCELLATOR),
+            code=code("parcellate", "networks/multiview.py", "training/checkpoints.py", "devices.py"),
+        output:
+            sidecars("parcellation/hq", "test", batch, "dseg.json", flat),
+        params:
+            cohort=R / "cohort",
+            images=R / "cohort",
+            layout="anat",
+            model=model_folder(PARCELLATOR),
+            out=R / "parcellation" / "hq",
+        log:
+            f"{R}/logs/parcellate/hq/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/parcellate/hq/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 6000 * attempt,
+            runtime=lambda wildcards, attempt: 120 * attempt,
+            gpu=1,
+        shell:
+            PARCELLATE
+
+    rule:
+        name:
+            f"parcellate_result_{batch}"
+        """Label the structures of a batch's results by one method."""
+        input:
+            scans=scan_list("test", batch),
+            cohort=sidecars("cohort", "test", batch),
+            enhanced=sidecars("enhanced/{set}/{method}", "test", batch, name=flat),
+            model=model_files(PARCELLATOR),
+            code=code("parcellate", "networks/multiview.py", "training/checkpoints.py", "devices.py"),
+        output:
+            sidecars("parcellation/{set}/{method}", "test", batch, "dseg.json", flat),
+        params:
+            cohort=R / "cohort",
+            images=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
+            layout="flat",
+            model=model_folder(PARCELLATOR),
+            out=lambda wildcards: R / "parcellation" / wildcards.set / wildcards.method,
+        log:
+            f"{R}/logs/parcellate/{{set}}/{{method}}/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/parcellate/{{set}}/{{method}}/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 6000 * attempt,
+            runtime=lambda wildcards, attempt: 120 * attempt,
+            gpu=1,
+        shell:
+            PARCELLATE

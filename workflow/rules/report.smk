@@ -1,0 +1,239 @@
+"""Report: tables, figures and the page, drawn from metrics/ alone.
+
+in:  metrics/
+out: tables/benchmark.{csv,md,tex}, figures/*, report.html
+"""
+
+SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
+"""The test people whose slices are drawn: the first by name, so never chosen by their result."""
+
+
+def figure_files(*endings):
+    """Every figure as every ending."""
+    names = ["metrics", "training"]
+    names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
+    return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
+
+
+rule write_tables:
+    """Write the benchmark table: a row a method, with bootstrap intervals over the test people."""
+    input:
+        subjects=rules.gather_metrics.output.subjects,
+        code=code("report/tables.py", "report/scores.py"),
+    output:
+        csv=report(
+            f"{R}/tables/benchmark.csv",
+            caption="../report/benchmark.rst",
+            category="Benchmark",
+            labels={"table": "benchmark"},
+        ),
+        markdown=f"{R}/tables/benchmark.md",
+        latex=f"{R}/tables/benchmark.tex",
+    params:
+        out=R / "tables",
+        bootstrap=CONFIG.evaluate.bootstrap,
+    log:
+        f"{R}/logs/write_tables.log",
+    benchmark:
+        f"{R}/benchmarks/write_tables.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    shell:
+        r"""
+        {IQT} tables \
+            --subjects {input.subjects:q} \
+            --set main \
+            --bootstrap {params.bootstrap} \
+            --seed {SEED} \
+            --out {params.out:q} \
+            > {log:q} 2>&1
+        """
+
+
+rule draw_slices:
+    """Draw a person's low-field scan, every method, the reference and the errors in three planes."""
+    input:
+        panel=f"{R}/metrics/panels/main/{{scan}}.npz",
+        subjects=rules.gather_metrics.output.subjects,
+        code=code("report/figures.py", "report/scores.py"),
+    output:
+        png=report(
+            f"{R}/figures/slices_{{scan}}.png",
+            caption="../report/slices.rst",
+            category="Slices",
+            labels={"person": "{scan}"},
+        ),
+        svg=f"{R}/figures/slices_{{scan}}.svg",
+    log:
+        f"{R}/logs/draw_slices/{{scan}}.log",
+    benchmark:
+        f"{R}/benchmarks/draw_slices/{{scan}}.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    shell:
+        r"""
+        {IQT} draw slices \
+            --panel {input.panel:q} \
+            --subjects {input.subjects:q} \
+            --set main \
+            --out {output.png:q} \
+            --out {output.svg:q} \
+            > {log:q} 2>&1
+        """
+
+
+rule draw_parcellation:
+    """Draw the parcellator's labels over a person's reference and results."""
+    input:
+        panel=f"{R}/metrics/panels/main/{{scan}}.npz",
+        lut=rules.list_participants.output.lut,
+        subjects=rules.gather_metrics.output.subjects,
+        code=code("report/figures.py", "report/scores.py"),
+    output:
+        png=report(
+            f"{R}/figures/parcellation_{{scan}}.png",
+            caption="../report/parcellation.rst",
+            category="Parcellation",
+            labels={"person": "{scan}"},
+        ),
+        svg=f"{R}/figures/parcellation_{{scan}}.svg",
+    log:
+        f"{R}/logs/draw_parcellation/{{scan}}.log",
+    benchmark:
+        f"{R}/benchmarks/draw_parcellation/{{scan}}.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    shell:
+        r"""
+        {IQT} draw parcellation \
+            --panel {input.panel:q} \
+            --lut {input.lut:q} \
+            --subjects {input.subjects:q} \
+            --set main \
+            --out {output.png:q} \
+            --out {output.svg:q} \
+            > {log:q} 2>&1
+        """
+
+
+rule draw_metrics:
+    """Draw the spread of each metric over the test people."""
+    input:
+        subjects=rules.gather_metrics.output.subjects,
+        code=code("report/figures.py", "report/scores.py"),
+    output:
+        png=report(
+            f"{R}/figures/metrics.png",
+            caption="../report/metrics.rst",
+            category="Benchmark",
+            labels={"table": "metrics"},
+        ),
+        svg=f"{R}/figures/metrics.svg",
+    log:
+        f"{R}/logs/draw_metrics.log",
+    benchmark:
+        f"{R}/benchmarks/draw_metrics.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    shell:
+        r"""
+        {IQT} draw metrics \
+            --subjects {input.subjects:q} \
+            --set main \
+            --out {output.png:q} \
+            --out {output.svg:q} \
+            > {log:q} 2>&1
+        """
+
+
+rule draw_training:
+    """Draw the training curves of every network."""
+    input:
+        history=rules.gather_metrics.output.history,
+        code=code("report/figures.py", "report/scores.py"),
+    output:
+        png=report(
+            f"{R}/figures/training.png",
+            caption="../report/training.rst",
+            category="Training",
+            labels={"curve": "training"},
+        ),
+        svg=f"{R}/figures/training.svg",
+    log:
+        f"{R}/logs/draw_training.log",
+    benchmark:
+        f"{R}/benchmarks/draw_training.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    shell:
+        r"""
+        {IQT} draw training \
+            --history {input.history:q} \
+            --out {output.png:q} \
+            --out {output.svg:q} \
+            > {log:q} 2>&1
+        """
+
+
+rule write_page:
+    """Write the page that a person opens: one file, without a network."""
+    input:
+        tables=rules.write_tables.output,
+        metrics=[
+            rules.gather_metrics.output.subjects,
+            rules.gather_metrics.output.structures,
+            rules.gather_metrics.output.run,
+        ],
+        figures=figure_files("png"),
+        vectors=figure_files("svg"),
+        code=code("report"),
+    output:
+        report(
+            f"{R}/report.html",
+            caption="../report/page.rst",
+            category="Page",
+            labels={"page": "report"},
+        ),
+    params:
+        metrics=R / "metrics",
+        tables=R / "tables",
+        figures=[f"--figure {path}" for path in figure_files("png")],
+    log:
+        f"{R}/logs/write_page.log",
+    benchmark:
+        f"{R}/benchmarks/write_page.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    shell:
+        r"""
+        {IQT} page \
+            --metrics {params.metrics:q} \
+            --tables {params.tables:q} \
+            {params.figures} \
+            --out {output:q} \
+            > {log:q} 2>&1
+        """

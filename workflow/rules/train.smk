@@ -1,0 +1,84 @@
+"""Train: the patch store, and one network a model (methods that differ only in sampling share one).
+
+in:  cohort/, lowfield/main/ of the training and validation people
+out: store/main/*, models/<model>/seed-<n>/{model.safetensors, model.json, history.csv}
+"""
+
+for batch in batches("trained"):
+
+    rule:
+        name:
+            f"store_{batch}"
+        """Write a batch's uncompressed volumes for training."""
+        input:
+            scans=scan_list("trained", batch),
+            cohort=sidecars("cohort", "trained", batch),
+            lowfield=sidecars("lowfield/main", "trained", batch),
+            code=code("training/store.py"),
+        output:
+            sidecars("store/main", "trained", batch, "pair.json", flat),
+        params:
+            cohort=R / "cohort",
+            lowfield=R / "lowfield" / "main",
+            out=R / "store" / "main",
+        log:
+            f"{R}/logs/store/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/store/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 4000 * attempt,
+            runtime=lambda wildcards, attempt: 60 * attempt,
+        shell:
+            r"""
+            {IQT} --threads {threads} store \
+                --list {input.scans:q} \
+                --cohort {params.cohort:q} \
+                --lowfield {params.lowfield:q} \
+                --out {params.out:q} \
+                --suffix {SUFFIX} \
+                > {log:q} 2>&1
+            """
+
+
+rule train:
+    """Train one model; started again after an interruption, it goes on from its last checkpoint."""
+    input:
+        participants=rules.list_participants.output.participants,
+        store=sidecars("store/main", "trained", None, "pair.json", flat),
+        code=code("training", "networks", "diffusion", "devices.py"),
+    output:
+        weights=f"{R}/models/{{model}}/seed-{SEED}/model.safetensors",
+        card=f"{R}/models/{{model}}/seed-{SEED}/model.json",
+        history=f"{R}/models/{{model}}/seed-{SEED}/history.csv",
+    params:
+        store=R / "store" / "main",
+        out=lambda wildcards: model_folder(wildcards.model),
+        settings=lambda wildcards: as_json(CONFIG.trained_by(wildcards.model)),
+    wildcard_constraints:
+        model="|".join(CONFIG.models()) or "none",
+    log:
+        f"{R}/logs/train/{{model}}.log",
+    benchmark:
+        f"{R}/benchmarks/train/{{model}}.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: CONFIG.compute.train_threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 1440 * attempt,
+        gpu=1,
+    shell:
+        r"""
+        {IQT} --threads {threads} train \
+            --participants {input.participants:q} \
+            --store {params.store:q} \
+            --out {params.out:q} \
+            --name {wildcards.model} \
+            --seed {SEED} \
+            --precision {PRECISION} \
+            --settings {params.settings:q} \
+            2>&1 | tee {log:q}
+        """
