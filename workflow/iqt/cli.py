@@ -241,6 +241,120 @@ def evaluate(
 
 
 @app.command()
+def gather(
+    results: Annotated[Path, typer.Option(help="Folder of the run.")],
+    subjects: Annotated[list[Path], typer.Option(help="A batch's scores; may be repeated.")],
+    structures: Annotated[list[Path], typer.Option(help="A batch's structures; may be repeated.")],
+    history: Annotated[list[str], typer.Option(help="MODEL=history.csv; may be repeated.")],
+    settings: Annotated[str, typer.Option(help="Facts of the configuration, as JSON text.")],
+    out: OutOption,
+) -> None:
+    """Gather scores, training curves and the facts of the run in one folder."""
+    from iqt.config import parse_section
+    from iqt.evaluate.gather import RunFacts, gather
+
+    histories = {name: Path(path) for name, path in (item.split("=", 1) for item in history)}
+    gather(results, subjects, structures, histories, parse_section(RunFacts, settings), out)
+
+
+@app.command()
+def panels(
+    scan: Annotated[str, typer.Option(help="Scan to cut slices from.")],
+    results: Annotated[Path, typer.Option(help="Folder of the run.")],
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")],
+    out: Annotated[Path, typer.Option(help="NPZ to write.")],
+    suffix: SuffixOption = "T1w",
+    set_name: SetOption = "main",
+) -> None:
+    """Cut the slices that figures show out of a scan's volumes."""
+    from iqt.report.panels import extract_panels
+
+    names = methods.split(",")
+    parcellation = {name: results / "parcellation" / set_name / name for name in names}
+    extract_panels(
+        scan,
+        suffix,
+        results / "cohort",
+        results / "lowfield" / set_name,
+        {name: results / "enhanced" / set_name / name for name in names},
+        {"hq": results / "parcellation" / "hq", **parcellation},
+        out,
+    )
+
+
+@app.command()
+def tables(
+    subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
+    out: OutOption,
+    set_name: SetOption = "main",
+    bootstrap: Annotated[int, typer.Option(help="Resamplings behind the intervals.")] = 2000,
+    seed: SeedOption = 1,
+) -> None:
+    """Write the benchmark table as CSV, Markdown and LaTeX."""
+    from iqt.report.tables import write_tables
+
+    write_tables(subjects, out, set_name, bootstrap, seed)
+
+
+@draw.command("slices")
+def draw_slices(
+    panel: Annotated[Path, typer.Option(help="NPZ of `iqt panels`.")],
+    subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
+    out: FilesOption,
+    set_name: SetOption = "main",
+) -> None:
+    """A person's low-field scan, every method, the reference and the errors."""
+    from iqt.report.figures import draw_slices
+
+    draw_slices(panel, subjects, set_name, out)
+
+
+@draw.command("parcellation")
+def draw_parcellation(
+    panel: Annotated[Path, typer.Option(help="NPZ of `iqt panels`.")],
+    lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
+    subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
+    out: FilesOption,
+    set_name: SetOption = "main",
+) -> None:
+    """The parcellator's labels over a person's reference and results."""
+    from iqt.report.figures import draw_parcellation
+
+    draw_parcellation(panel, lut, subjects, set_name, out)
+
+
+@draw.command("metrics")
+def draw_metrics(
+    subjects: Annotated[Path, typer.Option(help="subjects.csv.")], out: FilesOption, set_name: SetOption = "main"
+) -> None:
+    """The spread of each metric over the test people."""
+    from iqt.report.figures import draw_metrics
+
+    draw_metrics(subjects, set_name, out)
+
+
+@draw.command("training")
+def draw_training(history: Annotated[Path, typer.Option(help="history.csv of all models.")], out: FilesOption) -> None:
+    """The training curves of every network."""
+    from iqt.report.figures import draw_training
+
+    draw_training(history, out)
+
+
+@app.command()
+def page(
+    metrics: Annotated[Path, typer.Option(help="Folder of the gathered metrics.")],
+    tables: Annotated[Path, typer.Option(help="Folder of the tables.")],
+    figure: Annotated[list[Path], typer.Option(help="A figure (PNG); may be repeated.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+) -> None:
+    """Write the page that a person opens: one file, without a network."""
+    from iqt.report.page import write_page
+
+    write_page(metrics, tables, figure, out)
+
+
+@app.command()
 def show(results: Annotated[Path, typer.Argument(help="Folder of a finished run, such as results/demo.")]) -> None:
     """Print a run's benchmark table and where its page is."""
     from iqt.report.tables import format_terminal

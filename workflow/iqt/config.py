@@ -47,16 +47,19 @@ class Split(Section):
     """How many people are trained on, validated on and tested on."""
 
     train: Positive = 12
+    """People that networks learn from."""
     val: Positive = 2
+    """People that training is watched on."""
     test: Positive = 6
+    """People that the benchmark is about; no other stage sees them."""
 
 
 class Template(Section):
-    """People drawn from the MNI152 template that nilearn ships: a stand-in for real anatomy, free of any licence."""
+    """People drawn from the MNI152 template that nilearn ships: a stand-in for real anatomy."""
 
     voxel_size: Annotated[float, Field(ge=1.0, le=4.0)] = 2.0
     """Isotropic voxel size in mm."""
-    deformation: Annotated[float, Field(ge=0, le=12)] = 5.0
+    deformation: Annotated[float, Field(ge=0, le=12)] = 3.0
     """Standard deviation of the smooth displacement, in mm."""
     smoothness: Annotated[float, Field(ge=8, le=60)] = 22.0
     """Length over which the displacement varies, in mm (standard deviation of the Gaussian that smooths it)."""
@@ -70,8 +73,11 @@ class Cohort(Section):
     """Where the high-quality scans come from."""
 
     source: Literal["template"] = "template"
+    """Kind of source."""
     split: Split = Split()
+    """People a split."""
     template: Template = Template()
+    """Settings of the source `template`."""
 
 
 class LowField(Section):
@@ -86,6 +92,7 @@ class LowField(Section):
     fixed_tissue: Literal["WM", "GM"] = "WM"
     """Tissue whose intensity stays; the other one's is moved to the drawn ratio."""
     noise: Literal["gaussian", "rician"] = "gaussian"
+    """Gaussian (the published simulator) or Rician (magnitude images)."""
     snr_mean: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (64.50, 54.14)
     """Mean signal-to-noise ratio in (WM, GM) over people; the default is the published T1w one."""
     snr_covariance: tuple[tuple[float, float], tuple[float, float]] = ((78.47, 71.50), (71.50, 73.91))
@@ -123,9 +130,11 @@ class Training(Section):
     batch_size: Positive = 4
     """Regions a step."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """Highest learning rate of AdamW."""
     warmup: Annotated[int, Field(ge=0)] = 20
     """Steps over which the learning rate rises; it then falls along a cosine to a hundredth."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of AdamW."""
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -133,6 +142,7 @@ class Training(Section):
     validate_every: Positive = 100
     """Steps between validations on fixed regions, a divisor of `steps`; a checkpoint is written at each."""
     validation_regions: Positive = 16
+    """Regions (or slices) of the validation people, the same at every validation."""
     flip: bool = True
     """Mirror regions at random along the right-left axis of the array."""
     workers: Annotated[int, Field(ge=0)] = 0
@@ -145,8 +155,8 @@ class Training(Section):
         return self
 
 
-class Ablatable(Section):
-    """Parts of the network that can be switched off one by one."""
+class CrossBatch(Section):
+    """What patches of a region see of each other (both on in the paper)."""
 
     padding: bool = True
     """Convolutions see the neighbouring patches' values at a patch's border."""
@@ -158,6 +168,7 @@ class DiffusionIQTNetwork(Section):
     """Size and parts of the DiffusionIQT U-Net; the paper's is 64 channels, (1, 2, 4), 2 blocks, 8 heads of 64."""
 
     channels: Positive = 32
+    """Width of the first level."""
     multipliers: tuple[Positive, ...] = (1, 2)
     """Width of each level in units of `channels`."""
     blocks: Positive = 2
@@ -167,7 +178,9 @@ class DiffusionIQTNetwork(Section):
     groups: Positive = 8
     """Groups of GroupNorm."""
     heads: Positive = 4
+    """Attention heads."""
     head_dim: Positive = 16
+    """Width of a head."""
     tokens: tuple[Positive, ...] = (4, 2)
     """Edge of an attention token at each level, in that level's voxels (the paper's: 8, 4, 2)."""
     attention: bool = True
@@ -177,7 +190,9 @@ class DiffusionIQTNetwork(Section):
     shuffle: bool = True
     """Pixel-unshuffle and -shuffle between levels; false: strided convolution and trilinear upsampling."""
     squeeze_excitation: bool = True
-    cross_batch: Ablatable = Ablatable()
+    """Channel gates at the end of every residual block."""
+    cross_batch: CrossBatch = CrossBatch()
+    """What patches of a region see of each other."""
 
     @model_validator(mode="after")
     def _levels(self) -> DiffusionIQTNetwork:
@@ -194,6 +209,7 @@ class UNetNetwork(Section):
     channels: tuple[Positive, ...] = (24, 48, 96)
     """Width of each level; each level halves the resolution."""
     residual_units: Positive = 2
+    """Convolutions of a residual unit."""
 
 
 class Diffusion(Section):
@@ -204,12 +220,14 @@ class Diffusion(Section):
     logsnr_max: Annotated[float, Field(gt=0, le=20)] = 10.0
     """Bound of the log-SNR at both ends."""
     objective: Literal["x0"] = "x0"
+    """The clean target itself, with an unweighted mean squared error."""
 
 
 class Sampling(Section):
     """How a trained diffusion model is run; entries that differ only here share one trained model."""
 
     sampler: Literal["ancestral", "ddim"] = "ddim"
+    """Ancestral sampling (the paper) or DDIM."""
     steps: Positive = 4
     """Network calls a sample."""
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -231,6 +249,7 @@ class Cubic(Section):
     """Cubic interpolation of the thick slices, the method to beat."""
 
     kind: Literal["cubic"] = "cubic"
+    """Kind of method."""
 
 
 class Learned(Section):
@@ -239,15 +258,20 @@ class Learned(Section):
     target: Literal["residual", "image"] = "residual"
     """What the network predicts: the high-quality volume itself (the paper) or its difference from the low-field one."""
     patches: Patches = Patches()
+    """Regions that training reads."""
     training: Training = Training()
+    """Changes to the top-level `training`, for this method alone."""
     tiling: Tiling = Tiling()
+    """How a whole volume passes through the network."""
 
 
 class UNetMethod(Learned):
     """A regression U-Net."""
 
     kind: Literal["unet"] = "unet"
+    """Kind of method."""
     network: UNetNetwork = UNetNetwork()
+    """Size of the network."""
 
     @model_validator(mode="after")
     def _divisible(self) -> UNetMethod:
@@ -259,9 +283,13 @@ class DiffusionIQTMethod(Learned):
     """The 3D conditional diffusion model of DiffusionIQT."""
 
     kind: Literal["diffusion_iqt"] = "diffusion_iqt"
+    """Kind of method."""
     network: DiffusionIQTNetwork = DiffusionIQTNetwork()
+    """Size and parts of the network."""
     diffusion: Diffusion = Diffusion()
+    """Forward process and objective."""
     sampling: Sampling = Sampling()
+    """How the trained network is run."""
 
     @model_validator(mode="after")
     def _divisible(self) -> DiffusionIQTMethod:
@@ -278,22 +306,45 @@ TRAINED_BY = ("kind", "network", "diffusion", "target", "patches", "training")
 """Keys of a method that its weights depend on; the others only say how the weights are used."""
 
 
+class ParcellatorTraining(Training):
+    """Budget and optimiser of the built-in parcellator; `training` at the top level does not touch them."""
+
+    steps: Positive = 150
+    """Optimiser steps."""
+    batch_size: Positive = 8
+    """Slice stacks a step and plane."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-3
+    """Highest learning rate of AdamW."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight decay of AdamW."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    """Decay of the exponential moving average of the weights; the averaged weights are the ones saved."""
+    validate_every: Positive = 50
+    """Steps between validations, a divisor of `steps`; a checkpoint is written at each."""
+    flip: Literal[False] = False
+    """Never mirrored: the sides have labels of their own."""
+
+
 class Parcellator(Section):
     """The built-in FastSurfer-style network: three planes, seven slices in, the middle one's labels out."""
 
     filters: Positive = 24
+    """Channels of every block."""
     levels: Annotated[int, Field(ge=2, le=4)] = 3
     """Encoder blocks; each halves the resolution."""
     slice_size: Positive = 64
     """Edge of the square crops that training reads, in voxels."""
-    training: Training = Training(steps=150, batch_size=8, learning_rate=5e-3, ema_decay=0.98, validate_every=50, flip=False)
+    training: ParcellatorTraining = ParcellatorTraining()
+    """Budget and optimiser of this network alone."""
 
 
 class Parcellate(Section):
     """The judge behind mIoU: it reads the reference and each result, and is trained on high-quality scans alone."""
 
     engine: Literal["builtin"] = "builtin"
+    """Who labels: the built-in network."""
     builtin: Parcellator = Parcellator()
+    """Settings of the built-in network."""
 
 
 class Evaluate(Section):
@@ -327,7 +378,9 @@ class Config(Section):
     suffix: Literal["T1w", "T2w", "FLAIR"] = "T1w"
     """BIDS suffix of the contrast."""
     compute: Compute = Compute()
+    """How work is cut into jobs."""
     cohort: Cohort = Cohort()
+    """Where the high-quality scans come from, and the split."""
     lowfield: dict[Name, LowField] = {"main": LowField()}
     """Low-field sets by name; `main` is the one trained on, the others are out of distribution."""
     training: Training = Training()
@@ -335,13 +388,18 @@ class Config(Section):
     methods: dict[Name, Method] = Field(default_factory=_default_methods)
     """Methods by name, in the order of the tables. `base: NAME` copies another entry and changes what follows."""
     parcellate: Parcellate = Parcellate()
+    """The judge behind mIoU."""
     evaluate: Evaluate = Evaluate()
+    """How results are scored."""
     report: Report = Report()
+    """What the page shows."""
 
     @model_validator(mode="after")
     def _names(self) -> Config:
         if "main" not in self.lowfield:
             raise ValueError("lowfield needs a set named main, the one that is trained on")
+        if self.cohort.source == "template" and self.suffix != "T1w":
+            raise ValueError(f"suffix {self.suffix}: the template source has T1w contrast only; set suffix: T1w")
         if not self.methods:
             raise ValueError("methods is empty; name at least one")
         reserved = {"parcellator", "hq", "lowfield"} & set(self.methods)
@@ -371,6 +429,42 @@ class Config(Section):
         """The part of a method's entry that says how its weights are used."""
         entry = self.methods[method].model_dump(mode="json")
         return {key: value for key, value in entry.items() if key not in TRAINED_BY or key == "kind"}
+
+
+class MethodFacts(Section):
+    """What the page says about a method."""
+
+    kind: str
+    model: str | None
+
+
+class RunFacts(Section):
+    """What the page tells of the configuration and no more, so that other keys do not make it be gathered again."""
+
+    name: str
+    seed: int
+    suffix: str
+    source: str
+    lowfield: dict[str, LowField]
+    methods: dict[str, MethodFacts]
+    engine: str
+    evaluate: Evaluate
+
+    @classmethod
+    def of(cls, config: Config) -> RunFacts:
+        methods = {
+            name: MethodFacts(kind=entry.kind, model=config.model_of(name)) for name, entry in config.methods.items()
+        }
+        return cls(
+            name=config.name,
+            seed=config.seed,
+            suffix=config.suffix,
+            source=config.cohort.source,
+            lowfield=config.lowfield,
+            methods=methods,
+            engine=config.parcellate.engine,
+            evaluate=config.evaluate,
+        )
 
 
 def _require_divisible(edges: tuple[int, ...], factor: int, because: str) -> None:

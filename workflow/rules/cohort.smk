@@ -7,17 +7,14 @@ out: cohort/sub-X/anat/*, cohort/participants.tsv, cohort/dseg.tsv
 for batch in batches("all"):
 
     rule:
+        """Make a batch of people from the template."""
         name:
             f"make_template_{batch}"
-        """Make a batch of people from the template."""
         input:
             scans=scan_list("all", batch),
             code=code("cohort/template.py", "cohort/build.py"),
         output:
             sidecars("cohort", "all", batch),
-        params:
-            out=R / "cohort",
-            settings=as_json(CONFIG.cohort.template),
         log:
             f"{R}/logs/make_template/batch-{batch}.log",
         benchmark:
@@ -28,6 +25,9 @@ for batch in batches("all"):
         resources:
             mem_mb=lambda wildcards, attempt: 4000 * attempt,
             runtime=lambda wildcards, attempt: 60 * attempt,
+        params:
+            out=R / "cohort",
+            settings=as_json(CONFIG.cohort.template),
         shell:
             r"""
             {IQT} --threads {threads} template \
@@ -36,7 +36,7 @@ for batch in batches("all"):
                 --suffix {SUFFIX} \
                 --seed {SEED} \
                 --settings {params.settings:q} \
-                > {log:q} 2>&1
+                >{log:q} 2>&1
             """
 
 
@@ -51,10 +51,6 @@ rule list_participants:
         participants=f"{R}/cohort/participants.tsv",
         description=f"{R}/cohort/dataset_description.json",
         lut=f"{R}/cohort/dseg.tsv",
-    params:
-        lists=[f"--list {path}" for path in scan_lists("all")],
-        out=R / "cohort",
-        source=CONFIG.cohort.source,
     log:
         f"{R}/logs/list_participants.log",
     benchmark:
@@ -65,6 +61,10 @@ rule list_participants:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        lists=[f"--list {path}" for path in scan_lists("all")],
+        out=R / "cohort",
+        source=CONFIG.cohort.source,
     shell:
         r"""
         {IQT} participants \
@@ -72,5 +72,5 @@ rule list_participants:
             --out {params.out:q} \
             --suffix {SUFFIX} \
             --source {params.source} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """

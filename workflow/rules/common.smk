@@ -102,20 +102,20 @@ rule list_scans:
     """Write the list of a batch's scans."""
     output:
         f"{R}/lists/{{group}}_batch-{{batch}}.tsv",
-    params:
-        rows=lambda wildcards: [f"{scan}\t{split}" for scan, split in members(wildcards.group, wildcards.batch)],
     log:
         f"{R}/logs/list_scans/{{group}}_batch-{{batch}}.log",
     benchmark:
         f"{R}/benchmarks/list_scans/{{group}}_batch-{{batch}}.tsv"
+    localrule: True
     conda:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
         mem_mb=100,
         runtime=5,
-    localrule: True
+    params:
+        rows=lambda wildcards: [f"{scan}\t{split}" for scan, split in members(wildcards.group, wildcards.batch)],
     shell:
         r"""
-        printf '%s\n' $'scan\tsplit' {params.rows:q} > {output:q} 2> {log:q}
+        printf '%s\n' $'scan\tsplit' {params.rows:q} >{output:q} 2>{log:q}
         """

@@ -7,19 +7,15 @@ out: lowfield/<set>/sub-X/anat/*
 for batch in batches("all"):
 
     rule:
+        """Simulate a batch's low-field scans."""
         name:
             f"degrade_{batch}"
-        """Simulate a batch's low-field scans."""
         input:
             scans=scan_list("all", batch),
             cohort=sidecars("cohort", "all", batch),
             code=code("degrade"),
         output:
             sidecars("lowfield/{set}", "all", batch),
-        params:
-            cohort=R / "cohort",
-            out=lambda wildcards: R / "lowfield" / wildcards.set,
-            settings=lambda wildcards: as_json(CONFIG.lowfield[wildcards.set]),
         log:
             f"{R}/logs/degrade/{{set}}/batch-{batch}.log",
         benchmark:
@@ -30,6 +26,10 @@ for batch in batches("all"):
         resources:
             mem_mb=lambda wildcards, attempt: 4000 * attempt,
             runtime=lambda wildcards, attempt: 60 * attempt,
+        params:
+            cohort=R / "cohort",
+            out=lambda wildcards: R / "lowfield" / wildcards.set,
+            settings=lambda wildcards: as_json(CONFIG.lowfield[wildcards.set]),
         shell:
             r"""
             {IQT} --threads {threads} degrade \
@@ -40,5 +40,5 @@ for batch in batches("all"):
                 --set {wildcards.set} \
                 --seed {SEED} \
                 --settings {params.settings:q} \
-                > {log:q} 2>&1
+                >{log:q} 2>&1
             """

@@ -14,9 +14,9 @@ def method_model(wildcards):
 for batch in batches("test"):
 
     rule:
+        """Enhance a batch of test people with one method."""
         name:
             f"enhance_{batch}"
-        """Enhance a batch of test people with one method."""
         input:
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
@@ -25,12 +25,6 @@ for batch in batches("test"):
             code=code("enhance", "networks", "diffusion", "devices.py", "training/checkpoints.py"),
         output:
             sidecars("enhanced/{set}/{method}", "test", batch, name=flat),
-        params:
-            cohort=R / "cohort",
-            lowfield=lambda wildcards: R / "lowfield" / wildcards.set,
-            out=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
-            model=lambda wildcards, input: f"--model {Path(input.model[0]).parent}" if input.model else "",
-            settings=lambda wildcards: as_json(CONFIG.used_by(wildcards.method)),
         log:
             f"{R}/logs/enhance/{{set}}/{{method}}/batch-{batch}.log",
         benchmark:
@@ -42,6 +36,12 @@ for batch in batches("test"):
             mem_mb=lambda wildcards, attempt: 6000 * attempt,
             runtime=lambda wildcards, attempt: 240 * attempt,
             gpu=lambda wildcards: 1 if CONFIG.model_of(wildcards.method) else 0,
+        params:
+            cohort=R / "cohort",
+            lowfield=lambda wildcards: R / "lowfield" / wildcards.set,
+            out=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
+            model=lambda wildcards, input: f"--model {Path(input.model[0]).parent}" if input.model else "",
+            settings=lambda wildcards: as_json(CONFIG.used_by(wildcards.method)),
         shell:
             r"""
             {IQT} --threads {threads} enhance \
@@ -54,5 +54,5 @@ for batch in batches("test"):
                 --seed {SEED} \
                 --precision {PRECISION} \
                 --settings {params.settings:q} \
-                > {log:q} 2>&1
+                >{log:q} 2>&1
             """

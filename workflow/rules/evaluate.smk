@@ -4,6 +4,8 @@ in:  cohort/, enhanced/, parcellation/ of the test people
 out: metrics/subjects.csv, structures.csv, history.csv, run.json, panels/<set>/<scan>.npz
 """
 
+from iqt.config import RunFacts
+
 METHODS = list(CONFIG.methods)
 
 
@@ -20,9 +22,9 @@ def parts(table):
 for batch in batches("test"):
 
     rule:
+        """Score a batch's results against the high-quality scans."""
         name:
             f"evaluate_{batch}"
-        """Score a batch's results against the high-quality scans."""
         input:
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
@@ -36,12 +38,6 @@ for batch in batches("test"):
         output:
             subjects=part("{set}", batch, "subjects"),
             structures=part("{set}", batch, "structures"),
-        params:
-            cohort=R / "cohort",
-            enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
-            parcellation=R / "parcellation",
-            methods=",".join(METHODS),
-            settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap"})),
         log:
             f"{R}/logs/evaluate/{{set}}/batch-{batch}.log",
         benchmark:
@@ -52,6 +48,12 @@ for batch in batches("test"):
         resources:
             mem_mb=lambda wildcards, attempt: 6000 * attempt,
             runtime=lambda wildcards, attempt: 120 * attempt,
+        params:
+            cohort=R / "cohort",
+            enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
+            parcellation=R / "parcellation",
+            methods=",".join(METHODS),
+            settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap"})),
         shell:
             r"""
             {IQT} --threads {threads} evaluate \
@@ -66,7 +68,7 @@ for batch in batches("test"):
                 --settings {params.settings:q} \
                 --subjects {output.subjects:q} \
                 --structures {output.structures:q} \
-                > {log:q} 2>&1
+                >{log:q} 2>&1
             """
 
 
@@ -84,11 +86,6 @@ rule gather_metrics:
         structures=f"{R}/metrics/structures.csv",
         history=f"{R}/metrics/history.csv",
         run=f"{R}/metrics/run.json",
-    params:
-        results=R,
-        out=R / "metrics",
-        settings=as_json(CONFIG),
-        models=",".join([*CONFIG.models(), PARCELLATOR]),
     log:
         f"{R}/logs/gather_metrics.log",
     benchmark:
@@ -99,13 +96,22 @@ rule gather_metrics:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        results=R,
+        out=R / "metrics",
+        parts=[f"--subjects {path}" for path in parts("subjects")]
+        + [f"--structures {path}" for path in parts("structures")],
+        histories=[f"--history {name}={model_folder(name)}/history.csv" for name in (*CONFIG.models(), PARCELLATOR)],
+        settings=as_json(RunFacts.of(CONFIG)),
     shell:
         r"""
         {IQT} gather \
             --results {params.results:q} \
+            {params.parts} \
+            {params.histories} \
             --settings {params.settings:q} \
             --out {params.out:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """
 
 
@@ -124,9 +130,6 @@ rule extract_panels:
         code=code("report/panels.py"),
     output:
         f"{R}/metrics/panels/{{set}}/{{scan}}.npz",
-    params:
-        results=R,
-        methods=",".join(METHODS),
     log:
         f"{R}/logs/extract_panels/{{set}}/{{scan}}.log",
     benchmark:
@@ -137,6 +140,9 @@ rule extract_panels:
     resources:
         mem_mb=3000,
         runtime=30,
+    params:
+        results=R,
+        methods=",".join(METHODS),
     shell:
         r"""
         {IQT} panels \
@@ -146,5 +152,5 @@ rule extract_panels:
             --methods {params.methods} \
             --suffix {SUFFIX} \
             --out {output:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """

@@ -16,10 +16,6 @@ rule train_parcellator:
         weights=model_files(PARCELLATOR)[0],
         card=model_files(PARCELLATOR)[1],
         history=f"{model_folder(PARCELLATOR)}/history.csv",
-    params:
-        cohort=R / "cohort",
-        out=model_folder(PARCELLATOR),
-        settings=as_json(CONFIG.parcellate.builtin),
     log:
         f"{R}/logs/train_parcellator.log",
     benchmark:
@@ -31,6 +27,10 @@ rule train_parcellator:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
         gpu=1,
+    params:
+        cohort=R / "cohort",
+        out=model_folder(PARCELLATOR),
+        settings=as_json(CONFIG.parcellate.builtin),
     shell:
         r"""
         {IQT} --threads {threads} train-parcellator \
@@ -62,9 +62,9 @@ PARCELLATE = r"""
 for batch in batches("test"):
 
     rule:
+        """Label the structures of a batch's high-quality scans."""
         name:
             f"parcellate_reference_{batch}"
-        """Label the structures of a batch's high-quality scans."""
         input:
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
@@ -72,12 +72,6 @@ for batch in batches("test"):
             code=code("parcellate", "networks/multiview.py", "training/checkpoints.py", "devices.py"),
         output:
             sidecars("parcellation/hq", "test", batch, "dseg.json", flat),
-        params:
-            cohort=R / "cohort",
-            images=R / "cohort",
-            layout="anat",
-            model=model_folder(PARCELLATOR),
-            out=R / "parcellation" / "hq",
         log:
             f"{R}/logs/parcellate/hq/batch-{batch}.log",
         benchmark:
@@ -89,13 +83,19 @@ for batch in batches("test"):
             mem_mb=lambda wildcards, attempt: 6000 * attempt,
             runtime=lambda wildcards, attempt: 120 * attempt,
             gpu=1,
+        params:
+            cohort=R / "cohort",
+            images=R / "cohort",
+            layout="anat",
+            model=model_folder(PARCELLATOR),
+            out=R / "parcellation" / "hq",
         shell:
             PARCELLATE
 
     rule:
+        """Label the structures of a batch's results by one method."""
         name:
             f"parcellate_result_{batch}"
-        """Label the structures of a batch's results by one method."""
         input:
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
@@ -104,12 +104,6 @@ for batch in batches("test"):
             code=code("parcellate", "networks/multiview.py", "training/checkpoints.py", "devices.py"),
         output:
             sidecars("parcellation/{set}/{method}", "test", batch, "dseg.json", flat),
-        params:
-            cohort=R / "cohort",
-            images=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
-            layout="flat",
-            model=model_folder(PARCELLATOR),
-            out=lambda wildcards: R / "parcellation" / wildcards.set / wildcards.method,
         log:
             f"{R}/logs/parcellate/{{set}}/{{method}}/batch-{batch}.log",
         benchmark:
@@ -121,5 +115,11 @@ for batch in batches("test"):
             mem_mb=lambda wildcards, attempt: 6000 * attempt,
             runtime=lambda wildcards, attempt: 120 * attempt,
             gpu=1,
+        params:
+            cohort=R / "cohort",
+            images=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
+            layout="flat",
+            model=model_folder(PARCELLATOR),
+            out=lambda wildcards: R / "parcellation" / wildcards.set / wildcards.method,
         shell:
             PARCELLATE

@@ -29,9 +29,6 @@ rule write_tables:
         ),
         markdown=f"{R}/tables/benchmark.md",
         latex=f"{R}/tables/benchmark.tex",
-    params:
-        out=R / "tables",
-        bootstrap=CONFIG.evaluate.bootstrap,
     log:
         f"{R}/logs/write_tables.log",
     benchmark:
@@ -42,6 +39,9 @@ rule write_tables:
     resources:
         mem_mb=1000,
         runtime=15,
+    params:
+        out=R / "tables",
+        bootstrap=CONFIG.evaluate.bootstrap,
     shell:
         r"""
         {IQT} tables \
@@ -50,7 +50,7 @@ rule write_tables:
             --bootstrap {params.bootstrap} \
             --seed {SEED} \
             --out {params.out:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """
 
 
@@ -59,7 +59,7 @@ rule draw_slices:
     input:
         panel=f"{R}/metrics/panels/main/{{scan}}.npz",
         subjects=rules.gather_metrics.output.subjects,
-        code=code("report/figures.py", "report/scores.py"),
+        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
             f"{R}/figures/slices_{{scan}}.png",
@@ -86,7 +86,7 @@ rule draw_slices:
             --set main \
             --out {output.png:q} \
             --out {output.svg:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """
 
 
@@ -96,7 +96,7 @@ rule draw_parcellation:
         panel=f"{R}/metrics/panels/main/{{scan}}.npz",
         lut=rules.list_participants.output.lut,
         subjects=rules.gather_metrics.output.subjects,
-        code=code("report/figures.py", "report/scores.py"),
+        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
             f"{R}/figures/parcellation_{{scan}}.png",
@@ -124,7 +124,7 @@ rule draw_parcellation:
             --set main \
             --out {output.png:q} \
             --out {output.svg:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """
 
 
@@ -132,7 +132,7 @@ rule draw_metrics:
     """Draw the spread of each metric over the test people."""
     input:
         subjects=rules.gather_metrics.output.subjects,
-        code=code("report/figures.py", "report/scores.py"),
+        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
             f"{R}/figures/metrics.png",
@@ -158,7 +158,7 @@ rule draw_metrics:
             --set main \
             --out {output.png:q} \
             --out {output.svg:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """
 
 
@@ -166,7 +166,7 @@ rule draw_training:
     """Draw the training curves of every network."""
     input:
         history=rules.gather_metrics.output.history,
-        code=code("report/figures.py", "report/scores.py"),
+        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
             f"{R}/figures/training.png",
@@ -191,7 +191,7 @@ rule draw_training:
             --history {input.history:q} \
             --out {output.png:q} \
             --out {output.svg:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """
 
 
@@ -206,7 +206,7 @@ rule write_page:
         ],
         figures=figure_files("png"),
         vectors=figure_files("svg"),
-        code=code("report"),
+        code=code("report", "report/page.html"),
     output:
         report(
             f"{R}/report.html",
@@ -214,10 +214,6 @@ rule write_page:
             category="Page",
             labels={"page": "report"},
         ),
-    params:
-        metrics=R / "metrics",
-        tables=R / "tables",
-        figures=[f"--figure {path}" for path in figure_files("png")],
     log:
         f"{R}/logs/write_page.log",
     benchmark:
@@ -228,6 +224,10 @@ rule write_page:
     resources:
         mem_mb=1000,
         runtime=15,
+    params:
+        metrics=R / "metrics",
+        tables=R / "tables",
+        figures=[f"--figure {path}" for path in figure_files("png")],
     shell:
         r"""
         {IQT} page \
@@ -235,5 +235,5 @@ rule write_page:
             --tables {params.tables:q} \
             {params.figures} \
             --out {output:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """

@@ -7,9 +7,9 @@ out: store/main/*, models/<model>/seed-<n>/{model.safetensors, model.json, histo
 for batch in batches("trained"):
 
     rule:
+        """Write a batch's uncompressed volumes for training."""
         name:
             f"store_{batch}"
-        """Write a batch's uncompressed volumes for training."""
         input:
             scans=scan_list("trained", batch),
             cohort=sidecars("cohort", "trained", batch),
@@ -17,10 +17,6 @@ for batch in batches("trained"):
             code=code("training/store.py"),
         output:
             sidecars("store/main", "trained", batch, "pair.json", flat),
-        params:
-            cohort=R / "cohort",
-            lowfield=R / "lowfield" / "main",
-            out=R / "store" / "main",
         log:
             f"{R}/logs/store/batch-{batch}.log",
         benchmark:
@@ -31,6 +27,10 @@ for batch in batches("trained"):
         resources:
             mem_mb=lambda wildcards, attempt: 4000 * attempt,
             runtime=lambda wildcards, attempt: 60 * attempt,
+        params:
+            cohort=R / "cohort",
+            lowfield=R / "lowfield" / "main",
+            out=R / "store" / "main",
         shell:
             r"""
             {IQT} --threads {threads} store \
@@ -39,7 +39,7 @@ for batch in batches("trained"):
                 --lowfield {params.lowfield:q} \
                 --out {params.out:q} \
                 --suffix {SUFFIX} \
-                > {log:q} 2>&1
+                >{log:q} 2>&1
             """
 
 
@@ -53,16 +53,12 @@ rule train:
         weights=f"{R}/models/{{model}}/seed-{SEED}/model.safetensors",
         card=f"{R}/models/{{model}}/seed-{SEED}/model.json",
         history=f"{R}/models/{{model}}/seed-{SEED}/history.csv",
-    params:
-        store=R / "store" / "main",
-        out=lambda wildcards: model_folder(wildcards.model),
-        settings=lambda wildcards: as_json(CONFIG.trained_by(wildcards.model)),
-    wildcard_constraints:
-        model="|".join(CONFIG.models()) or "none",
     log:
         f"{R}/logs/train/{{model}}.log",
     benchmark:
         f"{R}/benchmarks/train/{{model}}.tsv"
+    wildcard_constraints:
+        model="|".join(CONFIG.models()) or "none",
     conda:
         "../../envs/iqt.yaml"
     threads: CONFIG.compute.train_threads
@@ -70,6 +66,10 @@ rule train:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
         gpu=1,
+    params:
+        store=R / "store" / "main",
+        out=lambda wildcards: model_folder(wildcards.model),
+        settings=lambda wildcards: as_json(CONFIG.trained_by(wildcards.model)),
     shell:
         r"""
         {IQT} --threads {threads} train \

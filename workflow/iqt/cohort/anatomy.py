@@ -12,7 +12,6 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
@@ -20,36 +19,47 @@ from skimage.segmentation import watershed
 
 from iqt.errors import UserError
 from iqt.files import read_table
-from iqt.volumes import bounding_box
+from iqt.volumes import bounding_box, read_volume
 
 LUT = Path(__file__).resolve().parents[3] / "resources" / "template_dseg.tsv"
 
 LOBES = ("Frontal", "Parietal", "Temporal", "Occipital", "Insula")
-KINDS = LOBES + ("Lateral-Ventricle", "Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala")
-KINDS += ("Cerebellum", "Brain-Stem")
+DEEP = ("Lateral-Ventricle", "Thalamus", "Caudate", "Putamen", "Hippocampus", "Amygdala")
+KINDS = (*LOBES, *DEEP, "Cerebellum", "Brain-Stem")
 KIND = {name: number for number, name in enumerate(KINDS)}
-MIXED = ("Thalamus", "Putamen", "Pallidum", "Brain-Stem")
+MIXED = ("Thalamus", "Putamen", "Brain-Stem")
 """Grey structures so full of fibres that their voxels hold both tissues."""
 
-REACH_MM = {"Thalamus": 14, "Caudate": 18, "Putamen": 18, "Pallidum": 9, "Hippocampus": 13, "Amygdala": 9}
+REACH_MM = {"Thalamus": 14, "Caudate": 18, "Putamen": 18, "Hippocampus": 13, "Amygdala": 9}
 """How far a structure may lie from its nearest coordinate; what the flood takes beyond is cortex or white matter."""
-BRAIN_STEM_MM = ((0, -25, -12), (0, -28, -32), (-8, -28, -25), (-6, -30, -40), (0, -40, -52))
-"""Midbrain, pons and medulla, read off the template; no bundled table names them."""
-IN_VENTRICLE_MM = (-6, 8, 10)
+
+UNNAMED_MM = {
+    "Brain-Stem": ((0, -25, -12), (0, -28, -32), (-8, -28, -25), (-6, -30, -40), (0, -40, -52)),
+    "Hypothalamus": ((-5, -3, -10), (-10, -15, -9)),
+    "Temporal": ((-36, 15, -34), (-40, 15, -20), (-21, -16, -21)),
+    "Frontal": ((-36, 31, -12), (-20, 20, -18), (-9, 15, -13)),
+}
+"""Places that no bundled table names, in the left half: midbrain, pons, medulla; hypothalamus and subthalamic region,
+counted as brain stem; temporal pole and parahippocampal gyrus; orbital gyri."""
+HYPOTHALAMUS_REACH_MM = 10
+WHITE_MATTER_MM = {"cerebrum": (-26, -20, 30), "Cerebellum": (-26, -58, -40)}
+VENTRICLE_MM = (-6, 8, 10)
 RIM_MM = 3
 """Voxels this close to the ventricle look grey where white matter and CSF share them; they are white matter."""
 
-LOBE_OF = {
+DOSENBACH = {
     "Frontal": (
-        ("ACC", "SMA", "aPFC", "dACC", "dFC", "dlPFC", "frontal", "mFC", "mPFC", "pre-SMA", "precentral gyrus")
-        + ("sup frontal", "vFC", "vPFC", "vent aPFC", "vlPFC", "vmPFC")
+        *("ACC", "SMA", "aPFC", "dACC", "dFC", "dlPFC", "frontal", "mFC", "mPFC", "pre-SMA", "precentral gyrus"),
+        *("sup frontal", "vFC", "vPFC", "vent aPFC", "vlPFC", "vmPFC"),
     ),
-    "Parietal": ("IPL", "IPS", "angular gyrus", "parietal", "post cingulate", "post parietal", "precuneus", "sup parietal"),
+    "Parietal": (
+        *("IPL", "IPS", "angular gyrus", "parietal", "post cingulate", "post parietal", "precuneus", "sup parietal"),
+    ),
     "Temporal": ("TPJ", "fusiform", "inf temporal", "sup temporal", "temporal"),
     "Occipital": ("occipital", "post occipital"),
     "Insula": ("ant insula", "mid insula", "post insula"),
 }
-"""Dosenbach's names of cortical coordinates, by lobe."""
+"""Names of cortical coordinates, by lobe."""
 
 
 class Anatomy(NamedTuple):
@@ -66,9 +76,9 @@ class Anatomy(NamedTuple):
     """1 in the structures of `MIXED`, falling to 0 over a voxel."""
     origin: np.ndarray
 
-    def box(self) -> np.ndarray:
-        """The brain's box in MNI mm, (2, 3): lowest and highest voxel centre."""
-        return np.stack([self.origin, self.origin + np.array(self.gm.shape) - 1])
+    def box(self, margin: float) -> np.ndarray:
+        """The brain's box, `margin` mm wider on each side, (2, 3): lowest and highest corner in MNI mm."""
+        return np.stack([self.origin - margin, self.origin + np.array(self.gm.shape) - 1 + margin])
 
     def sample(self, name: str, points: np.ndarray, order: int) -> np.ndarray:
         """The named map at `points` (3, ...) in MNI mm, order 0 (nearest) or 1 (linear); 0 outside the box."""
@@ -81,13 +91,14 @@ class Anatomy(NamedTuple):
 def load_anatomy() -> Anatomy:
     """The template with its structures, built once a process."""
     folder = _nilearn_data()
-    t1, affine = _read(folder / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
-    gm, _ = _read(folder / "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz")
-    wm, _ = _read(folder / "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz")
+    (t1, affine), (gm, _), (wm, _) = (
+        read_volume(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") for name in ("t1", "gm", "wm")
+    )
     box = bounding_box(t1)
     origin = affine[:3, 3] + [side.start for side in box]
-    t1, gm, wm = t1[box], gm[box] / np.float32(255), wm[box] / np.float32(255)
-    inside = (t1 > 0).astype(np.uint8)
+    t1, gm, wm = t1[box], gm[box] / 255, wm[box] / 255
+    inside = (t1 > 0) | ndimage.binary_closing(t1 > 0, iterations=3)  # the map has pinholes in the basal cisterns
+    inside = ndimage.binary_fill_holes(inside).astype(np.uint8)
     half = (slice(0, round(-origin[0]) + 1),)  # up to and including x = 0
     left = grow_structures(t1[half], gm[half], wm[half], origin)
     kind = np.concatenate([left, left[-2::-1]])
@@ -106,18 +117,21 @@ def grow_structures(t1: np.ndarray, gm: np.ndarray, wm: np.ndarray, origin: np.n
     cerebrum, liquid, unknown = len(KINDS), len(KINDS) + 1, len(KINDS) + 2
     markers = np.zeros(t1.shape, np.int32)
     markers[csf > 0.7] = liquid + 1
-    markers[_component(csf > 0.7, IN_VENTRICLE_MM, origin)] = KIND["Lateral-Ventricle"] + 1
-    markers[_white_matter(wm, rois["Brain-Stem"], origin)] = cerebrum + 1
-    markers[_component(wm > 0.8, (-26, -58, -40), origin)] = KIND["Cerebellum"] + 1
+    markers[_component(csf > 0.7, VENTRICLE_MM, origin)] = KIND["Lateral-Ventricle"] + 1
+    markers[_cerebral_white_matter(wm, rois, origin)] = cerebrum + 1
+    markers[_component(wm > 0.8, WHITE_MATTER_MM["Cerebellum"], origin)] = KIND["Cerebellum"] + 1
     for name, points in rois.items():
         for centre in _voxels(points, origin):
             ball = tuple(slice(max(c - 1, 0), c + 2) for c in centre)
             markers[ball] = (cerebrum if name == "Cortex" else KIND[name]) + 1
-    edges = ndimage.gaussian_gradient_magnitude(t1.astype(np.float32), 0.7)
+    edges = ndimage.gaussian_gradient_magnitude(t1, 0.7)
     kind = watershed(edges, markers, mask=t1 > 0) - 1
     for name, reach in REACH_MM.items():
-        kind[(kind == KIND[name]) & ~_within(t1.shape, rois[name], reach, origin)] = cerebrum
-    rim = ndimage.distance_transform_edt(kind != KIND["Lateral-Ventricle"]) <= RIM_MM
+        kind[_beyond(kind == KIND[name], rois[name], reach, origin)] = cerebrum
+    hypothalamus = (kind == cerebrum) & (wm < 0.8)
+    hypothalamus &= ~_beyond(hypothalamus, np.array(UNNAMED_MM["Hypothalamus"]), HYPOTHALAMUS_REACH_MM, origin)
+    kind[hypothalamus] = KIND["Brain-Stem"]
+    rim = ndimage.binary_dilation(kind == KIND["Lateral-Ventricle"], iterations=RIM_MM)
     kind[rim & np.isin(kind, (cerebrum, liquid))] = KIND["Lateral-Ventricle"]
     kind[(t1 == 0) | (kind == liquid)] = unknown
     nearest = ndimage.distance_transform_edt(kind == unknown, return_distances=False, return_indices=True)
@@ -158,13 +172,8 @@ def _nilearn_data() -> Path:
     spec = importlib.util.find_spec("nilearn")
     folder = Path(spec.origin).parent / "datasets" / "data" if spec and spec.origin else None
     if folder is None or not folder.is_dir():
-        raise UserError("nilearn: its bundled MNI152 template was not found; install nilearn to use the template cohort")
+        raise UserError("nilearn: its bundled MNI152 template was not found; the template cohort needs nilearn")
     return folder
-
-
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = nib.load(path)
-    return np.asanyarray(image.dataobj), image.affine
 
 
 def _coordinates() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -173,29 +182,23 @@ def _coordinates() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     points = np.loadtxt(folder / "seitzman_2018_ROIs_300inVol_MNI_allInfo.txt", skiprows=1, usecols=(0, 1, 2))
     part = np.loadtxt(folder / "seitzman_2018_ROIs_anatomicalLabels.txt", skiprows=1, dtype=int)
     points[:, 0] = -np.abs(points[:, 0])
-    depth, basal = -points[:, 0], part == 5  # Seitzman's basal ganglia in one: caudate, pallidum, putamen from the middle
+    depth, basal = -points[:, 0], part == 5
     rois = {
         "Cortex": points[part <= 2],
         "Hippocampus": points[part == 3],
         "Amygdala": points[part == 4],
         "Caudate": points[basal & (depth < 16)],
-        "Pallidum": points[basal & (depth > 16) & (depth < 22)],
-        "Putamen": points[basal & (depth > 22)],
+        "Putamen": points[basal & (depth > 22)],  # those between lie in the pallidum, which the maps call white matter
         "Thalamus": points[part == 6],
         "Cerebellum": points[part == 7],
-        "Brain-Stem": np.array(BRAIN_STEM_MM, float),
+        "Brain-Stem": np.array(UNNAMED_MM["Brain-Stem"], float),
     }
-    named = read_table_of_coordinates(folder / "dosenbach_2010.csv")
-    lobes = {lobe: np.concatenate([named[name] for name in names]) for lobe, names in LOBE_OF.items()}
-    return rois, lobes
-
-
-def read_table_of_coordinates(path: Path) -> dict[str, np.ndarray]:
-    """Coordinates (n, 3) by name, mirrored to the left."""
-    found: dict[str, list] = {}
-    for row in read_table(path, required=("x", "y", "z", "name")):
-        found.setdefault(row["name"], []).append([-abs(float(row["x"])), float(row["y"]), float(row["z"])])
-    return {name: np.array(points) for name, points in found.items()}
+    named = read_table(folder / "dosenbach_2010.csv", required=("x", "y", "z", "name"))
+    lobes = {lobe: list(UNNAMED_MM.get(lobe, ())) for lobe in LOBES}
+    for row in named:
+        for lobe in (lobe for lobe, names in DOSENBACH.items() if row["name"] in names):
+            lobes[lobe].append((-abs(float(row["x"])), float(row["y"]), float(row["z"])))
+    return rois, {lobe: np.array(points) for lobe, points in lobes.items()}
 
 
 def _voxels(points: np.ndarray, origin: np.ndarray) -> np.ndarray:
@@ -209,17 +212,19 @@ def _component(mask: np.ndarray, point: tuple, origin: np.ndarray) -> np.ndarray
     return (parts == number) & (number > 0)
 
 
-def _white_matter(wm: np.ndarray, stem: np.ndarray, origin: np.ndarray) -> np.ndarray:
+def _cerebral_white_matter(wm: np.ndarray, rois: dict[str, np.ndarray], origin: np.ndarray) -> np.ndarray:
     """The core of the cerebral white matter, cut where its fibres enter the brain stem."""
-    core = _component(wm > 0.8, (-26, -20, 30), origin)
-    return core & ~_within(wm.shape, stem, 12, origin)
+    core = _component(wm > 0.8, WHITE_MATTER_MM["cerebrum"], origin)
+    return _beyond(core, rois["Brain-Stem"], 12, origin)
 
 
-def _within(shape: tuple, points: np.ndarray, reach: float, origin: np.ndarray) -> np.ndarray:
-    """Voxels at most `reach` mm from any of the points."""
-    far = np.ones(shape, bool)
-    far[tuple(_voxels(points, origin).T)] = False
-    return ndimage.distance_transform_edt(far) <= reach
+def _beyond(mask: np.ndarray, points: np.ndarray, reach: float, origin: np.ndarray) -> np.ndarray:
+    """The part of a mask that lies more than `reach` mm from every point."""
+    where = np.argwhere(mask)
+    distance, _ = cKDTree(points).query(where + origin, distance_upper_bound=reach)
+    left = np.zeros_like(mask)
+    left[tuple(where[np.isinf(distance)].T)] = True
+    return left
 
 
 def _divide(kind: np.ndarray, cerebrum: int, lobes: dict[str, np.ndarray], origin: np.ndarray) -> np.ndarray:

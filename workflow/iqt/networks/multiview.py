@@ -16,8 +16,9 @@ PLANES = ("axial", "coronal", "sagittal")
 class CompetitiveBlock(nn.Module):
     """PReLU, convolution, batch normalisation, maximum with what went in; thrice, the last convolution 1x1.
 
-    (B, channels, H, W) to (B, filters, H, W). Where `channels` is not `filters`, the first step has nothing of its own
-    shape to compete with and takes no maximum.
+    (B, channels, H, W) to (B, filters, H, W). As in FastSurferCNN's code, the third step's maximum is the one where the
+    block's output meets a skip connection, which is why the output is normalised. The first block of a network
+    (`channels` is not `filters`) normalises its input instead of activating it and has nothing to compete with there.
     """
 
     def __init__(self, channels: int, filters: int) -> None:
@@ -25,7 +26,7 @@ class CompetitiveBlock(nn.Module):
         self.competes_at_entry = channels == filters
         self.steps = nn.ModuleList(
             nn.Sequential(
-                nn.PReLU(),
+                nn.PReLU() if width == filters else nn.BatchNorm2d(width),
                 nn.Conv2d(width, filters, kernel, padding=kernel // 2, bias=False),
                 nn.BatchNorm2d(filters),
             )
@@ -33,10 +34,9 @@ class CompetitiveBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for number, step in enumerate(self.steps):
-            y = step(x)
-            x = maximum(x, y) if number or self.competes_at_entry else y
-        return x
+        first, second, last = self.steps
+        x = maximum(first(x), x) if self.competes_at_entry else first(x)
+        return last(maximum(second(x), x))
 
 
 def maximum(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -17,8 +17,8 @@ SLICE_AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
 
 BALANCED = 0.5
 """Share of stacks centred on a structure drawn uniformly (for the small ones); the others on any labelled voxel."""
-ROTATION, ZOOM = 10.0, 0.1
-"""Largest in-plane rotation in degrees, and change of size."""
+ROTATION, ZOOM, SHIFT = 10.0, 0.1, 0.06
+"""Largest in-plane rotation in degrees, change of size, and shift as a share of the crop."""
 SCALE, GAMMA, NOISE, BIAS = 0.1, 0.2, 0.03, 0.1
 """Largest change of intensity, of the log of the gamma, of the noise (in units of the scale) and of the log bias."""
 
@@ -90,17 +90,20 @@ class SliceStacks(torch.utils.data.Dataset):
         return cut, _sample(target[None].astype(np.float32), grid, "nearest")[0].long()
 
     def _grid(self, shape: tuple[int, int], centre: list[int], rng: np.random.Generator) -> torch.Tensor:
-        """Where `grid_sample` reads: a square of `size` that holds `centre` anywhere in its middle half."""
-        shift = rng.uniform(-0.25, 0.25, 2) * self.size
-        angle, zoom = 0.0, 1.0
+        """Where `grid_sample` reads: a square of `size` around `centre`, moved to lie within the slice if it can."""
+        angle, zoom, shift = 0.0, 1.0, np.zeros(2)
         if self.augment:
             angle, zoom = np.deg2rad(rng.uniform(-ROTATION, ROTATION)), 1 + rng.uniform(-ZOOM, ZOOM)
-        else:
-            shift = np.round(shift)
-        offsets = np.arange(self.size) - self.size // 2
-        i, j = offsets[:, None] * zoom, offsets[None, :] * zoom
-        rows = centre[0] + shift[0] + np.cos(angle) * i - np.sin(angle) * j
-        columns = centre[1] + shift[1] + np.sin(angle) * i + np.cos(angle) * j
+            shift = rng.uniform(-SHIFT, SHIFT, 2) * self.size
+        half, size = self.size // 2, self.size
+        middle = [
+            np.clip(at, half, length - size + half) if length > size else length // 2
+            for at, length in zip(centre, shape, strict=True)
+        ]
+        offsets = (np.arange(size) - half) * zoom
+        i, j = offsets[:, None], offsets[None, :]
+        rows = middle[0] + shift[0] + np.cos(angle) * i - np.sin(angle) * j
+        columns = middle[1] + shift[1] + np.sin(angle) * i + np.cos(angle) * j
         scaled = [2 * columns / max(shape[1] - 1, 1) - 1, 2 * rows / max(shape[0] - 1, 1) - 1]
         return torch.from_numpy(np.stack(scaled, axis=-1).astype(np.float32))[None]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,14 +12,14 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from iqt.batch import OK
 from iqt.files import read_table, replacing
 from iqt.report.panels import PLANES, Panel
 from iqt.report.scores import NAMES, Score, colour_of, methods_of, read_scores, shown
+from iqt.report.sheet import DPI, Sheet
 
-DPI = 150
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that text measures the same everywhere
     "font.size": 9,
@@ -35,7 +34,6 @@ BOXPLOTS = ("psnr", "msssim", "hfcorr", "miou")
 WINDOW = 1.1
 """Upper end of the grey window in units of the 99.5th percentile."""
 DIFFERS = (1.0, 0.25, 0.1)
-RIGHT_OF = {"sagittal": ("P", "A"), "coronal": ("L", "R"), "axial": ("L", "R")}
 
 
 def draw_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path]) -> None:
@@ -58,15 +56,15 @@ def draw_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path])
     rows = ["lowfield", *found.methods, "hq", *spreads[1:]]
 
     with matplotlib.rc_context(STYLE):
-        sheet = _Sheet(found, len(rows))
+        sheet = Sheet(found, len(rows), gap_before=len(rows) - max(1, len(spreads)) if spreads else None)
         if "hq" not in found:
             return _save(sheet.apologise(found.missing.get("hq", "no reference")), out)
 
         def grey(what: str) -> Callable[[str], np.ndarray]:
             return lambda plane: np.clip(found.slice(what, plane) / WINDOW, 0, 1)
 
-        sheet.head(0, "image", f"grey window 0 to {WINDOW} × 99.5th percentile of the reference")
-        sheet.label(0, "low-field", ["as acquired"])
+        sheet.head(0, "image", f"grey window 0 to {WINDOW}; 1 is the 99.5th percentile in the brain mask")
+        sheet.label(0, "low-field", ["thick slices,", "as acquired"])
         _planes_or_reason(sheet, 0, found, "lowfield", grey("lowfield"))
         for row, method in enumerate(found.methods, start=1):
             sheet.label(row, method, _measures(scores.get(method), ("psnr", "msssim"), found.missing.get(method)))
@@ -74,15 +72,15 @@ def draw_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path])
             if method in found:
                 shades = sheet.planes(row, 1, lambda plane, name=method: errors[name, plane], "RdBu_r", -limit, limit)
         if results:
-            label = "result − reference, same units (blue: too dark, red: too bright)"
-            sheet.bar_above(1, shades, label)
+            sheet.bar_above(1, shades, "result − reference, in the same units")
         last = len(found.methods) + 1
         sheet.label(last, "reference", [])
         sheet.planes(last, 0, grey("hq"))
         for row, method in enumerate(spreads, start=last):
-            end = _limit([found.slice(f"sd-{method}", plane) for plane in PLANES])
-            shades = sheet.planes(row, 1, lambda plane, name=method: found.slice(f"sd-{name}", plane), "cividis", 0, end)
-            sheet.bar_beside(row, shades, f"{method}:\nstandard deviation\nof its samples")
+            spread = {plane: found.slice(f"sd-{method}", plane) for plane in PLANES}
+            shades = sheet.planes(row, 1, spread.__getitem__, "cividis", 0, _limit(list(spread.values())))
+            sheet.caption_above(row, f"{method}: standard deviation of its samples")
+            sheet.bar_beside(row, shades)
         _save(sheet.figure, out)
 
 
@@ -108,7 +106,7 @@ def draw_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: 
             for index in np.unique(found.slice(f"seg-{what}", plane))
         } - {0}
         names = _legend(table, seen)
-        sheet = _Sheet(found, len(rows), footer=24 * math.ceil(len(names) / 5) + 20)
+        sheet = Sheet(found, len(rows), footer=24 * math.ceil(len(names) / 5) + 20)
         if "hq" not in found or "seg-hq" not in found:
             reason = found.missing.get("hq") or found.missing.get("seg-hq", "no parcellation")
             return _save(sheet.apologise(reason), out)
@@ -159,7 +157,9 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
                 for score in own:
                     mark = {"marker": "o", "edgecolor": "white"} if score.status == OK else {"marker": "x"}
                     height = place + shift[score.scan]
-                    axes.scatter(score.values[name], height, s=22, color=colours[method], linewidth=0.8, zorder=3, **mark)
+                    axes.scatter(
+                        score.values[name], height, s=22, color=colours[method], linewidth=0.8, zorder=3, **mark
+                    )
             for scan in scans:
                 path = {s.method: s.values[name] for s in scores if s.scan == scan}
                 heights = [place + shift[scan] for place, method in enumerate(methods) if method in path]
@@ -201,6 +201,8 @@ def draw_training(history_csv: Path, out: list[Path]) -> None:
             upper.set(title=f"{model} ({seconds:,.0f} s)", xlabel="step")
             if all(float(row["train_loss"]) > 0 for row in rows if row["train_loss"]):
                 upper.set_yscale("log")
+                upper.yaxis.set(major_locator=LogLocator(subs=(1, 1.5, 2, 3, 5, 7)), minor_locator=NullLocator())
+                upper.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             upper.set_ylabel("loss")
             upper.legend(frameon=False, fontsize=8)
             for name, label in (("val_psnr", "validation PSNR (dB)"), ("val_dice", "validation Dice")):
@@ -212,113 +214,7 @@ def draw_training(history_csv: Path, out: list[Path]) -> None:
         _save(figure, out)
 
 
-class _Sheet:
-    """A page of rows; a row has a label and two blocks of the three planes, every voxel a whole number of pixels."""
-
-    LEFT, RIGHT, TOP, GAP, BLOCK_GAP = 230, 190, 70, 4, 40
-
-    def __init__(self, panel: Panel, rows: int, footer: int = 10) -> None:
-        self.panel = panel
-        finest = float(np.nanmin(panel.voxel_size)) if np.isfinite(panel.voxel_size).any() else 1.0
-        self.scale = max(1, round(1.45 * finest)) / finest  # pixels a mm
-        sizes = {plane: self._size(plane) for plane in PLANES} if "hq" in panel else dict.fromkeys(PLANES, (200, 200))
-        self.cell_height = max(height for height, _ in sizes.values()) + 8
-        self.widths = [width + 8 for _, width in sizes.values()]
-        self.block = sum(self.widths) + self.GAP * 2
-        self.width = self.LEFT + 2 * self.block + self.BLOCK_GAP + self.RIGHT
-        self.height = self.TOP + rows * (self.cell_height + self.GAP) + footer
-        self.figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI)
-
-    def _size(self, plane: str) -> tuple[int, int]:
-        rows, columns = self.panel.slice("hq", plane).shape
-        tall, wide = self.panel.pixel(plane)
-        return round(rows * tall * self.scale), round(columns * wide * self.scale)
-
-    def _axes(self, left: float, top: float, width: float, height: float):
-        place = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(place)
-
-    def _text(self, left: float, top: float, text: str, **style) -> None:
-        style = {"va": "top", "ha": "left", **style}
-        self.figure.text(left / self.width, 1 - top / self.height, text, **style)
-
-    def _row_top(self, row: int) -> float:
-        return self.TOP + row * (self.cell_height + self.GAP)
-
-    def _block_left(self, block: int) -> float:
-        return self.LEFT + block * (self.block + self.BLOCK_GAP)
-
-    def head(self, block: int, title: str, detail: str) -> None:
-        self._text(self.LEFT - 14, 8, self.panel.scan, weight="bold", ha="right")
-        self._text(self._block_left(block), 8, f"{title}: {detail}")
-        self._plane_names(block, self.TOP)
-
-    def _plane_names(self, block: int, top: float) -> None:
-        left = self._block_left(block)
-        for plane, width in zip(PLANES, self.widths, strict=True):
-            self._text(left + width / 2, top - 4, plane, ha="center", va="bottom", fontsize=8)
-            left += width + self.GAP
-
-    def label(self, row: int, name: str, notes: Sequence[str]) -> None:
-        middle = self._row_top(row) + self.cell_height / 2
-        lines = textwrap.wrap(name.replace("_", "_ "), 18)
-        name = "\n".join(line.replace("_ ", "_") for line in lines)
-        self._text(self.LEFT - 14, middle, name, ha="right", va="bottom", weight="bold")
-        self._text(self.LEFT - 14, middle + 6, "\n".join(notes), ha="right", fontsize=8)
-
-    def planes(self, row: int, block: int, image: Callable[[str], np.ndarray], colours="gray", low=0.0, high=1.0):
-        """Draw the three planes; returns what a colour bar needs."""
-        left, shades = self._block_left(block), None
-        for plane, width in zip(PLANES, self.widths, strict=True):
-            axes = self._axes(left, self._row_top(row), width, self.cell_height)
-            axes.set(xlim=(0, width), ylim=(0, self.cell_height), xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-            axes.set_facecolor("black" if colours == "gray" else "white" if colours == "RdBu_r" else "#00224e")
-            tall, wide = self._size(plane)
-            x, y = (width - wide) // 2, (self.cell_height - tall) // 2
-            shades = axes.imshow(
-                image(plane),
-                colours,
-                vmin=low,
-                vmax=high,
-                extent=(x, x + wide, y, y + tall),
-                aspect="auto",
-                interpolation="nearest",
-            )
-            axes.set(xlim=(0, width), ylim=(0, self.cell_height))
-            if row == 0:
-                for at, align, letter in zip((5, width - 5), ("left", "right"), RIGHT_OF[plane], strict=True):
-                    axes.text(at, 5, letter, color="white", fontsize=7, ha=align, va="bottom")
-            left += width + self.GAP
-        return shades
-
-    def note(self, row: int, reason: str) -> None:
-        middle = self._row_top(row) + self.cell_height / 2
-        self._text(self._block_left(0), middle, textwrap.fill(f"no result: {reason}", 90), va="center", color="0.25")
-
-    def caption_above(self, row: int, text: str) -> None:
-        self._text(self._block_left(1), self._row_top(row) - 24, text, va="bottom")
-        self._plane_names(1, self._row_top(row))
-
-    def bar_above(self, row: int, shades, label: str) -> None:
-        self.caption_above(row, label)
-        axes = self._axes(self._block_left(1), self._row_top(row) - 100, self.block * 0.6, 14)
-        self.figure.colorbar(shades, cax=axes, orientation="horizontal").ax.tick_params(labelsize=8)
-
-    def bar_beside(self, row: int, shades, label: str) -> None:
-        left, tall = self._block_left(1) + self.block + 14, self.cell_height
-        axes = self._axes(left, self._row_top(row) + 0.4 * tall, 14, 0.55 * tall)
-        self.figure.colorbar(shades, cax=axes).ax.tick_params(labelsize=8)
-        self._text(left, self._row_top(row), label.replace("_", "_\u200b"), fontsize=8)
-
-    def apologise(self, reason: str) -> Figure:
-        """A sheet that only says why there is nothing to see."""
-        figure = Figure(figsize=(8, 1.2))
-        figure.text(0.02, 0.5, textwrap.fill(f"{self.panel.scan}: {reason}", 100), va="center")
-        return figure
-
-
-def _planes_or_reason(sheet: _Sheet, row: int, panel: Panel, what: str, image: Callable) -> None:
+def _planes_or_reason(sheet: Sheet, row: int, panel: Panel, what: str, image: Callable) -> None:
     if what in panel:
         sheet.planes(row, 0, image)
     else:

@@ -14,10 +14,10 @@ import jinja2
 from iqt.batch import OK
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_text
-from iqt.report.scores import DECIMALS, NAMES, Score, read_scores, shown
+from iqt.report.scores import NAMES, Score, read_scores, shown
 from iqt.report.tables import METRICS, best_of, with_interval
 
-TEMPLATE = Path(__file__).with_name("page.html.j2")
+TEMPLATE = Path(__file__).with_name("page.html")
 FIGURES = ("slices", "metrics", "parcellation", "training")
 """What a figure's file name begins with, in the order of the page."""
 FEW_PEOPLE = 10
@@ -33,7 +33,10 @@ def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path) -> N
         UserError: a file is absent, not readable, or a figure has another name or is no PNG.
     """
     run = read_json(metrics / "run.json")
-    found = sorted(tables.rglob("benchmark*.csv"), key=lambda path: (len(path.parts), path.name != "benchmark.csv", path))
+    skipped = run.get("cohort", {}).get("skipped", [])
+    found = sorted(
+        tables.rglob("benchmark*.csv"), key=lambda path: (len(path.parts), path.name != "benchmark.csv", path)
+    )
     if not found:
         raise UserError(f"{tables}: no benchmark.csv; run the tables first")
     structures = read_table(
@@ -52,7 +55,7 @@ def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path) -> N
                 "head": [NAMES[name] for name in METRICS],
                 "rows": _benchmark(rows),
                 "structures": _structures([row for row in structures if row["set"] == set_name]),
-                "failures": [score for score in scores if score.failed],
+                "failures": [score for score in scores if score.failed and not _listed(score, set_name, skipped)],
                 "warnings": _warnings(rows, scores, run),
                 "scales": ", ".join(sorted({row["msssim_scales"] for row in rows if row["msssim_scales"]})),
                 "n_people": max(int(row["n_subjects"]) for row in rows),
@@ -74,7 +77,7 @@ def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path) -> N
         models=_as_table(run.get("models", {})),
         run_methods=_as_table(run.get("methods", {})),
         lowfield=_as_table(run.get("lowfield", {})),
-        skipped=run.get("cohort", {}).get("skipped", []),
+        skipped=skipped,
     )
     write_text(out, page)
 
@@ -103,7 +106,11 @@ def _structures(rows: list[dict[str, str]]) -> dict[str, Any]:
     names = list(dict.fromkeys(row["name"] for row in rows))
 
     def mean(name: str, column: str, method: str | None = None) -> float:
-        values = [float(row[column]) for row in rows if row["name"] == name and method in (None, row["method"]) and row[column]]
+        values = [
+            float(row[column])
+            for row in rows
+            if row["name"] == name and method in (None, row["method"]) and row[column]
+        ]
         values = [value for value in values if not math.isnan(value)]
         return sum(values) / len(values) if values else math.nan
 
@@ -112,7 +119,8 @@ def _structures(rows: list[dict[str, str]]) -> dict[str, Any]:
             "name": name,
             "volume": mean(name, "volume_reference_mm3") / 1000,
             "cells": [
-                (shown("dice", mean(name, "dice", method)), shown("miou", mean(name, "iou", method))) for method in methods
+                (shown("dice", mean(name, "dice", method)), shown("miou", mean(name, "iou", method)))
+                for method in methods
             ],
         }
         for name in names
@@ -130,8 +138,8 @@ def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> 
     scales = [score.values["msssim_scales"] for score in scores if not math.isnan(score.values["msssim_scales"])]
     if scales and min(scales) < 5:
         warnings.append(
-            f"MS-SSIM used {min(scales):.0f} of the usual 5 scales (weights renormalised) because the volumes are small: "
-            "not comparable with published values."
+            f"MS-SSIM used {min(scales):.0f} of the usual 5 scales (weights renormalised) because the volumes are "
+            "small: not comparable with published values."
         )
     kinds = {name: method.get("kind") for name, method in run.get("methods", {}).items()}
     value = {row["method"]: float(row["psnr"]) for row in rows if row["psnr"]}
@@ -141,7 +149,10 @@ def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> 
             warnings.append(f"{name} does not exceed cubic interpolation in PSNR ({psnr:.2f} against {plain:.2f} dB).")
     for row in rows:
         if int(row["n_failed"]):
-            warnings.append(f"{row['method']}: {row['n_failed']} scan(s) failed; the reasons are listed below.")
+            warnings.append(
+                f"{row['method']}: {row['n_failed']} scan(s) failed (reasons below); a failed "
+                "parcellation scores 0, what else is missing is left out of the means, so compare scan by scan."
+            )
     return warnings
 
 
@@ -184,6 +195,13 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key} {_plain(part)}" for key, part in value.items())
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _listed(score: Score, set_name: str, skipped: list[dict]) -> bool:
+    """Whether a failed result is explained by what run.json lists: its own stage's failure or an earlier one."""
+    shared = {"cohort", f"lowfield/{set_name}", "parcellation/hq"}
+    stages = {entry["stage"] for entry in skipped if entry["scan"] == score.scan}
+    return any(stage in shared or stage.endswith(f"/{set_name}/{score.method}") for stage in stages)
 
 
 def _reason(score: Score) -> str:

@@ -57,14 +57,17 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
 
 
 def format_terminal(csv: Path) -> str:
-    """benchmark.csv as aligned plain text for a terminal."""
-    lines = _cells(read_table(csv, CONTRACT), compact=True)
+    """benchmark.csv as aligned plain text for a terminal, intervals for PSNR and mIoU only."""
+    rows = read_table(csv, (*CONTRACT, *FURTHER))
+    lines = [[*line[:-2], line[-1]] for line in _cells(rows, compact=True)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
     for line in lines:
-        cells = [cell.ljust(width) if n == 0 else cell.rjust(width) for n, (cell, width) in enumerate(zip(line, widths))]
-        text.append("  ".join(cells).rstrip())
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:]]) + "\n"
+        first, *others = zip(line, widths, strict=True)
+        text.append("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]))
+    most = max((int(row["n_subjects"]) for row in rows), default=0)
+    foot = f"{most} test {'person' if most == 1 else 'people'}; in brackets 95 % limits over people"
+    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:], foot]) + "\n"
 
 
 def best_of(rows: list[dict[str, str]]) -> dict[str, str]:
@@ -159,9 +162,7 @@ def _whole(scores: list[Score], name: str) -> str:
     return "" if math.isnan(mean) else f"{mean:.0f}"
 
 
-def _cells(
-    rows: list[dict[str, str]], compact: bool = False, bold: Callable[[str], str] = str
-) -> list[list[str]]:
+def _cells(rows: list[dict[str, str]], compact: bool = False, bold: Callable[[str], str] = str) -> list[list[str]]:
     """A heading and one line a method, for people; `compact` leaves out what a terminal has no room for."""
     metrics = [name for name in METRICS if not compact or name not in ("ssim", "dice")]
     lines = [["method", *(NAMES[name] for name in metrics), "parameters", "NFE", "s/volume", "people", "failed"]]
@@ -171,7 +172,8 @@ def _cells(
         for name in metrics:
             value, interval = with_interval(name, row)
             value = bold(value) if value == best[name] and len(rows) > 1 else value
-            line.append(f"{value} ({interval})" if interval else value)
+            shorten = compact and name == "msssim"
+            line.append(f"{value} ({interval})" if interval and not shorten else value)
         parameters = f"{int(row['n_parameters']):,}" if row["n_parameters"].isdigit() else "–"
         seconds = f"{float(row['seconds_per_volume']):.3g}" if row["seconds_per_volume"] else "–"
         lines.append([*line, parameters, row["nfe"] or "–", seconds, row["n_subjects"], row["n_failed"]])

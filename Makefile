@@ -1,0 +1,56 @@
+# `make demo` and `make test` are all that most people need; `make help` lists the rest.
+.DELETE_ON_ERROR:
+.PHONY: help demo test setup lint format docs constraints report clean
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# One GPU job at a time on each card; without a card there is nothing to share.
+GPUS = $(shell nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU')
+SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY) ## Run the whole chain on the embedded cohort and show its table
+	$(SNAKEMAKE)
+	@$(BIN)/iqt show results/demo
+
+test: $(READY) ## Run all tests
+	$(BIN)/python -m pytest
+
+setup: $(READY) ## Create .venv with the pinned dependencies
+
+$(READY): pyproject.toml envs/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	sh envs/setup.sh $(PYTHON) $(VENV)
+	@touch $@
+
+lint: $(READY) ## Check style: ruff, snakefmt, snakemake --lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+format: $(READY) ## Put the code in order
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+docs: $(READY) ## Write the configuration's manual and schema
+	$(BIN)/iqt config readme config/README.md
+	$(BIN)/iqt config schema config/schema.json
+
+constraints: ## Renew envs/constraints.txt from the pins of pyproject.toml, indirect dependencies at their newest
+	rm -rf $(VENV) && : > envs/constraints.txt
+	$(MAKE) setup
+	{ $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable || $(BIN)/python -m pip freeze --exclude-editable; } \
+	  | sed 's/+cpu$$//' > envs/constraints.txt
+
+report: $(READY) ## Pack the demo's results with Snakemake's own report
+	$(SNAKEMAKE) --report results/demo/snakemake-report.zip
+
+clean: ## Remove the environment and the demo's results
+	rm -rf $(VENV) results/demo results/smoke .snakemake

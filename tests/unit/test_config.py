@@ -1,0 +1,107 @@
+"""The configuration refuses what it does not know, and its manual is up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from iqt.config import KINDS, Config, LowField, Section, parse_config, parse_section
+from iqt.config_docs import json_schema, readme
+from iqt.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("raw", "parts"),
+    [
+        ({"nmae": "x"}, ["nmae", '"x"', "unknown key", "did you mean name"]),
+        ({"seed": -1}, ["seed = -1", "greater than or equal to 0"]),
+        ({"cohort": {"split": {"train": "many"}}}, ["cohort.split.train", '"many"', "integer"]),
+        ({"lowfield": {"main": {"thicknes": 3}}}, ["lowfield.main.thicknes", "did you mean thickness"]),
+        ({"lowfield": {"other": {}}}, ["lowfield", "named main"]),
+        ({"methods": {"unet": {"kind": "unet", "netwrok": {}}}}, ["methods.unet.netwrok", "did you mean network"]),
+        ({"methods": {"a": {"kind": "spline"}}}, ["methods.a", "spline", "cubic"]),
+        ({"methods": {"a": {"base": "b"}, "unet": {"kind": "unet"}}}, ["methods.a.base", "'b'", "unet"]),
+        ({"methods": {"a": {"base": "b"}, "b": {"base": "a"}}}, ["circle"]),
+        ({"methods": {"hq": {"kind": "cubic"}}}, ["hq", "reserved"]),
+        ({"methods": {"a": {"kind": "unet", "patches": {"patch": 15}}}}, ["multiples of 4"]),
+        ({"methods": {"a": {"kind": "unet", "training": {"steps": 7}}}}, ["steps 7", "validate_every 100"]),
+        ({"lowfield": {"main": {"snr_covariance": [[1, 2], [2, 1]]}}}, ["snr_covariance", "positive semi-definite"]),
+    ],
+)
+def test_errors_name_the_key_the_value_and_what_is_allowed(raw: dict, parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config(raw, "my.yaml")
+    message = str(caught.value)
+    assert message.startswith("my.yaml")
+    for part in parts:
+        assert part in message
+
+
+def test_every_problem_is_listed_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config({"seed": -1, "sed": 1, "cohort": {"split": {"val": 0}}}, "my.yaml")
+    assert all(part in str(caught.value) for part in ("seed = -1", "sed = 1", "cohort.split.val = 0"))
+
+
+def test_base_copies_an_entry_and_changes_what_it_names() -> None:
+    config = parse_config(
+        {
+            "training": {"steps": 40, "validate_every": 20},
+            "methods": {
+                "mean": {"base": "single", "sampling": {"samples": 4}},
+                "single": {"kind": "diffusion_iqt", "sampling": {"steps": 3}, "training": {"batch_size": 2}},
+                "wide": {"base": "single", "network": {"channels": 64}},
+                "cubic": {"kind": "cubic"},
+            },
+        },
+        "my.yaml",
+    )
+    mean, wide = config.methods["mean"], config.methods["wide"]
+    assert (mean.sampling.steps, mean.sampling.samples) == (3, 4)
+    assert (wide.network.channels, wide.training.steps, wide.training.batch_size) == (64, 40, 2)
+    assert config.model_of("single") == config.model_of("mean") == "mean", "entries that differ in sampling share a model"
+    assert config.models() == ["mean", "wide"]
+    assert config.model_of("cubic") is None
+
+
+def test_sampling_is_not_part_of_what_weights_depend_on() -> None:
+    config = Config()
+    trained, used = config.trained_by("diffusion_iqt"), config.used_by("diffusion_iqt")
+    assert set(trained) == {"kind", "network", "diffusion", "target", "patches", "training"}
+    assert set(used) == {"kind", "sampling", "tiling"}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "smoke.yaml"])
+def test_shipped_configurations_are_valid(repository: Path, name: str) -> None:
+    raw = yaml.safe_load((repository / "config" / name).read_text())
+    assert parse_config(raw, name).name == raw["name"]
+
+
+def test_manual_and_schema_are_what_the_models_say(repository: Path) -> None:
+    hint = "run `make docs`"
+    assert (repository / "config" / "README.md").read_text() == readme(), hint
+    assert (repository / "config" / "schema.json").read_text() == json_schema(), hint
+
+
+def test_every_key_is_explained() -> None:
+    def walk(model: type[Section]) -> None:
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name} has no docstring"
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                walk(field.annotation)
+
+    for model in (Config, LowField, *KINDS.values()):
+        walk(model)
+
+
+def test_a_section_comes_from_json_a_file_or_its_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "lowfield.yaml"
+    path.write_text("thickness: 6\ngap: 2\n")
+    assert parse_section(LowField, None) == LowField()
+    assert parse_section(LowField, '{"thickness": 6, "gap": 2}') == parse_section(LowField, str(path))
+    with pytest.raises(UserError, match="thicknes"):
+        parse_section(LowField, '{"thicknes": 6}')
+    with pytest.raises(UserError, match="neither JSON nor a file"):
+        parse_section(LowField, str(tmp_path / "absent.yaml"))

@@ -1,0 +1,431 @@
+"""Scores against independent computations and the properties they must have; failures must stay in the tables."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from iqt.config import Config, Evaluate, LowField
+from iqt.errors import UserError
+from iqt.evaluate.gather import HISTORY_COLUMNS, RunFacts, gather
+from iqt.evaluate.overlap import mean_overlap, missed, overlap
+from iqt.evaluate.run import SUBJECT_COLUMNS, evaluate_scans
+from iqt.evaluate.similarity import (
+    BETAS,
+    highpass_correlation,
+    masked_psnr,
+    masked_ssim,
+    multi_scale_ssim,
+    n_scales,
+    similarity,
+)
+from iqt.files import read_json, read_table, write_json, write_table
+from iqt.naming import anat, flat
+from iqt.volumes import SCALE_PERCENTILE, save_volume
+
+SHAPE = (34, 30, 32)
+MEASURES = (
+    masked_psnr,
+    masked_ssim,
+    lambda *volumes: multi_scale_ssim(*volumes)[0],
+    lambda *volumes: highpass_correlation(*volumes, 1.5),
+)
+
+
+@pytest.fixture(scope="module")
+def brain():
+    """A textured ball on an uneven background, and its mask, which touches no face."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in SHAPE), indexing="ij"))
+    mask = np.square(grid).sum(0) < 0.81
+    data = gaussian_filter(rng.standard_normal(SHAPE), 1.2)
+    return (0.5 + data / np.abs(data).max() / 2).astype(np.float32), mask
+
+
+def noisy(data, sd, seed=1):
+    return data + np.float32(sd) * np.random.default_rng(seed).standard_normal(data.shape, dtype=np.float32)
+
+
+def boxed(data, mask):
+    filled = np.argwhere(mask)
+    low, high = filled.min(0), filled.max(0) + 1
+    return np.where(mask, data, 0)[tuple(slice(*ends) for ends in zip(low, high, strict=True))].astype(np.float64)
+
+
+def test_psnr_is_scikit_images_on_the_masked_voxels(brain):
+    from skimage.metrics import peak_signal_noise_ratio
+
+    reference, mask = brain
+    result = noisy(reference, 0.05)
+    span = reference[mask].max() - reference[mask].min()
+    expected = peak_signal_noise_ratio(reference[mask], result[mask], data_range=span)
+    assert masked_psnr(reference, result, mask) == pytest.approx(expected, rel=1e-6)
+    assert masked_psnr(reference, reference + 0.1 * span, mask) == pytest.approx(20, rel=1e-4)
+    assert masked_psnr(reference, reference, mask) == np.inf
+
+
+def test_ssim_is_torchmetrics_without_the_border(brain):
+    import torch
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    reference, mask = brain
+    result = noisy(reference, 0.05)
+    volumes = [torch.from_numpy(boxed(data, mask))[None, None] for data in (result, reference)]
+    span = float(reference[mask].max() - reference[mask].min())
+    _, full = structural_similarity_index_measure(*volumes, data_range=span, return_full_image=True)
+    expected = float(full[0, 0, 5:-5, 5:-5, 5:-5].mean())
+    assert masked_ssim(reference, result, mask) == pytest.approx(expected, abs=1e-4)
+
+
+def test_multi_scale_ssim_is_the_product_of_its_scales(brain):
+    """Wang et al. 2003 in numpy: contrast and structure at all scales but the coarsest, full SSIM there."""
+    reference, mask = brain
+    result = noisy(reference, 0.1)
+    x, y = boxed(reference, mask), boxed(result, mask)
+    span = float(reference[mask].max() - reference[mask].min())
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+
+    def blur(data):
+        return gaussian_filter(data, 1.5, truncate=3.5, mode="mirror")
+
+    def halve(data):
+        even = data[tuple(slice(0, side // 2 * 2) for side in data.shape)]
+        return even.reshape(*(part for side in even.shape for part in (side // 2, 2))).mean((1, 3, 5))
+
+    value, weights = 1.0, np.array(BETAS[:2]) / sum(BETAS[:2])
+    for scale in range(2):
+        mx, my = blur(x), blur(y)
+        cs = (2 * (blur(x * y) - mx * my) + c2) / (blur(x * x) - mx**2 + blur(y * y) - my**2 + c2)
+        luminance = (2 * mx * my + c1) / (mx**2 + my**2 + c1)
+        last = scale == 1
+        value *= (np.mean(cs * luminance) if last else np.mean(cs[5:-5, 5:-5, 5:-5])) ** weights[scale]
+        x, y = halve(x), halve(y)
+    found, scales = multi_scale_ssim(reference, result, mask)
+    assert scales == 2
+    assert found == pytest.approx(value, abs=1e-4)
+
+
+@pytest.mark.parametrize(("side", "scales"), [(11, 1), (21, 1), (22, 2), (43, 2), (44, 3), (98, 3), (99, 4), (176, 5)])
+def test_as_many_scales_as_fit(side, scales):
+    assert n_scales(side) == scales
+
+
+@pytest.mark.parametrize("side", [22, 45])
+def test_multi_scale_ssim_is_torchmetrics(side):
+    import torch
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    data = gaussian_filter(np.random.default_rng(0).random((side,) * 3, dtype=np.float32), 1.0)
+    result = noisy(data, 0.05)
+    value, scales = multi_scale_ssim(data, result, np.ones(data.shape, bool))
+    betas = tuple(np.array(BETAS[:scales]) / sum(BETAS[:scales]))
+    target, preds = (torch.from_numpy(volume).double()[None, None] for volume in (data, result))
+    expected = multiscale_structural_similarity_index_measure(
+        preds, target, data_range=float(data.max() - data.min()), sigma=1.5, kernel_size=11, betas=betas
+    )
+    assert scales == n_scales(side)
+    assert value == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_highpass_correlation_with_a_full_mask_is_the_plain_one(brain):
+    """Away from the border the normalised blur is the Gaussian blur."""
+    reference, _ = brain
+    result = noisy(reference, 0.1)
+    inner = (slice(8, -8),) * 3
+    parts = [(data - gaussian_filter(data, 1.5))[inner].ravel() for data in (reference, result)]
+    whole = np.zeros(SHAPE, bool)
+    whole[inner] = True
+    expected = np.corrcoef(*parts)[0, 1]
+    assert highpass_correlation(reference, result, whole, 1.5) == pytest.approx(expected, abs=0.02)
+
+
+def test_highpass_correlation_by_hand(brain):
+    reference, mask = brain
+    result = noisy(reference, 0.1)
+    details = []
+    for data in (reference, result):
+        blurred = gaussian_filter(mask * data.astype(float), 2.0) / gaussian_filter(mask.astype(float), 2.0).clip(1e-9)
+        details.append((data - blurred)[mask])
+    expected = np.corrcoef(*details)[0, 1]
+    assert highpass_correlation(reference, result, mask, 2.0) == pytest.approx(expected, rel=1e-5)
+
+
+def test_identical_volumes_score_one(brain):
+    reference, mask = brain
+    for measure in MEASURES[1:]:
+        assert measure(reference, reference.copy(), mask) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_what_lies_outside_the_mask_never_counts(brain, measure):
+    reference, mask = brain
+    result = noisy(reference, 0.05)
+    changed = np.where(mask, result, 7).astype(np.float32)
+    assert measure(np.where(mask, reference, -3).astype(np.float32), changed, mask) == measure(reference, result, mask)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_more_noise_scores_lower(brain, measure):
+    reference, mask = brain
+    scores = [measure(reference, noisy(reference, sd), mask) for sd in (0.02, 0.05, 0.1, 0.3)]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 4
+
+
+def test_highpass_correlation_ignores_scale_and_offset_and_rewards_no_noise(brain):
+    reference, mask = brain
+    result = noisy(reference, 0.1)
+    value = highpass_correlation(reference, result, mask, 1.5)
+    assert highpass_correlation(reference, result + 5, mask, 1.5) == pytest.approx(value, abs=1e-5)
+    assert highpass_correlation(reference, 3 * result, mask, 1.5) == pytest.approx(value, abs=1e-6)
+    assert abs(highpass_correlation(reference, noisy(0 * reference, 1), mask, 1.5)) < 0.05
+    assert highpass_correlation(reference, np.full(SHAPE, 0.3, np.float32), mask, 1.5) == 0
+    assert highpass_correlation(reference, -reference, mask, 1.5) == pytest.approx(-1)
+
+
+def test_nothing_to_score_is_said_so(brain):
+    reference, mask = brain
+    with pytest.raises(UserError, match="empty"):
+        similarity(reference, reference, np.zeros(SHAPE, bool), 1.5)
+    with pytest.raises(UserError, match="constant"):
+        masked_psnr(np.ones(SHAPE), reference, mask)
+    small = np.zeros(SHAPE, bool)
+    small[5:25, 5:25, 5:10] = True
+    with pytest.raises(UserError, match="20 x 20 x 5"):
+        masked_ssim(reference, reference, small)
+
+
+NAMES = {1: "one", 2: "two", 3: "three", 9: "nowhere"}
+
+
+def labels(seed):
+    return np.random.default_rng(seed).choice(4, SHAPE, p=(0.4, 0.3, 0.2, 0.1)).astype(np.int16)
+
+
+def test_overlap_is_scikit_learns():
+    from sklearn.metrics import f1_score, jaccard_score
+
+    reference, result = labels(1), labels(2)
+    affine = np.diag([-2.0, 1.5, 3.0, 1.0])
+    found = overlap(reference, result, affine, NAMES)
+    assert [structure.index for structure in found] == [1, 2, 3]
+    truth = {"labels": [1, 2, 3], "average": None}
+    np.testing.assert_allclose([one.iou for one in found], jaccard_score(reference.ravel(), result.ravel(), **truth))
+    np.testing.assert_allclose([one.dice for one in found], f1_score(reference.ravel(), result.ravel(), **truth))
+    np.testing.assert_allclose([one.volume_mm3 for one in found], [9 * (result == k).sum() for k in (1, 2, 3)])
+    np.testing.assert_allclose(
+        [one.volume_reference_mm3 for one in found], [9 * (reference == k).sum() for k in (1, 2, 3)]
+    )
+
+
+def test_structures_in_one_map_count_as_zero_and_in_neither_not_at_all():
+    reference = np.zeros(SHAPE, np.int16)
+    reference[:5] = 1
+    reference[5:10] = 2
+    result = np.where(reference == 2, 3, reference)
+    found = overlap(reference, result, np.eye(4), NAMES)
+    assert [(one.index, one.iou, one.dice) for one in found] == [(1, 1, 1), (2, 0, 0), (3, 0, 0)]
+    assert mean_overlap(found) == pytest.approx((1 / 3, 1 / 3))
+    lost = missed(reference, np.eye(4), NAMES)
+    assert [(one.index, one.iou) for one in lost] == [(1, 0), (2, 0)]
+    assert all(np.isnan(one.volume_mm3) and one.volume_reference_mm3 > 0 for one in lost)
+    with pytest.raises(UserError, match="label 3"):
+        overlap(reference, result, np.eye(4), {1: "one", 2: "two"})
+
+
+SCANS = [f"sub-test00{number}" for number in range(1, 5)]
+METHODS = ["cubic", "unet"]
+
+
+@pytest.fixture
+def run(tmp_path, brain):
+    """A run with every kind of failure, as the earlier stages leave it. The first scan by `cubic` is flawless."""
+    reference, mask = brain
+    root = tmp_path / "run"
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    rows = [
+        {"participant_id": scan, "scan": scan, "split": "test", "status": "ok", "voxel_size": "2.0"} for scan in SCANS
+    ]
+    rows.append({**rows[0], "participant_id": "sub-train001", "scan": "sub-train001", "split": "train"})
+    rows[3]["status"] = "no brain"
+    write_table(root / "cohort" / "participants.tsv", rows)
+    lut = [{"index": 0, "name": "background"}, *({"index": index, "name": name} for index, name in NAMES.items())]
+    write_table(root / "cohort" / "dseg.tsv", lut)
+    for row in rows:
+        scan = row["scan"]
+        write_json(anat(root / "cohort", scan, "T1w.json"), {"status": row["status"]})
+        save_volume(anat(root / "cohort", scan, "T1w.nii.gz"), 800 * reference, affine)
+        save_volume(anat(root / "cohort", scan, "desc-brain_mask.nii.gz"), mask, affine)
+        write_json(anat(root / "lowfield/main", scan, "T1w.json"), {"status": "ok"})
+    scale = np.percentile(reference[mask], SCALE_PERCENTILE)
+    for scan in SCANS[:3]:
+        write_json(
+            flat(root / "parcellation/hq", scan, "dseg.json"), {"status": "ok", "engine": "builtin", "version": "9"}
+        )
+        save_volume(flat(root / "parcellation/hq", scan, "dseg.nii.gz"), labels(1), affine)
+        for method in METHODS:
+            enhanced, parcellation = root / "enhanced/main" / method, root / "parcellation/main" / method
+            cost = {"seconds": 1.5, "nfe": 4, "samples": 2, "n_parameters": 10}
+            write_json(flat(enhanced, scan, "T1w.json"), {"status": "ok", **cost})
+            save_volume(flat(enhanced, scan, "T1w.nii.gz"), np.where(mask, noisy(reference, 0.05) / scale, 0), affine)
+            write_json(flat(parcellation, scan, "dseg.json"), {"status": "ok"})
+            save_volume(flat(parcellation, scan, "dseg.nii.gz"), labels(2), affine)
+    write_json(flat(root / "parcellation/main/unet", SCANS[0], "dseg.json"), {"status": "no white matter"})
+    write_json(flat(root / "parcellation/hq", SCANS[1], "dseg.json"), {"status": "out of luck"})
+    write_json(flat(root / "enhanced/main/cubic", SCANS[2], "T1w.json"), {"status": "diverged"})
+    hollow = np.where(mask, reference, np.nan).astype(np.float32)
+    save_volume(flat(root / "enhanced/main/unet", SCANS[2], "T1w.nii.gz"), hollow, affine)
+    return root
+
+
+def evaluate(root, scans=SCANS, name="0"):
+    parts = root / f"parts/subjects-{name}.csv", root / f"parts/structures-{name}.csv"
+    evaluate_scans(
+        scans,
+        "main",
+        METHODS,
+        "T1w",
+        root / "cohort",
+        root / "enhanced/main",
+        root / "parcellation",
+        root / "cohort/dseg.tsv",
+        Evaluate(),
+        *parts,
+    )
+    return parts
+
+
+def test_every_scan_and_method_has_a_row_whatever_failed(run, brain):
+    reference, mask = brain
+    subjects, structures = evaluate(run)
+    rows = read_table(subjects, required=SUBJECT_COLUMNS)
+    assert [(row["scan"], row["method"]) for row in rows] == [(scan, method) for scan in SCANS for method in METHODS]
+    by = {(row["scan"], row["method"]): row for row in rows}
+
+    good = by[SCANS[0], "cubic"]
+    assert good["status"] == "ok"
+    scale = np.percentile(reference[mask], SCALE_PERCENTILE)  # a prediction is on the reference's scale already
+    assert float(good["psnr"]) == pytest.approx(
+        masked_psnr(reference / scale, noisy(reference, 0.05) / scale, mask), abs=1e-3
+    )
+    found = overlap(labels(1), labels(2), 2 * np.eye(4), NAMES)
+    assert (float(good["miou"]), float(good["dice"])) == pytest.approx(mean_overlap(found), abs=1e-6)
+    assert [good[name] for name in ("n_structures", "seconds", "nfe", "samples", "n_parameters")] == [
+        "3",
+        "1.5",
+        "4",
+        "2",
+        "10",
+    ]
+    assert good["msssim_scales"] == "2"
+
+    judged = by[SCANS[0], "unet"]
+    assert judged["status"] == "parcellation: no white matter"
+    assert float(judged["miou"]) == float(judged["dice"]) == 0
+    assert float(judged["psnr"]) == float(good["psnr"])
+
+    untrue = by[SCANS[1], "unet"]
+    assert untrue["status"] == "parcellation: out of luck"
+    assert untrue["miou"] == untrue["dice"] == untrue["n_structures"] == ""
+    assert float(untrue["psnr"]) > 0
+
+    for scan, method, status in (
+        (2, "cubic", "enhanced: diverged"),
+        (2, "unet", "NaN"),
+        (3, "unet", "cohort: no brain"),
+    ):
+        row = by[SCANS[scan], method]
+        assert status in row["status"]
+        assert all(row[name] == "" for name in SUBJECT_COLUMNS[4:12])
+
+    table = read_table(structures)
+    assert len(table) == 6
+    assert {row["iou"] for row in table if row["method"] == "unet"} == {"0.0"}
+    assert all(row["volume_mm3"] == "" for row in table if row["method"] == "unet")
+    first = table[0]
+    assert (first["name"], float(first["volume_reference_mm3"])) == ("one", 8 * (labels(1) == 1).sum())
+
+
+def test_a_result_on_another_grid_or_absent_is_recorded(run):
+    path = flat(run / "enhanced/main/cubic", SCANS[0], "T1w.nii.gz")
+    save_volume(path, np.zeros((4, 4, 4), np.float32), np.eye(4))
+    flat(run / "enhanced/main/unet", SCANS[0], "T1w.json").unlink()
+    rows = read_table(evaluate(run, SCANS[:1])[0])
+    assert "another grid" in rows[0]["status"]
+    assert "no such file" in rows[1]["status"]
+
+
+def model(root, name, card):
+    folder = root / "models" / name / "seed-1"
+    machine = {"cpu": "abacus", "threads": 2, "gpu": None, "python": "3.11", "torch": "2"}
+    write_json(folder / "model.json", {"n_parameters": 10, "machine": machine, **card})
+    line = {"step": 5, "seconds": 1, "learning_rate": 0.1, "train_loss": 2, "val_loss": 3}
+    metric = "val_dice" if name == "parcellator" else "val_psnr"
+    write_table(folder / "history.csv", [{**line, metric: 0.5}, {**line, "step": 10, metric: 0.7}])
+    return folder / "history.csv"
+
+
+def facts():
+    return RunFacts.of(Config.model_validate({"methods": {"cubic": {"kind": "cubic"}, "unet": {"kind": "unet"}}}))
+
+
+def test_gathering_orders_parts_and_lists_every_failure_once(run):
+    one, two = evaluate(run, SCANS[2:], "b"), evaluate(run, SCANS[:2], "a")
+    metrics = {"val_loss": 3.0, "val_psnr": 0.7}
+    histories = {
+        "unet": model(run, "unet", {"kind": "unet", "steps": 10, "seconds": 1.0, "metrics": metrics}),
+        "parcellator": model(run, "parcellator", {"kind": "builtin", "training": {"steps": 10, "val_dice": 0.7}}),
+    }
+    gather(run, [one[0], two[0]], [one[1], two[1]], histories, facts(), run / "metrics")
+
+    rows = read_table(run / "metrics/subjects.csv")
+    assert [(row["method"], row["scan"]) for row in rows] == [(method, scan) for method in METHODS for scan in SCANS]
+    assert list(rows[0]) == list(SUBJECT_COLUMNS)
+    structures = read_table(run / "metrics/structures.csv")
+    assert [row["index"] for row in structures] == ["1", "2", "3"] * 2
+    history = read_table(run / "metrics/history.csv")
+    assert tuple(history[0]) == HISTORY_COLUMNS
+    assert [(row["model"], row["step"]) for row in history] == [
+        *(("unet", "5"), ("unet", "10")),
+        *(("parcellator", "5"), ("parcellator", "10")),
+    ]
+    assert (history[1]["val_psnr"], history[1]["val_dice"]) == ("0.7", "")
+
+    told = read_json(run / "metrics/run.json")
+    cohort = told["cohort"]
+    assert (cohort["voxel_size_mm"], cohort["n_train"], cohort["n_val"], cohort["n_test"]) == (2.0, 1, 0, 3)
+    skipped = [(entry["scan"], entry["stage"]) for entry in cohort["skipped"]]
+    assert sorted(skipped) == [
+        (SCANS[0], "parcellation/main/unet"),
+        (SCANS[1], "parcellation/hq"),
+        (SCANS[2], "enhanced/main/cubic"),
+        (SCANS[2], "evaluate/main/unet"),
+        (SCANS[3], "cohort"),
+    ]
+    assert told["lowfield"]["main"] == LowField().model_dump(mode="json")
+    assert told["models"]["unet"]["val_psnr"] == told["models"]["parcellator"]["val_dice"] == 0.7
+    assert told["methods"]["unet"] == {"kind": "unet", "model": "unet", "nfe": 4, "samples": 2}
+    assert told["methods"]["cubic"]["model"] is None
+    assert told["parcellator"] == {"engine": "builtin", "version": "9", "n_structures": 4}
+    assert told["machine"]["cpu"] == "abacus"
+
+    before = (run / "metrics/run.json").read_bytes()
+    gather(run, [two[0], one[0]], [two[1], one[1]], histories, facts(), run / "metrics")
+    assert (run / "metrics/run.json").read_bytes() == before
+
+
+def test_gathering_refuses_parts_of_another_run(run):
+    part = evaluate(run, SCANS[:1])
+    with pytest.raises(UserError, match="another part"):
+        gather(run, [part[0], part[0]], [part[1]], {}, facts(), run / "metrics")
+    other = facts()
+    del other.methods["unet"]
+    with pytest.raises(UserError, match="method 'unet'"):
+        gather(run, [part[0]], [part[1]], {}, other, run / "metrics")
+
+
+def test_facts_pass_through_json():
+    assert RunFacts.model_validate(json.loads(facts().model_dump_json())) == facts()

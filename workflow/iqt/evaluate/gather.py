@@ -1,0 +1,187 @@
+"""One run's scores, training curves and facts, in the tables and the JSON that the page is drawn from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from iqt import __version__
+from iqt.batch import OK, status_of
+from iqt.config import RunFacts
+from iqt.errors import UserError
+from iqt.evaluate.run import STRUCTURE_COLUMNS, SUBJECT_COLUMNS
+from iqt.files import read_json, read_table, write_json, write_table
+from iqt.naming import anat, flat
+
+HISTORY_COLUMNS = ("model", "step", "seconds", "learning_rate", "train_loss", "val_loss", "val_psnr", "val_dice")
+
+
+def gather(
+    root: Path,
+    subjects: Sequence[Path],
+    structures: Sequence[Path],
+    histories: Mapping[str, Path],
+    run: RunFacts,
+    out: Path,
+) -> None:
+    """Write `subjects.csv`, `structures.csv`, `history.csv` and `run.json` to `out`.
+
+    Rows follow the order of the sets, of the methods and of participants.tsv, whatever the order of the parts.
+
+    Args:
+        root: folder of the run, with cohort/, lowfield/, enhanced/ and parcellation/.
+        subjects, structures: the parts that `evaluate_scans` wrote.
+        histories: each model's history.csv, its model.json beside it, in the order to show them.
+
+    Raises:
+        UserError: a part or a record is missing or unreadable, names a set, method or scan that this run has not, or
+            scores a result twice.
+    """
+    people = read_table(root / "cohort" / "participants.tsv", required=("scan", "split", "status"))
+    scored = _gathered(subjects, SUBJECT_COLUMNS, ("set", "method", "scan"), run, people)
+    cards = {model: read_json(history.with_name("model.json")) for model, history in histories.items()}
+
+    write_table(out / "subjects.csv", scored, SUBJECT_COLUMNS)
+    found = _gathered(structures, STRUCTURE_COLUMNS, ("set", "method", "scan", "index"), run, people)
+    write_table(out / "structures.csv", found, STRUCTURE_COLUMNS)
+    write_table(out / "history.csv", _history(histories), HISTORY_COLUMNS)
+    facts = {
+        "name": run.name,
+        "created_by": __version__,
+        "seed": run.seed,
+        "suffix": run.suffix,
+        "cohort": _cohort(people, run.source) | {"skipped": _skipped(root, people, scored, run)},
+        "lowfield": {name: settings.model_dump(mode="json") for name, settings in run.lowfield.items()},
+        "models": {model: _model(card) for model, card in cards.items()},
+        "methods": {name: _method(root, name, people, run) for name in run.methods},
+        "parcellator": _parcellator(root, people, run),
+        "machine": next((card["machine"] for card in cards.values() if card.get("machine")), {}),
+        "evaluate": run.evaluate.model_dump(mode="json"),
+    }
+    write_json(out / "run.json", facts)
+
+
+def _gathered(
+    parts: Sequence[Path], columns: Sequence[str], key: Sequence[str], run: RunFacts, people: Sequence[Mapping]
+) -> list[dict]:
+    """The rows of all parts in the order of `key`, each key once."""
+    scans = [row["scan"] for row in people]
+    order = {
+        "set": {name: place for place, name in enumerate(run.lowfield)},
+        "method": {name: place for place, name in enumerate(run.methods)},
+        "scan": {name: place for place, name in enumerate(scans)},
+    }
+    placed: dict[tuple, dict] = {}
+    for part in parts:
+        for row in read_table(part, required=columns):
+            for name, known in order.items():
+                if row[name] not in known:
+                    raise UserError(
+                        f"{part}: {name} {row[name]!r} is not one of this run; delete it and evaluate again"
+                    )
+            place = tuple(order[name][row[name]] if name in order else int(row[name]) for name in key)
+            if place in placed:
+                shown = ", ".join(row[name] for name in key)
+                raise UserError(f"{part}: {shown} is in another part too; delete the parts and evaluate again")
+            placed[place] = row
+    return [placed[place] for place in sorted(placed)]
+
+
+def _history(histories: Mapping[str, Path]) -> list[dict]:
+    return [
+        {name: row.get(name, "") for name in HISTORY_COLUMNS} | {"model": model}
+        for model, path in histories.items()
+        for row in read_table(path, required=("step", "seconds", "train_loss", "val_loss"))
+    ]
+
+
+def _cohort(people: Sequence[Mapping], source: str) -> dict[str, Any]:
+    usable = [row for row in people if row["status"] == OK]
+    persons = {row["scan"].split("_")[0]: row["split"] for row in usable}
+    count = Counter(persons.values())
+    sizes = sorted({row["voxel_size"] for row in usable if row.get("voxel_size")})
+    return {
+        "source": source,
+        "voxel_size_mm": _number(sizes[0]) if len(sizes) == 1 else ", ".join(sizes) or None,
+        **{f"n_{split}": count[split] for split in ("train", "val", "test")},
+    }
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _skipped(root: Path, people: Sequence[Mapping], scored: Sequence[Mapping], run: RunFacts) -> list[dict[str, str]]:
+    """Every failure once, at the stage where it began, with the reason recorded there."""
+    skipped = []
+
+    def failed(scan: str, stage: str, sidecar: Path) -> bool:
+        status = status_of(sidecar) if sidecar.exists() else OK
+        if status != OK:
+            skipped.append({"scan": scan, "stage": stage, "reason": status})
+        return status != OK
+
+    scored_as = {(row["scan"], row["set"], row["method"]): row["status"] for row in scored}
+    for person in people:
+        scan = person["scan"]
+        if person["status"] != OK:
+            skipped.append({"scan": scan, "stage": "cohort", "reason": person["status"]})
+            continue
+        no_truth = failed(scan, "parcellation/hq", flat(root / "parcellation" / "hq", scan, "dseg.json"))
+        for set_name in run.lowfield:
+            stage = f"lowfield/{set_name}"
+            if failed(scan, stage, anat(root / stage, scan, f"{run.suffix}.json")):
+                continue
+            for method in run.methods:
+                result = f"{set_name}/{method}"
+                if failed(scan, f"enhanced/{result}", flat(root / "enhanced" / result, scan, f"{run.suffix}.json")):
+                    continue
+                judged = flat(root / "parcellation" / result, scan, "dseg.json")
+                if failed(scan, f"parcellation/{result}", judged) or no_truth:
+                    continue
+                status = scored_as.get((scan, set_name, method), OK)
+                if status != OK:
+                    skipped.append({"scan": scan, "stage": f"evaluate/{result}", "reason": status})
+    return skipped
+
+
+def _model(card: Mapping) -> dict[str, Any]:
+    trained = {**card, **card.get("training", {})}
+    measured = {**trained, **card.get("metrics", {})}
+    return {
+        **{name: trained.get(name) for name in ("kind", "n_parameters", "steps", "seconds")},
+        **{name: value for name, value in measured.items() if name.startswith("val_")},
+        "machine": card.get("machine"),
+    }
+
+
+def _method(root: Path, name: str, people: Sequence[Mapping], run: RunFacts) -> dict[str, Any]:
+    """Its kind and model, and the cost that the first result of it records."""
+    sidecars = (
+        flat(root / "enhanced" / set_name / name, row["scan"], f"{run.suffix}.json")
+        for set_name in run.lowfield
+        for row in people
+    )
+    record = _first_ok(sidecars)
+    return {**run.methods[name].model_dump(), "nfe": record.get("nfe"), "samples": record.get("samples")}
+
+
+def _parcellator(root: Path, people: Sequence[Mapping], run: RunFacts) -> dict[str, Any]:
+    record = _first_ok(flat(root / "parcellation" / "hq", row["scan"], "dseg.json") for row in people)
+    labels = read_table(root / "cohort" / "dseg.tsv", required=("index",))
+    return {
+        "engine": record.get("engine", run.engine),
+        "version": record.get("version"),
+        "n_structures": sum(row["index"] != "0" for row in labels),
+    }
+
+
+def _first_ok(sidecars: Any) -> dict:
+    """The first record of a success; empty where there is none."""
+    records = (read_json(path) for path in sidecars if path.exists())
+    return next((record for record in records if record.get("status") == OK), {})
