@@ -61,7 +61,9 @@ def test_base_copies_an_entry_and_changes_what_it_names() -> None:
     mean, wide = config.methods["mean"], config.methods["wide"]
     assert (mean.sampling.steps, mean.sampling.samples) == (3, 4)
     assert (wide.network.channels, wide.training.steps, wide.training.batch_size) == (64, 40, 2)
-    assert config.model_of("single") == config.model_of("mean") == "mean", "entries that differ in sampling share a model"
+    assert config.model_of("single") == config.model_of("mean") == "mean", (
+        "entries that differ in sampling share a model"
+    )
     assert config.models() == ["mean", "wide"]
     assert config.model_of("cubic") is None
 

@@ -158,7 +158,11 @@ def test_the_result_depends_on_every_input() -> None:
     one = torch.ones(1, dtype=torch.float64)
     with torch.no_grad():
         result = network(region, low, 0 * one)
-        for other in (network(2 * region, low, 0 * one), network(region, 2 * low, 0 * one), network(region, low, 5 * one)):
+        for other in (
+            network(2 * region, low, 0 * one),
+            network(region, 2 * low, 0 * one),
+            network(region, low, 5 * one),
+        ):
             assert not torch.allclose(result, other)
 
 

@@ -65,7 +65,11 @@ def common(
 
 @app.command()
 def template(
-    scans: ListOption, out: OutOption, suffix: SuffixOption = "T1w", seed: SeedOption = 1, settings: SettingsOption = None
+    scans: ListOption,
+    out: OutOption,
+    suffix: SuffixOption = "T1w",
+    seed: SeedOption = 1,
+    settings: SettingsOption = None,
 ) -> None:
     """Make people from the MNI152 template."""
     from iqt.batch import read_list
@@ -96,7 +100,9 @@ def degrade(
     gm: Annotated[Path | None, typer.Option(help="Grey matter posterior of IMAGE.")] = None,
     csf: Annotated[Path | None, typer.Option(help="CSF posterior of IMAGE.")] = None,
     space_hq: Annotated[Path | None, typer.Option(help="Also write the volume on IMAGE's grid.")] = None,
-    scans: Annotated[Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")] = None,
+    scans: Annotated[
+        Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")
+    ] = None,
     cohort: Annotated[Path | None, typer.Option(help="With --list: folder of the high-quality scans.")] = None,
     out: Annotated[Path | None, typer.Option(help="With --list: folder to write to.")] = None,
     suffix: SuffixOption = "T1w",
@@ -164,9 +170,7 @@ def train_parcellator(
     from iqt.config import Parcellator, parse_section
     from iqt.parcellate.train import train_parcellator
 
-    train_parcellator(
-        participants, cohort, suffix, lut, out, parse_section(Parcellator, settings), seed, precision
-    )
+    train_parcellator(participants, cohort, suffix, lut, out, parse_section(Parcellator, settings), seed, precision)
 
 
 @app.command()

@@ -125,11 +125,11 @@ class Patches(Section):
 class Training(Section):
     """The budget and the optimiser, the same for every network unless an entry changes it."""
 
-    steps: Positive = 400
+    steps: Positive = 600
     """Optimiser steps."""
     batch_size: Positive = 4
     """Regions a step."""
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
     """Highest learning rate of AdamW."""
     warmup: Annotated[int, Field(ge=0)] = 20
     """Steps over which the learning rate rises; it then falls along a cosine to a hundredth."""
@@ -137,7 +137,7 @@ class Training(Section):
     """Weight decay of AdamW."""
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
     """Decay of the exponential moving average of the weights; the averaged weights are the ones saved."""
     validate_every: Positive = 100
     """Steps between validations on fixed regions, a divisor of `steps`; a checkpoint is written at each."""
@@ -167,7 +167,7 @@ class CrossBatch(Section):
 class DiffusionIQTNetwork(Section):
     """Size and parts of the DiffusionIQT U-Net; the paper's is 64 channels, (1, 2, 4), 2 blocks, 8 heads of 64."""
 
-    channels: Positive = 32
+    channels: Positive = 24
     """Width of the first level."""
     multipliers: tuple[Positive, ...] = (1, 2)
     """Width of each level in units of `channels`."""
@@ -197,7 +197,9 @@ class DiffusionIQTNetwork(Section):
     @model_validator(mode="after")
     def _levels(self) -> DiffusionIQTNetwork:
         if len(self.tokens) != len(self.multipliers):
-            raise ValueError(f"tokens {self.tokens} and multipliers {self.multipliers} must have one entry a level each")
+            raise ValueError(
+                f"tokens {self.tokens} and multipliers {self.multipliers} must have one entry a level each"
+            )
         if self.channels % self.groups:
             raise ValueError(f"channels {self.channels} must be a multiple of groups {self.groups}")
         return self
@@ -309,17 +311,17 @@ TRAINED_BY = ("kind", "network", "diffusion", "target", "patches", "training")
 class ParcellatorTraining(Training):
     """Budget and optimiser of the built-in parcellator; `training` at the top level does not touch them."""
 
-    steps: Positive = 150
+    steps: Positive = 500
     """Optimiser steps."""
-    batch_size: Positive = 8
+    batch_size: Positive = 4
     """Slice stacks a step and plane."""
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-3
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-2
     """Highest learning rate of AdamW."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Weight decay of AdamW."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of the exponential moving average of the weights; the averaged weights are the ones saved."""
-    validate_every: Positive = 50
+    validate_every: Positive = 100
     """Steps between validations, a divisor of `steps`; a checkpoint is written at each."""
     flip: Literal[False] = False
     """Never mirrored: the sides have labels of their own."""
@@ -328,7 +330,7 @@ class ParcellatorTraining(Training):
 class Parcellator(Section):
     """The built-in FastSurfer-style network: three planes, seven slices in, the middle one's labels out."""
 
-    filters: Positive = 24
+    filters: Positive = 16
     """Channels of every block."""
     levels: Annotated[int, Field(ge=2, le=4)] = 3
     """Encoder blocks; each halves the resolution."""
@@ -413,7 +415,9 @@ class Config(Section):
             return None
         wanted = self.trained_by(method)
         return next(
-            name for name, entry in self.methods.items() if isinstance(entry, Learned) and self.trained_by(name) == wanted
+            name
+            for name, entry in self.methods.items()
+            if isinstance(entry, Learned) and self.trained_by(name) == wanted
         )
 
     def models(self) -> list[str]:

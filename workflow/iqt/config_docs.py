@@ -114,5 +114,7 @@ def _type(annotation: Any, field: FieldInfo | None = None) -> str:
 
 def _bounds(metadata: list[Any]) -> str:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    found = [f"{sign} {getattr(item, name):g}" for item in metadata for name, sign in signs.items() if hasattr(item, name)]
+    found = [
+        f"{sign} {getattr(item, name):g}" for item in metadata for name, sign in signs.items() if hasattr(item, name)
+    ]
     return f" {', '.join(found)}" if found else ""

@@ -99,4 +99,8 @@ class PatchGroupNorm(nn.GroupNorm):
 
 def spread(values: Tensor, features: Tensor) -> Tensor:
     """One value a patch, (B, C, x, y, z), repeated over that patch's voxels in `features`' size and type."""
-    return functional.interpolate(values.to(features.dtype), size=features.shape[2:], mode="nearest")
+    # In the features' own memory layout: element-wise operations on mixed layouts are several times slower.
+    channels_last = features.is_contiguous(memory_format=torch.channels_last_3d)
+    layout = torch.channels_last_3d if channels_last else torch.contiguous_format
+    values = values.to(features.dtype).contiguous(memory_format=layout)
+    return functional.interpolate(values, size=features.shape[2:], mode="nearest").contiguous(memory_format=layout)

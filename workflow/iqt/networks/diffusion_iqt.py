@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -27,7 +28,7 @@ class DiffusionIQT(nn.Module):
         self.block = patches.region if settings.cross_batch.attention else self.patch
         width, cross = settings.channels, settings.cross_batch.padding
         widths = [width, *(width * multiplier for multiplier in settings.multipliers)]
-        levels = list(zip(widths[:-1], widths[1:], strict=True))
+        levels = list(itertools.pairwise(widths))
         last = len(levels) - 1
         time_width = 4 * width
 
@@ -112,7 +113,9 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         hidden = max(1, channels // reduction)
-        self.gate = nn.Sequential(nn.Conv3d(channels, hidden, 1), nn.ReLU(), nn.Conv3d(hidden, channels, 1), nn.Sigmoid())
+        self.gate = nn.Sequential(
+            nn.Conv3d(channels, hidden, 1), nn.ReLU(), nn.Conv3d(hidden, channels, 1), nn.Sigmoid()
+        )
 
     def forward(self, features: Tensor, grid: PatchGrid) -> Tensor:
         return features * spread(self.gate(functional.adaptive_avg_pool3d(features, tuple(grid))), features)
@@ -183,7 +186,9 @@ class Downsample(nn.Module):
         super().__init__()
         cross = settings.cross_batch.padding
         self.shuffle = settings.shuffle
-        self.conv = nn.Conv3d(8 * inputs, outputs, 1) if self.shuffle else PatchConv3d(inputs, outputs, 3, cross, stride=2)
+        self.conv = (
+            nn.Conv3d(8 * inputs, outputs, 1) if self.shuffle else PatchConv3d(inputs, outputs, 3, cross, stride=2)
+        )
 
     def forward(self, features: Tensor, grid: PatchGrid) -> Tensor:
         return self.conv(unshuffle(features, 2)) if self.shuffle else self.conv(features, grid)

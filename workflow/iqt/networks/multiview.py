@@ -1,7 +1,7 @@
 """The built-in parcellator's network: three 2D networks, one a plane, after FastSurferCNN.
 
-Seven adjacent slices go in, the labels of the middle one come out (Henschel et al. 2020, "FastSurfer: a fast and
-accurate deep learning based neuroimaging pipeline", section 2.2). Smaller than FastSurferCNN: 3x3 kernels, fewer filters.
+Seven adjacent slices go in, the labels of the middle one come out (Henschel et al., "FastSurfer: a fast and accurate
+deep learning based neuroimaging pipeline", NeuroImage 219, 2020). Smaller: 3x3 kernels, fewer filters and levels.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class SliceNet(nn.Module):
 
     def __init__(self, in_slices: int, n_classes: int, filters: int, levels: int) -> None:
         super().__init__()
-        self.encoder = nn.ModuleList(CompetitiveBlock(filters if level else in_slices, filters) for level in range(levels))
+        self.encoder = nn.ModuleList(
+            CompetitiveBlock(filters if level else in_slices, filters) for level in range(levels)
+        )
         self.bottleneck = CompetitiveBlock(filters, filters)
         self.decoder = nn.ModuleList(CompetitiveBlock(filters, filters) for _ in range(levels))
         self.pool = nn.MaxPool2d(2, return_indices=True)

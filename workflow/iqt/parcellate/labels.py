@@ -44,7 +44,9 @@ class LabelTable:
         unknown = [int(label) for label in present if label not in self.ids]
         if unknown:
             listed = ", ".join(map(str, unknown[:20])) + (", ..." if len(unknown) > 20 else "")
-            raise UserError(f"{source}: labels {listed} are not in the look-up table; add them to it or correct the scan")
+            raise UserError(
+                f"{source}: labels {listed} are not in the look-up table; add them to it or correct the scan"
+            )
         return np.searchsorted(self.ids, labels).astype(np.int16)
 
 
@@ -67,7 +69,9 @@ def read_lut(path: str | Path) -> LabelTable:
         mirror_of[index] = mirror
     for index, mirror in mirror_of.items():
         if mirror_of.get(mirror) != index:
-            raise UserError(f"{path}: index {index} has mirror {mirror}, whose own mirror is not {index}; correct the pair")
+            raise UserError(
+                f"{path}: index {index} has mirror {mirror}, whose own mirror is not {index}; correct the pair"
+            )
     if len(mirror_of) == 1:
         raise UserError(f"{path}: lists no structure besides the background")
     ids = sorted(mirror_of)

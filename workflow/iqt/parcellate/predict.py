@@ -10,6 +10,7 @@ import torch
 
 from iqt.config import Parcellator
 from iqt.devices import autocast, best_device
+from iqt.errors import UserError
 from iqt.networks.multiview import IN_SLICES, PLANES, MultiView
 from iqt.parcellate.labels import LabelTable
 from iqt.parcellate.orient import from_ras, to_ras
@@ -44,7 +45,10 @@ def build_network(settings: Parcellator, table: LabelTable) -> MultiView:
 def load_parcellator(folder: Path, precision: str) -> TrainedParcellator:
     """A trained parcellator; UserError where the folder holds none, or one of another kind."""
     card = load_card(folder)
-    settings, table = Parcellator.model_validate(card["settings"]), LabelTable(tuple(card["ids"]), tuple(card["mirrors"]))
+    if card.get("kind") != KIND:
+        raise UserError(f"{folder}: holds a model of kind {card.get('kind')!r}, but a {KIND} is needed")
+    settings = Parcellator.model_validate(card["settings"])
+    table = LabelTable(tuple(card["ids"]), tuple(card["mirrors"]))
     network = build_network(settings, table)
     load_weights(folder, network)
     return TrainedParcellator(network.eval().to(best_device()), table, settings.levels, precision)

@@ -54,6 +54,4 @@ def parcellate_scans(
         save_volume(flat(out, scan, "dseg.nii.gz"), labels, volume.affine)
         return {"seconds": round(seconds, 2), "engine": ENGINE, "version": __version__}
 
-    run_scans(
-        scans, lambda scan: flat(out, scan, "dseg.json"), lambda scan: [flat(out, scan, "dseg.nii.gz")], work
-    )
+    run_scans(scans, lambda scan: flat(out, scan, "dseg.json"), lambda scan: [flat(out, scan, "dseg.nii.gz")], work)

@@ -1,8 +1,6 @@
-"""What the parcellator trains on: random stacks of seven slices in the three planes, with the middle slice's classes."""
+"""What the parcellator trains on: random stacks of seven slices a plane, with the middle slice's classes."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +9,7 @@ from torch.nn import functional
 from iqt.naming import seed_of
 from iqt.networks.multiview import IN_SLICES, PLANES
 from iqt.parcellate.labels import LabelTable
+from iqt.parcellate.people import Person
 
 SLICE_AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
 """Axis of a RAS+ volume along which a plane's slices follow one another; the other two, in order, are H and W."""
@@ -23,39 +22,24 @@ SCALE, GAMMA, NOISE, BIAS = 0.1, 0.2, 0.03, 0.1
 """Largest change of intensity, of the log of the gamma, of the noise (in units of the scale) and of the log bias."""
 
 
-class Person(NamedTuple):
-    """One training scan in RAS+, cropped to its brain: intensity (X, Y, Z) float16 and classes (X, Y, Z) int16.
-
-    `order` lists the labelled voxels (flat indices) class after class, `starts[c]` where class c begins in it. Together
-    about eight bytes a voxel, so that 100 people at 0.7 mm take about 8 GB.
-    """
-
-    image: np.ndarray
-    classes: np.ndarray
-    order: np.ndarray
-    starts: np.ndarray
-
-
-def make_person(image: np.ndarray, classes: np.ndarray, n_classes: int) -> Person:
-    """Index a cropped scan by class; `image` is on the intensity scale, with 0 outside the brain."""
-    order = np.argsort(classes, axis=None, kind="stable")
-    starts = np.searchsorted(classes.ravel()[order], np.arange(n_classes + 1))
-    return Person(image.astype(np.float16), classes.astype(np.int16), order.astype(np.int32), starts)
-
-
 class SliceStacks(torch.utils.data.Dataset):
     """Item i holds, for each plane, `<plane>` (7, size, size) float32 and `<plane>_target` (size, size) int64.
 
-    It is drawn from (seed, i) alone. The sagittal target has merged classes. With `augment`, slices are rotated, scaled and, with `flip`, mirrored (sides
-    swap), and intensities are scaled, bent, biased and given noise; without, they are cut out as they are.
+    It is drawn from (seed, i) alone. The sagittal target has merged classes. With `augment`, slices are rotated and
+    zoomed, and their intensities scaled, bent, biased and given noise; without, they are cut out as they are.
     """
 
     def __init__(
-        self, people: list[Person], table: LabelTable, size: int, length: int, seed: int, augment: bool, flip: bool = False
+        self,
+        people: list[Person],
+        table: LabelTable,
+        size: int,
+        length: int,
+        seed: int,
+        augment: bool,
     ) -> None:
         self.people, self.size, self.length, self.seed = people, size, length, seed
-        self.augment, self.flip = augment, flip
-        self.merged, self.mirrors = table.merged, np.asarray(table.mirrors)
+        self.augment, self.merged = augment, table.merged
 
     def __len__(self) -> int:
         return self.length
@@ -76,11 +60,6 @@ class SliceStacks(torch.utils.data.Dataset):
         number = centre.pop(axis)
         stack = slab(person.image, axis, number - IN_SLICES // 2, IN_SLICES).astype(np.float32)
         target = np.moveaxis(person.classes, axis, 0)[number]
-        if self.augment and self.flip and rng.random() < 0.5:
-            # right-left is the first axis of a RAS+ volume: the stacking axis of sagittal slices, H of the others
-            stack = np.flip(stack, 0 if plane == "sagittal" else 1)
-            target = target if plane == "sagittal" else self.mirrors[target[::-1]]
-            centre[0] = centre[0] if plane == "sagittal" else target.shape[0] - 1 - centre[0]
         if plane == "sagittal":
             target = self.merged[target]
         grid = self._grid(target.shape, centre, rng)
@@ -113,15 +92,6 @@ def slab(volume: np.ndarray, axis: int, start: int, count: int) -> np.ndarray:
     volume = np.moveaxis(volume, axis, 0)
     first, last = max(start, 0), min(start + count, len(volume))
     return np.pad(volume[first:last], ((first - start, start + count - last), (0, 0), (0, 0)))
-
-
-def class_weights(people: list[Person], classes_of: np.ndarray) -> torch.Tensor:
-    """Median frequency balancing: the median class frequency over each class's own, at most 5.
-
-    `classes_of` maps a class to the one that is trained (`merged`, or itself). A class without a voxel weighs 5.
-    """
-    counts = np.bincount(classes_of, weights=sum(np.diff(person.starts) for person in people))
-    return torch.from_numpy(np.minimum(np.median(counts[counts > 0]) / np.maximum(counts, 1), 5.0).astype(np.float32))
 
 
 def _draw_voxel(person: Person, rng: np.random.Generator) -> int:

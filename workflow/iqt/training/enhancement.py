@@ -16,7 +16,7 @@ from iqt.errors import UserError
 from iqt.naming import seed_of
 from iqt.networks.build import build_network
 from iqt.training.checkpoints import save_model
-from iqt.training.fit import Task, fit
+from iqt.training.fit import Task, fit, summary
 from iqt.training.patches import RegionDataset
 from iqt.training.store import StoredScan, open_store, standardisation
 
@@ -109,7 +109,7 @@ def train_model(
     val = RegionDataset(scans["val"], method.patches, training.validation_regions, seed_of(seed, "val"))
     data = _describe(scans)
     identity = {"settings": settings, "seed": seed, "data": data["sha256"]}
-    metrics = fit(task, train, val, training, out, seed_of(seed, name), precision, identity)
+    result = fit(task, train, val, training, out, seed_of(seed, name), precision, identity)
     save_model(
         out,
         task.network,
@@ -123,9 +123,7 @@ def train_model(
             "outputs": f"{method.target} on the scale of the high-quality volume divided by its own 99.5th percentile",
             "region": list(method.patches.region),
             "data": data,
-            "steps": metrics.pop("steps"),
-            "seconds": metrics.pop("seconds"),
-            "metrics": {key: value for key, value in metrics.items() if key != "step"},
+            **summary(result),
         },
     )
 

@@ -139,6 +139,13 @@ def fit(
     return {"steps": trainer.global_step, **history.rows[-1]}
 
 
+def summary(result: dict) -> dict:
+    """What `fit` returned, as a model's card holds it: `steps`, `seconds` and the last `metrics`."""
+    steps, seconds = result["steps"], result["seconds"]
+    metrics = {key: value for key, value in result.items() if key not in ("step", "steps", "seconds")}
+    return {"steps": steps, "seconds": seconds, "metrics": metrics}
+
+
 class RunSampler(Sampler[int]):
     """Items in order, one stretch of the run an epoch (Lightning calls `set_epoch`, also after a resume)."""
 
@@ -186,7 +193,9 @@ class History(pl.Callback):
         self.losses = []
         self.write()
         left = self.seconds / trainer.global_step * (self.steps - trainer.global_step)
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name.endswith("loss") or name in values)
+        figures = ", ".join(
+            f"{name} {value:.4g}" for name, value in row.items() if name.endswith("loss") or name in values
+        )
         print(f"step {row['step']}/{self.steps}: {figures}; {left:.0f} s left", file=sys.stderr, flush=True)
 
     def write(self) -> None:

@@ -98,7 +98,10 @@ def standardisation(scans: Iterable[StoredScan], target: str) -> dict[str, float
         square = np.average([record["moments"][name]["mean_square"] for record in records], weights=weights)
         return float(mean), float(np.sqrt(max(square - mean**2, 1e-12)))
 
-    (input_mean, input_sd), (target_mean, target_sd) = moments("lowfield"), moments("hq" if target == "image" else target)
+    (input_mean, input_sd), (target_mean, target_sd) = (
+        moments("lowfield"),
+        moments("hq" if target == "image" else target),
+    )
     return {"input_mean": input_mean, "input_sd": input_sd, "target_mean": target_mean, "target_sd": target_sd}
 
 

@@ -1,0 +1,178 @@
+"""The shape of the workflow: every configuration plans, and an edit reruns exactly what depends on it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+
+
+def snakemake(folder: Path, *arguments: str, config: str = "config/smoke.yaml") -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in a copy of the workflow."""
+    command = [str(SNAKEMAKE), "--cores", "2", "--configfile", config, *arguments]
+    # A shell's own variables could choose another profile or Python path.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE", "PYTHON"))}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def planned(folder: Path, *arguments: str, config: str = "config/smoke.yaml") -> Counter[str]:
+    """Jobs by rule, batches counted together, of a dry run."""
+    done = snakemake(folder, "--dry-run", *arguments, config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = (done.stdout + done.stderr).partition("Job stats:")[2].partition("total")[0]
+    jobs: Counter[str] = Counter()
+    for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE):
+        jobs[re.sub(r"_\d+$", "", name)] += int(count)
+    return jobs
+
+
+@pytest.fixture
+def workflow(tmp_path: Path, repository: Path) -> Path:
+    """A copy of the workflow, so that a test may edit it."""
+    for name in ("workflow", "config", "envs", "profiles", "resources"):
+        shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(repository / "Snakefile", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def finished(workflow: Path) -> Path:
+    """A copy in which every output of the smoke run exists, empty: enough for planning what an edit reruns."""
+    done = snakemake(workflow, "--touch", "--force", "all")
+    listed = snakemake(workflow, "--summary")
+    assert listed.returncode == 0, listed.stderr + done.stderr
+    for line in listed.stdout.splitlines()[1:]:
+        path = workflow / line.split("\t")[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    touched = snakemake(workflow, "--touch")
+    assert touched.returncode == 0, touched.stderr
+    assert planned(workflow) == {}
+    return workflow
+
+
+CHAIN = {
+    "list_scans",
+    "make_template",
+    "list_participants",
+    "degrade",
+    "store",
+    "train",
+    "train_parcellator",
+    "enhance",
+    "parcellate_reference",
+    "parcellate_result",
+    "evaluate",
+    "gather_metrics",
+    "extract_panels",
+    "write_tables",
+    "draw_slices",
+    "draw_parcellation",
+    "draw_metrics",
+    "draw_training",
+    "write_page",
+    "all",
+}
+
+
+@pytest.mark.parametrize("config", ["config/config.yaml", "config/smoke.yaml"])
+def test_shipped_configurations_plan_the_whole_chain(workflow: Path, config: str) -> None:
+    jobs = planned(workflow, config=config)
+    assert set(jobs) == CHAIN
+    assert jobs["train"] == 2, "methods that differ only in sampling share a model"
+
+
+def test_the_demo_is_planned_without_a_configuration_file(workflow: Path) -> None:
+    done = subprocess.run([str(SNAKEMAKE), "--dry-run"], cwd=workflow, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "results/demo/report.html" in done.stdout + done.stderr
+
+
+def test_a_set_a_method_and_an_ablation_are_config_entries(workflow: Path) -> None:
+    path = workflow / "config" / "more.yaml"
+    text = (workflow / "config" / "smoke.yaml").read_text()
+    text = text.replace(
+        "parcellate:", "  ancestral:\n    base: diffusion_iqt\n    sampling: {sampler: ancestral}\nparcellate:", 1
+    )
+    text = text.replace(
+        "parcellate:",
+        "  no_attention:\n    base: diffusion_iqt\n    network: {attention: false}\n\n"
+        "lowfield:\n  main: {}\n  thicker: {thickness: 6, gap: 2}\n\nparcellate:",
+        1,
+    )
+    path.write_text(text)
+    before, after = planned(workflow), planned(workflow, config="config/more.yaml")
+    batches = before["evaluate"]
+    assert after["train"] == before["train"] + 1, "only the entry with another network trains"
+    assert after["enhance"] == 2 * (before["enhance"] + 2 * batches), "six methods on two sets"
+    assert after["parcellate_reference"] == before["parcellate_reference"], "references are read once"
+    assert after["evaluate"] == 2 * batches
+
+
+def test_nothing_is_left_to_do_after_a_run_and_one_edit_reruns_what_depends_on_it(finished: Path) -> None:
+    """One degrade parameter: the cohort, the references and the parcellator stay, all that saw low field goes again."""
+    edited = finished / "config" / "edited.yaml"
+    edited.write_text(
+        (finished / "config" / "smoke.yaml").read_text() + "\nlowfield:\n  main: {thickness: 2, gap: 2}\n"
+    )
+    again = planned(finished, config="config/edited.yaml")
+    stay = {"make_template", "list_participants", "train_parcellator", "parcellate_reference", "list_scans"}
+    assert set(again) == CHAIN - stay
+    first = planned(finished, "--forceall")
+    assert all(again[rule] == first[rule] for rule in CHAIN - stay), "every set, method and person of those stages"
+
+
+def test_more_samples_rerun_one_method_and_train_nothing(finished: Path) -> None:
+    edited = finished / "config" / "edited.yaml"
+    text = (finished / "config" / "smoke.yaml").read_text()
+    assert text.count("samples: 2") == 1
+    edited.write_text(text.replace("samples: 2", "samples: 3"))
+    again = planned(finished, config="config/edited.yaml")
+    everything = planned(finished, "--forceall")
+    assert again["enhance"] == again["parcellate_result"] == everything["enhance"] // 4
+    assert not {"train", "train_parcellator", "degrade", "store", "make_template", "parcellate_reference"} & set(again)
+
+
+def test_a_new_person_joins_one_batch(finished: Path) -> None:
+    """A fourth training person: their batch is made again, and nobody else's; what is trained on them follows."""
+    edited = finished / "config" / "edited.yaml"
+    text = (finished / "config" / "smoke.yaml").read_text()
+    edited.write_text(text.replace("train: 2", "train: 3"))
+    again = planned(finished, config="config/edited.yaml")
+    assert again["make_template"] == again["degrade"] == again["store"] == 1
+    assert again["list_scans"] == 2, "the lists of that batch: everybody, and whom training reads"
+    assert again["train"] == 2
+
+
+def test_an_edit_of_a_stages_code_reruns_that_stage(finished: Path) -> None:
+    path = finished / "workflow" / "iqt" / "enhance" / "tiling.py"
+    path.write_text(path.read_text() + "\n# edited\n")
+    again = planned(finished)
+    assert "enhance" in again
+    assert not {"train", "train_parcellator", "degrade", "make_template", "store"} & set(again)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("nmae: x\n", ["nmae", "unknown key", "did you mean name"]),
+        ("methods: {a: {base: b}}\n", ["methods.a.base", "'b'"]),
+        ("suffix: T2w\n", ["T2w", "template"]),
+    ],
+)
+def test_a_wrong_configuration_stops_before_any_job(workflow: Path, text: str, parts: list[str]) -> None:
+    (workflow / "config" / "wrong.yaml").write_text(text)
+    done = snakemake(workflow, config="config/wrong.yaml")
+    message = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Traceback" not in message
+    assert all(part in message for part in ("config/wrong.yaml", *parts))
+    assert not (workflow / "results").exists()
