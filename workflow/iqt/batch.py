@@ -29,11 +29,14 @@ def status_of(sidecar: str | Path) -> str:
     return str(read_json(sidecar).get("status", "its sidecar records no status"))
 
 
-def require_ok(sidecar: str | Path) -> dict:
-    """The sidecar's content; UserError with the recorded reason where the earlier stage failed on this scan."""
-    record = read_json(sidecar)
+def require_ok(sidecar: str | Path, stage: str) -> dict:
+    """The content of an earlier stage's sidecar; UserError `<stage>: <reason>` where it failed on this scan."""
+    try:
+        record = read_json(sidecar)
+    except UserError as error:
+        raise UserError(f"{stage}: {error}") from None
     if record.get("status") != OK:
-        raise UserError(record.get("status", f"{sidecar}: records no status"))
+        raise UserError(f"{stage}: {record.get('status', f'{sidecar} records no status')}")
     return record
 
 
@@ -54,7 +57,7 @@ def run_scans(
             path.unlink(missing_ok=True)
         try:
             record = {"status": OK, **work(scan)}
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this scan's
+        except Exception as error:  # whatever it is, it is this scan's
             if _is_the_machines(error):
                 raise
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

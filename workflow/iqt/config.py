@@ -258,7 +258,7 @@ class Learned(Section):
     """What every trained method has."""
 
     target: Literal["residual", "image"] = "residual"
-    """What the network predicts: the high-quality volume itself (the paper) or its difference from the low-field one."""
+    """What the network predicts: the high-quality volume (the paper), or its difference from the low-field one."""
     patches: Patches = Patches()
     """Regions that training reads."""
     training: Training = Training()

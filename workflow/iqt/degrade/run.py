@@ -23,10 +23,7 @@ def degrade_scans(
     """
 
     def work(scan: str) -> dict:
-        try:
-            batch.require_ok(naming.anat(cohort, scan, f"{suffix}.json"))
-        except UserError as error:
-            raise UserError(f"cohort: {error}") from None
+        batch.require_ok(naming.anat(cohort, scan, f"{suffix}.json"), "cohort")
         return _degrade(
             naming.anat(cohort, scan, f"{suffix}.nii.gz"),
             {name: naming.anat(cohort, scan, f"label-{name}_probseg.nii.gz") for name in simulator.TISSUES},

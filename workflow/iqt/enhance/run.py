@@ -37,10 +37,7 @@ def enhance_scans(
     enhance, n_parameters, samples = _load(model, usage, precision)
 
     def work(scan: str) -> dict:
-        try:
-            require_ok(anat(lowfield, scan, f"{suffix}.json"))
-        except UserError as error:
-            raise UserError(f"lowfield: {error}") from None
+        require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
         low = read_volume(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"))
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), low, np.uint8) > 0
         data = low.data * mask / intensity_scale(low.data, mask)

@@ -114,7 +114,7 @@ def _score(
 
 
 def _read_reference(cohort: Path, parcellation: Path, scan: str, suffix: str) -> Reference:
-    _require_ok("cohort", anat(cohort, scan, f"{suffix}.json"))
+    require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
     volume = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
     mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
     scaled = volume._replace(data=volume.data / np.float32(intensity_scale(volume.data, mask)))
@@ -124,13 +124,13 @@ def _read_reference(cohort: Path, parcellation: Path, scan: str, suffix: str) ->
 
 def _read_result(folder: Path, scan: str, suffix: str, reference: Reference) -> tuple[np.ndarray, dict]:
     """The volume (X, Y, Z) and what it cost."""
-    record = _require_ok("enhanced", flat(folder, scan, f"{suffix}.json"))
+    record = require_ok(flat(folder, scan, f"{suffix}.json"), "enhanced")
     data = read_on_grid(flat(folder, scan, f"{suffix}.nii.gz"), reference.volume)
     return data, {name: record[name] for name in COSTS if record.get(name) is not None}
 
 
 def _read_labels(folder: Path, scan: str, volume: Volume) -> np.ndarray:
-    _require_ok("parcellation", flat(folder, scan, "dseg.json"))
+    require_ok(flat(folder, scan, "dseg.json"), "parcellation")
     return read_on_grid(flat(folder, scan, "dseg.nii.gz"), volume, np.int32)
 
 
@@ -147,13 +147,6 @@ def _compare(reference: Reference, folder: Path, scan: str, names: Mapping[int, 
     if not structures:
         raise UserError("parcellation: the reference holds no structure, and neither does the result")
     return structures, status
-
-
-def _require_ok(stage: str, sidecar: Path) -> dict:
-    try:
-        return require_ok(sidecar)
-    except UserError as error:
-        raise UserError(f"{stage}: {error}") from None
 
 
 def _attempt(work: Callable, *arguments: Any) -> tuple[Any, str]:

@@ -38,10 +38,7 @@ def parcellate_scans(
     name, stage = (anat, "cohort") if layout == "anat" else (flat, "enhance")
 
     def work(scan: str) -> dict:
-        try:
-            require_ok(name(images, scan, f"{suffix}.json"))
-        except UserError as error:
-            raise UserError(f"{stage}: {error}") from None
+        require_ok(name(images, scan, f"{suffix}.json"), stage)
         volume = read_volume(name(images, scan, f"{suffix}.nii.gz"))
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
         if layout == "anat":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +101,9 @@ def fit(
     _check_identity(folder / "identity.json", identity, last)
     pl.seed_everything(seed_of(seed, "fit") % 2**32, verbose=False)
     task.prepare(settings, seed)
+    # Lightning's advertisements and notes on its own internals would bury the progress.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
 
     history = History(out / "history.csv", settings.steps)
     trainer = pl.Trainer(

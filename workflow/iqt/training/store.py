@@ -27,8 +27,8 @@ def build_store(scans: Iterable[str], cohort: Path, lowfield: Path, out: Path, s
     """Write each scan's arrays and sidecar (`status`, `scale_hq`, `scale_lowfield`, `shape`, `moments`)."""
 
     def work(scan: str) -> dict:
-        _require(anat(cohort, scan, f"{suffix}.json"), "cohort")
-        _require(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
+        require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
+        require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
         reference = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), reference, np.uint8) > 0
         degraded = read_on_grid(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"), reference)
@@ -103,13 +103,6 @@ def standardisation(scans: Iterable[StoredScan], target: str) -> dict[str, float
         moments("hq" if target == "image" else target),
     )
     return {"input_mean": input_mean, "input_sd": input_sd, "target_mean": target_mean, "target_sd": target_sd}
-
-
-def _require(sidecar: Path, stage: str) -> None:
-    try:
-        require_ok(sidecar)
-    except UserError as error:
-        raise UserError(f"{stage}: {error}") from None
 
 
 def _save(path: Path, array: np.ndarray) -> None:

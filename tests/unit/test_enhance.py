@@ -1,0 +1,173 @@
+"""Tiles, and whole volumes through a trained model."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from iqt.batch import OK
+from iqt.config import DiffusionIQTMethod
+from iqt.enhance.models import Enhancer
+from iqt.enhance.run import enhance_scans
+from iqt.enhance.tiling import Tiling
+from iqt.errors import UserError
+from iqt.files import read_json, write_json
+from iqt.naming import anat, flat
+from iqt.networks.build import build_network
+from iqt.training.checkpoints import save_model
+from iqt.volumes import intensity_scale, read_volume, save_volume
+
+SHAPE = (26, 19, 17)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "overlap"),
+    [((40, 33, 20), 16, 4), ((64, 64, 64), 64, 16), ((5, 70, 31), 24, 8), ((16, 17, 100), 16, 0)],
+)
+def test_weights_add_up_to_one_at_every_voxel(shape: tuple[int, int, int], tile: int, overlap: int) -> None:
+    tiling = Tiling(shape, (8, 8, 8), tile, overlap)
+    volume = torch.randn(1, 1, *tiling.padded)
+    torch.testing.assert_close(tiling.apply(volume, lambda part: part), volume, rtol=1e-5, atol=1e-5)
+    assert all(padded >= size for padded, size in zip(tiling.padded, shape, strict=True))
+    assert all(edge % 8 == 0 and edge <= max(8, tile) for edge in tiling.edges)
+    for axis in range(3):
+        stops = [box[axis].stop for box in tiling.boxes]
+        assert max(stops) == tiling.padded[axis], "the last tile is flush with the border"
+
+
+def test_neighbours_share_at_least_the_overlap_and_blend_smoothly() -> None:
+    tiling = Tiling((8, 8, 60), (8, 8, 8), 24, 8)
+    starts = tiling.starts[2]
+    assert len(starts) > 2
+    assert all(start + 24 - after >= 8 for start, after in itertools.pairwise(starts))
+    # Tiles that disagree by a constant are joined without a step.
+    values = iter(range(len(tiling.boxes)))
+    line = tiling.apply(torch.zeros(1, 1, *tiling.padded), lambda part: part + next(values))[0, 0, 4, 4]
+    assert line[0] == 0
+    assert line[-1] == len(starts) - 1
+    assert (line.diff() >= -1e-6).all()
+    assert line.diff().max() < 0.25
+
+
+def test_a_small_volume_is_one_tile_of_whole_units() -> None:
+    tiling = Tiling((30, 5, 33), (16, 16, 16), 48, 8)
+    assert tiling.edges == [32, 16, 48]
+    assert tiling.padded == [32, 16, 48]
+    assert len(tiling.boxes) == 1
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model with random weights: a stand-in for a trained one, with the files of one."""
+    folder = tmp_path_factory.mktemp("model")
+    network = {
+        "channels": 8,
+        "multipliers": (1, 2),
+        "blocks": 1,
+        "heads": 2,
+        "head_dim": 4,
+        "stem": 1,
+        "tokens": (2, 2),
+    }
+    method = DiffusionIQTMethod(network=network, patches={"patch": 4, "grid": (2, 2, 2)})
+    torch.manual_seed(0)
+    net = build_network(method)
+    torch.nn.init.normal_(net.head.weight, std=0.3)
+    settings = method.model_dump(mode="json", include={"kind", "network", "diffusion", "target", "patches", "training"})
+    standard = {"input_mean": 0.5, "input_sd": 0.3, "target_mean": 0.02, "target_sd": 0.1}
+    save_model(folder, net, {"kind": "diffusion_iqt", "settings": settings, "standardisation": standard})
+    return folder
+
+
+def usage(**sampling: object) -> dict:
+    return {"kind": "diffusion_iqt", "sampling": sampling, "tiling": {"tile": 16, "overlap": 8}}
+
+
+def volume() -> Tensor:
+    return torch.rand(*SHAPE, generator=torch.Generator().manual_seed(5))
+
+
+def test_a_result_has_the_shape_and_repeats(model: Path) -> None:
+    enhance = Enhancer(model, usage(steps=2), "float32")
+    first, again, other = enhance(volume(), 1), enhance(volume(), 1), enhance(volume(), 2)
+    assert first.mean.shape == SHAPE
+    assert first.nfe == 2
+    assert first.sd is None
+    assert torch.equal(first.mean, again.mean)
+    assert not torch.equal(first.mean, other.mean)
+
+
+def test_the_first_of_several_samples_is_the_single_one(model: Path) -> None:
+    single = Enhancer(model, usage(steps=2, samples=1), "float32")
+    several = Enhancer(model, usage(steps=2, samples=3), "float32")
+    tiling = Tiling(SHAPE, (8, 8, 8), 16, 8)
+    inputs = torch.randn(1, 1, *tiling.padded)
+    runs = several._runs(inputs, tiling, 1)
+    samples = torch.stack([sample() for sample in runs])
+    torch.testing.assert_close(samples[0], single._runs(inputs, tiling, 1)[0]())
+    result = several(volume(), 1)
+    assert result.nfe == 6
+    assert result.sd.shape == SHAPE
+    assert (result.sd > 0).any()
+    assert not torch.allclose(result.mean, single(volume(), 1).mean)
+
+
+def test_a_one_step_sample_is_the_networks_estimate_scaled_back(model: Path) -> None:
+    enhance = Enhancer(model, {**usage(steps=1), "tiling": {"tile": 32, "overlap": 8}}, "float32")
+    low = torch.rand(8, 16, 24, generator=torch.Generator().manual_seed(5))
+    seen = {}
+    forward = enhance.network.forward
+
+    def spy(noisy: Tensor, lowfield: Tensor, logsnr: Tensor) -> Tensor:
+        seen.update(lowfield=lowfield, logsnr=logsnr, output=forward(noisy, lowfield, logsnr))
+        return seen["output"]
+
+    enhance.network.forward = spy
+    result = enhance(low, 1)
+    torch.testing.assert_close(seen["lowfield"][0, 0], (low - 0.5) / 0.3)
+    torch.testing.assert_close(result.mean, seen["output"][0, 0] * 0.1 + 0.02 + low)
+    assert seen["logsnr"].item() == pytest.approx(-10, abs=1e-3)
+
+
+def write_scan(folder: Path, scan: str) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    low = rng.random(SHAPE, dtype=np.float32) * 300
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[4:-4, 3:-3, 3:-3] = 1
+    affine = np.diag([2.0, 2, 2, 1])
+    save_volume(anat(folder / "cohort", scan, "desc-brain_mask.nii.gz"), mask, affine)
+    save_volume(anat(folder / "lowfield", scan, "space-HQ_T1w.nii.gz"), low, affine)
+    write_json(anat(folder / "lowfield", scan, "T1w.json"), {"status": OK})
+    return low, mask
+
+
+def test_scans_are_enhanced_inside_the_mask_and_failures_recorded(model: Path, tmp_path: Path) -> None:
+    low, mask = write_scan(tmp_path, "sub-a")
+    write_json(anat(tmp_path / "lowfield", "sub-b", "T1w.json"), {"status": "cohort: no such file"})
+    folders = tmp_path / "cohort", tmp_path / "lowfield"
+    enhance_scans(["sub-a", "sub-b"], *folders, model, tmp_path / "out", "T1w", usage(steps=1, samples=2), 1, "float32")
+    result = read_volume(flat(tmp_path / "out", "sub-a", "T1w.nii.gz"))
+    spread = read_volume(flat(tmp_path / "out", "sub-a", "desc-sd_T1w.nii.gz"))
+    np.testing.assert_allclose(result.affine, np.diag([2.0, 2, 2, 1]))
+    assert (result.data[mask == 0] == 0).all()
+    assert (spread.data[mask == 0] == 0).all()
+    assert (result.data[mask > 0] != 0).mean() > 0.99
+    record = read_json(flat(tmp_path / "out", "sub-a", "T1w.json"))
+    assert (record["status"], record["nfe"], record["samples"]) == (OK, 2, 2)
+    assert record["n_parameters"] > 0
+    assert read_json(flat(tmp_path / "out", "sub-b", "T1w.json"))["status"] == "lowfield: cohort: no such file"
+    assert not flat(tmp_path / "out", "sub-b", "T1w.nii.gz").exists()
+
+    enhance_scans(["sub-a"], *folders, None, tmp_path / "cubic", "T1w", {"kind": "cubic"}, 1, "float32")
+    cubic = read_volume(flat(tmp_path / "cubic", "sub-a", "T1w.nii.gz")).data
+    np.testing.assert_allclose(cubic, low * mask / intensity_scale(low, mask), rtol=1e-6)
+
+
+def test_a_trained_method_without_its_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs --model"):
+        enhance_scans([], tmp_path, tmp_path, None, tmp_path, "T1w", usage(), 1, "float32")

@@ -1,0 +1,143 @@
+"""The smoke configuration end to end, and what a user finds afterwards."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from iqt.files import read_json
+
+SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+METHODS = ["cubic", "unet", "diffusion_iqt", "diffusion_iqt_mean"]
+CONTRACT = [
+    "method",
+    "n_subjects",
+    "n_parameters",
+    "nfe",
+    "seconds_per_volume",
+    "psnr",
+    "psnr_lo",
+    "psnr_hi",
+    "msssim",
+    "msssim_lo",
+    "msssim_hi",
+    "ssim",
+    "hfcorr",
+    "miou",
+    "miou_lo",
+    "miou_hi",
+    "dice",
+]
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(SNAKEMAKE), "--cores", "2", "--configfile", "config/smoke.yaml", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A folder in which the smoke configuration has run."""
+    folder = tmp_path_factory.mktemp("smoke")
+    for name in ("Snakefile", "workflow", "config", "envs", "profiles", "resources"):
+        (folder / name).symlink_to(repository / name)
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return folder
+
+
+def test_the_table_keeps_its_contract(finished: Path) -> None:
+    with (finished / "results/smoke/tables/benchmark.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert list(rows[0])[: len(CONTRACT)] == CONTRACT
+    assert [row["method"] for row in rows] == METHODS
+    assert all(row["n_subjects"] == "2" for row in rows), "the test split only"
+    nfe = {row["method"]: float(row["nfe"]) for row in rows}
+    assert nfe == {"cubic": 0, "unet": 1, "diffusion_iqt": 2, "diffusion_iqt_mean": 4}
+    for row in rows:
+        assert 5 < float(row["psnr"]) < 40
+        assert float(row["psnr_lo"]) <= float(row["psnr"]) <= float(row["psnr_hi"])
+        assert all(0 <= float(row[name]) <= 1 for name in ("msssim", "ssim", "miou", "dice"))
+
+
+def test_every_stage_left_its_files(finished: Path) -> None:
+    results = finished / "results/smoke"
+    for name in (
+        "cohort/participants.tsv",
+        "cohort/dataset_description.json",
+        "cohort/dseg.tsv",
+        "cohort/sub-train001/anat/sub-train001_label-GM_probseg.nii.gz",
+        "lowfield/main/sub-test001/anat/sub-test001_T1w.nii.gz",
+        "lowfield/main/sub-test001/anat/sub-test001_space-HQ_T1w.nii.gz",
+        "models/diffusion_iqt/seed-1/model.safetensors",
+        "models/parcellator/seed-1/model.safetensors",
+        "enhanced/main/diffusion_iqt_mean/sub-test002_desc-sd_T1w.nii.gz",
+        "parcellation/hq/sub-test001_dseg.nii.gz",
+        "parcellation/main/unet/sub-test001_dseg.nii.gz",
+        "metrics/structures.csv",
+        "metrics/panels/main/sub-test001.npz",
+        "tables/benchmark.tex",
+        "figures/slices_sub-test001.svg",
+        "report.html",
+    ):
+        assert (results / name).is_file(), name
+    assert not (results / "models/diffusion_iqt_mean").exists(), "it shares the single sample's model"
+    assert not list(results.rglob(".partial-*"))
+    drawn = read_json(results / "lowfield/main/sub-test001/anat/sub-test001_T1w.json")
+    assert drawn["status"] == "ok"
+    assert drawn["draw"]["snr_wm"] > 0
+
+
+def test_the_page_holds_every_method_and_asks_the_network_for_nothing(finished: Path) -> None:
+    page = (finished / "results/smoke/report.html").read_text()
+    assert all(method in page for method in METHODS)
+    assert "template" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page.replace('href="https://arxiv.org', "")
+
+
+def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
+    done = snakemake(finished)
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_show_prints_the_table_and_where_the_page_is(finished: Path) -> None:
+    command = [sys.executable, "-m", "iqt", "show", "results/smoke"]
+    environment = os.environ | {"PYTHONPATH": str(finished / "workflow")}
+    done = subprocess.run(command, cwd=finished, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert all(method in done.stdout for method in METHODS)
+    assert "results/smoke/report.html" in done.stdout
+
+
+def test_snakemakes_own_report_is_written(finished: Path) -> None:
+    done = snakemake(finished, "--report", "report.zip")
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(finished / "report.zip") as archive:
+        names = archive.namelist()
+    assert any(name.endswith("slices_sub-test001.png") for name in names)
+
+
+def test_a_scan_that_fails_is_reported_and_stops_nothing(finished: Path) -> None:
+    """Last in this file: it damages a low-field volume and asks for what follows it once more."""
+    results = finished / "results/smoke"
+    damaged = results / "lowfield/main/sub-test001/anat/sub-test001_space-HQ_T1w.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    done = snakemake(finished, "--forcerun", "enhance_0", "enhance_1")
+    assert done.returncode == 0, done.stderr[-4000:]
+    status = read_json(results / "enhanced/main/unet/sub-test001_T1w.json")["status"]
+    assert "not readable" in status
+    assert not (results / "enhanced/main/unet/sub-test001_T1w.nii.gz").exists()
+    with (results / "tables/benchmark.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert all(row["n_failed"] == "1" for row in rows)
+    page = (results / "report.html").read_text()
+    assert "sub-test001" in page
+    assert "not readable" in page
