@@ -125,7 +125,7 @@ class Patches(Section):
 class Training(Section):
     """The budget and the optimiser, the same for every network unless an entry changes it."""
 
-    steps: Positive = 600
+    steps: Positive = 800
     """Optimiser steps."""
     batch_size: Positive = 4
     """Regions a step."""

@@ -151,11 +151,9 @@ def _skipped(root: Path, people: Sequence[Mapping], scored: Sequence[Mapping], r
 
 
 def _model(card: Mapping) -> dict[str, Any]:
-    trained = {**card, **card.get("training", {})}
-    measured = {**trained, **card.get("metrics", {})}
     return {
-        **{name: trained.get(name) for name in ("kind", "n_parameters", "steps", "seconds")},
-        **{name: value for name, value in measured.items() if name.startswith("val_")},
+        **{name: card.get(name) for name in ("kind", "n_parameters", "steps", "seconds")},
+        **card.get("metrics", {}),
         "machine": card.get("machine"),
     }
 
