@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -130,7 +130,7 @@ def fit(
     loader = DataLoader(
         train,
         batch_size=settings.batch_size,
-        sampler=RunSampler(settings.validate_every * settings.batch_size),
+        sampler=RunSampler(lambda: trainer.global_step, settings.validate_every, settings.batch_size),
         num_workers=settings.workers,
         persistent_workers=settings.workers > 0,
     )
@@ -152,19 +152,20 @@ def summary(result: dict) -> dict:
 
 
 class RunSampler(Sampler[int]):
-    """Items in order, one stretch of the run an epoch (Lightning calls `set_epoch`, also after a resume)."""
+    """Items of the whole run in order, one stretch an epoch, from the step that training has reached.
 
-    def __init__(self, stretch: int) -> None:
-        self.stretch, self.epoch = stretch, 0
+    The step is asked for, not the epoch, since after a resume the epoch's number is Lightning's affair.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, step: Callable[[], int], stretch: int, batch_size: int) -> None:
+        self.step, self.stretch, self.batch_size = step, stretch, batch_size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.stretch, (self.epoch + 1) * self.stretch))
+        start = self.step() * self.batch_size
+        return iter(range(start, start + len(self)))
 
     def __len__(self) -> int:
-        return self.stretch
+        return self.stretch * self.batch_size
 
 
 class History(pl.Callback):
