@@ -36,7 +36,7 @@ def rules(repository: Path) -> list[tuple[str, str, str]]:
     found = []
     for path in sorted((repository / "workflow" / "rules").glob("*.smk")):
         for name, body in re.findall(
-            r"^ *rule ?(\w*):\n(.*?)(?=^ *rule|^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL
+            r"^ *rule ?(\w*):\n(.*?)(?=^ *rule\b[ \w]*:$|^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL
         ):
             found.append((path.name, name or re.search(r'f"(\w+)_\{batch\}"', body).group(1), body))
     return found

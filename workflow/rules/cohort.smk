@@ -1,8 +1,32 @@
 """Cohort: high-quality scans with brain mask, tissue posteriors and labels.
 
 in:  the configuration (source `template`: the MNI152 maps that nilearn ships)
-out: cohort/sub-X/anat/*, cohort/participants.tsv, cohort/dseg.tsv
+out: lists/ of each batch's scans, cohort/sub-X/anat/*, cohort/participants.tsv, cohort/dseg.tsv
 """
+
+
+rule list_scans:
+    """Write the list of a batch's scans."""
+    output:
+        f"{R}/lists/{{group}}_batch-{{batch}}.tsv",
+    log:
+        f"{R}/logs/list_scans/{{group}}_batch-{{batch}}.log",
+    benchmark:
+        f"{R}/benchmarks/list_scans/{{group}}_batch-{{batch}}.tsv"
+    localrule: True
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=100,
+        runtime=5,
+    params:
+        rows=lambda wildcards: [f"{scan}\t{split}" for scan, split in members(wildcards.group, wildcards.batch)],
+    shell:
+        r"""
+        printf '%s\n' $'scan\tsplit' {params.rows:q} >{output:q} 2>{log:q}
+        """
+
 
 for batch in batches("all"):
 
@@ -26,15 +50,17 @@ for batch in batches("all"):
             mem_mb=lambda wildcards, attempt: 4000 * attempt,
             runtime=lambda wildcards, attempt: 60 * attempt,
         params:
+            suffix=SUFFIX,
+            seed=SEED,
             out=R / "cohort",
             settings=as_json(CONFIG.cohort.template),
         shell:
             r"""
-            {IQT} --threads {threads} template \
+            iqt --threads {threads} template \
                 --list {input.scans:q} \
                 --out {params.out:q} \
-                --suffix {SUFFIX} \
-                --seed {SEED} \
+                --suffix {params.suffix} \
+                --seed {params.seed} \
                 --settings {params.settings:q} \
                 >{log:q} 2>&1
             """
@@ -62,15 +88,16 @@ rule list_participants:
         mem_mb=1000,
         runtime=10,
     params:
+        suffix=SUFFIX,
         lists=[f"--list {path}" for path in scan_lists("all")],
         out=R / "cohort",
         source=CONFIG.cohort.source,
     shell:
         r"""
-        {IQT} participants \
+        iqt participants \
             {params.lists} \
             --out {params.out:q} \
-            --suffix {SUFFIX} \
+            --suffix {params.suffix} \
             --source {params.source} \
             >{log:q} 2>&1
         """

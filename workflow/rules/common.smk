@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,26 +12,30 @@ WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
 
 from iqt.cohort.split import template_scans
-from iqt.config import parse_config
+from iqt.config import RunFacts, parse_config
 from iqt.errors import UserError
 from iqt.naming import SCAN_PATTERN, anat, batch_of, flat
 
 # Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 try:
     CONFIG = parse_config(config, ", ".join(map(str, workflow.configfiles)))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-# Inline, because --use-conda blanks an inherited PYTHONPATH.
-IQT = f"PYTHONPATH={WORKFLOW} python -m iqt"
+# A function of each job's shell, so that a line of a log can be pasted where `iqt` is installed. PYTHONPATH is set in it,
+# because --use-conda blanks an inherited one.
+shell.prefix(f'iqt() {{{{ PYTHONPATH={shlex.quote(str(WORKFLOW))} python -m iqt "$@"; }}}}; ')
 R = Path("results") / CONFIG.name
 SUFFIX = CONFIG.suffix
 SEED = CONFIG.seed
 PRECISION = CONFIG.compute.precision
 SCANS = template_scans(CONFIG.cohort.split)
 PARCELLATOR = "parcellator"
+METHODS = list(CONFIG.methods)
+SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
+"""The test people whose slices are drawn: the first by name, so never chosen by their result."""
 GROUPS = {"all": ("train", "val", "test"), "trained": ("train", "val"), "test": ("test",)}
 
 
@@ -98,24 +103,24 @@ def code(*parts):
     return [str(path) for path in found]
 
 
-rule list_scans:
-    """Write the list of a batch's scans."""
-    output:
-        f"{R}/lists/{{group}}_batch-{{batch}}.tsv",
-    log:
-        f"{R}/logs/list_scans/{{group}}_batch-{{batch}}.log",
-    benchmark:
-        f"{R}/benchmarks/list_scans/{{group}}_batch-{{batch}}.tsv"
-    localrule: True
-    conda:
-        "../../envs/iqt.yaml"
-    threads: 1
-    resources:
-        mem_mb=100,
-        runtime=5,
-    params:
-        rows=lambda wildcards: [f"{scan}\t{split}" for scan, split in members(wildcards.group, wildcards.batch)],
-    shell:
-        r"""
-        printf '%s\n' $'scan\tsplit' {params.rows:q} >{output:q} 2>{log:q}
-        """
+def method_model(wildcards):
+    """The trained model that a method uses; nothing for an interpolation."""
+    model = CONFIG.model_of(wildcards.method)
+    return model_files(model) if model else []
+
+
+def part(set_name, batch, table):
+    """A batch's share of a table of metrics."""
+    return f"{R}/metrics/parts/{set_name}_batch-{batch}_{table}.csv"
+
+
+def parts(table):
+    """Every share of a table, in the order of the sets."""
+    return [part(name, batch, table) for name in CONFIG.lowfield for batch in batches("test")]
+
+
+def figure_files(*endings):
+    """Every figure as every ending."""
+    names = ["metrics", "training"]
+    names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
+    return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]

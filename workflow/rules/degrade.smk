@@ -27,18 +27,20 @@ for batch in batches("all"):
             mem_mb=lambda wildcards, attempt: 4000 * attempt,
             runtime=lambda wildcards, attempt: 60 * attempt,
         params:
+            suffix=SUFFIX,
+            seed=SEED,
             cohort=R / "cohort",
             out=lambda wildcards: R / "lowfield" / wildcards.set,
             settings=lambda wildcards: as_json(CONFIG.lowfield[wildcards.set]),
         shell:
             r"""
-            {IQT} --threads {threads} degrade \
+            iqt --threads {threads} degrade \
                 --list {input.scans:q} \
                 --cohort {params.cohort:q} \
                 --out {params.out:q} \
-                --suffix {SUFFIX} \
+                --suffix {params.suffix} \
                 --set {wildcards.set} \
-                --seed {SEED} \
+                --seed {params.seed} \
                 --settings {params.settings:q} \
                 >{log:q} 2>&1
             """

@@ -4,13 +4,6 @@ in:  lowfield/<set>/, models/<model>/
 out: enhanced/<set>/<method>/*
 """
 
-
-def method_model(wildcards):
-    """The trained model that a method uses; nothing for an interpolation."""
-    model = CONFIG.model_of(wildcards.method)
-    return model_files(model) if model else []
-
-
 for batch in batches("test"):
 
     rule:
@@ -37,6 +30,9 @@ for batch in batches("test"):
             runtime=lambda wildcards, attempt: 240 * attempt,
             gpu=lambda wildcards: 1 if CONFIG.model_of(wildcards.method) else 0,
         params:
+            suffix=SUFFIX,
+            seed=SEED,
+            precision=PRECISION,
             cohort=R / "cohort",
             lowfield=lambda wildcards: R / "lowfield" / wildcards.set,
             out=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
@@ -44,15 +40,15 @@ for batch in batches("test"):
             settings=lambda wildcards: as_json(CONFIG.used_by(wildcards.method)),
         shell:
             r"""
-            {IQT} --threads {threads} enhance \
+            iqt --threads {threads} enhance \
                 --list {input.scans:q} \
                 --cohort {params.cohort:q} \
                 --lowfield {params.lowfield:q} \
                 {params.model} \
                 --out {params.out:q} \
-                --suffix {SUFFIX} \
-                --seed {SEED} \
-                --precision {PRECISION} \
+                --suffix {params.suffix} \
+                --seed {params.seed} \
+                --precision {params.precision} \
                 --settings {params.settings:q} \
                 >{log:q} 2>&1
             """

@@ -4,21 +4,6 @@ in:  cohort/, enhanced/, parcellation/ of the test people
 out: metrics/subjects.csv, structures.csv, history.csv, run.json, panels/<set>/<scan>.npz
 """
 
-from iqt.config import RunFacts
-
-METHODS = list(CONFIG.methods)
-
-
-def part(set_name, batch, table):
-    """A batch's share of a table of metrics."""
-    return f"{R}/metrics/parts/{set_name}_batch-{batch}_{table}.csv"
-
-
-def parts(table):
-    """Every share of a table, in the order of the sets."""
-    return [part(name, batch, table) for name in CONFIG.lowfield for batch in batches("test")]
-
-
 for batch in batches("test"):
 
     rule:
@@ -49,6 +34,7 @@ for batch in batches("test"):
             mem_mb=lambda wildcards, attempt: 6000 * attempt,
             runtime=lambda wildcards, attempt: 120 * attempt,
         params:
+            suffix=SUFFIX,
             cohort=R / "cohort",
             enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
             parcellation=R / "parcellation",
@@ -56,7 +42,7 @@ for batch in batches("test"):
             settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap"})),
         shell:
             r"""
-            {IQT} --threads {threads} evaluate \
+            iqt --threads {threads} evaluate \
                 --list {input.scans:q} \
                 --cohort {params.cohort:q} \
                 --enhanced {params.enhanced:q} \
@@ -64,7 +50,7 @@ for batch in batches("test"):
                 --methods {params.methods} \
                 --lut {input.lut:q} \
                 --set {wildcards.set} \
-                --suffix {SUFFIX} \
+                --suffix {params.suffix} \
                 --settings {params.settings:q} \
                 --subjects {output.subjects:q} \
                 --structures {output.structures:q} \
@@ -105,7 +91,7 @@ rule gather_metrics:
         settings=as_json(RunFacts.of(CONFIG)),
     shell:
         r"""
-        {IQT} gather \
+        iqt gather \
             --results {params.results:q} \
             {params.parts} \
             {params.histories} \
@@ -141,16 +127,17 @@ rule extract_panels:
         mem_mb=3000,
         runtime=30,
     params:
+        suffix=SUFFIX,
         results=R,
         methods=",".join(METHODS),
     shell:
         r"""
-        {IQT} panels \
+        iqt panels \
             --scan {wildcards.scan} \
             --results {params.results:q} \
             --set {wildcards.set} \
             --methods {params.methods} \
-            --suffix {SUFFIX} \
+            --suffix {params.suffix} \
             --out {output:q} \
             >{log:q} 2>&1
         """

@@ -28,34 +28,37 @@ rule train_parcellator:
         runtime=lambda wildcards, attempt: 720 * attempt,
         gpu=1,
     params:
+        suffix=SUFFIX,
+        seed=SEED,
+        precision=PRECISION,
         cohort=R / "cohort",
-        out=model_folder(PARCELLATOR),
+        out=lambda wildcards, output: Path(output.card).parent,
         settings=as_json(CONFIG.parcellate.builtin),
     shell:
         r"""
-        {IQT} --threads {threads} train-parcellator \
+        iqt --threads {threads} train-parcellator \
             --participants {input.participants:q} \
             --cohort {params.cohort:q} \
             --lut {input.lut:q} \
             --out {params.out:q} \
-            --suffix {SUFFIX} \
-            --seed {SEED} \
-            --precision {PRECISION} \
+            --suffix {params.suffix} \
+            --seed {params.seed} \
+            --precision {params.precision} \
             --settings {params.settings:q} \
             2>&1 | tee {log:q}
         """
 
 
 PARCELLATE = r"""
-            {IQT} --threads {threads} parcellate \
+            iqt --threads {threads} parcellate \
                 --list {input.scans:q} \
                 --images {params.images:q} \
                 --layout {params.layout} \
                 --cohort {params.cohort:q} \
                 --model {params.model:q} \
                 --out {params.out:q} \
-                --suffix {SUFFIX} \
-                --precision {PRECISION} \
+                --suffix {params.suffix} \
+                --precision {params.precision} \
                 > {log:q} 2>&1
             """
 
@@ -84,10 +87,12 @@ for batch in batches("test"):
             runtime=lambda wildcards, attempt: 120 * attempt,
             gpu=1,
         params:
+            suffix=SUFFIX,
+            precision=PRECISION,
             cohort=R / "cohort",
             images=R / "cohort",
             layout="anat",
-            model=model_folder(PARCELLATOR),
+            model=lambda wildcards, input: Path(input.model[0]).parent,
             out=R / "parcellation" / "hq",
         shell:
             PARCELLATE
@@ -116,10 +121,12 @@ for batch in batches("test"):
             runtime=lambda wildcards, attempt: 120 * attempt,
             gpu=1,
         params:
+            suffix=SUFFIX,
+            precision=PRECISION,
             cohort=R / "cohort",
             images=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
             layout="flat",
-            model=model_folder(PARCELLATOR),
+            model=lambda wildcards, input: Path(input.model[0]).parent,
             out=lambda wildcards: R / "parcellation" / wildcards.set / wildcards.method,
         shell:
             PARCELLATE

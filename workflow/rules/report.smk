@@ -4,16 +4,6 @@ in:  metrics/
 out: tables/benchmark.{csv,md,tex}, figures/*, report.html
 """
 
-SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
-"""The test people whose slices are drawn: the first by name, so never chosen by their result."""
-
-
-def figure_files(*endings):
-    """Every figure as every ending."""
-    names = ["metrics", "training"]
-    names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
-    return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
-
 
 rule write_tables:
     """Write the benchmark table: a row a method, with bootstrap intervals over the test people."""
@@ -40,15 +30,16 @@ rule write_tables:
         mem_mb=1000,
         runtime=15,
     params:
+        seed=SEED,
         out=R / "tables",
         bootstrap=CONFIG.evaluate.bootstrap,
     shell:
         r"""
-        {IQT} tables \
+        iqt tables \
             --subjects {input.subjects:q} \
             --set main \
             --bootstrap {params.bootstrap} \
-            --seed {SEED} \
+            --seed {params.seed} \
             --out {params.out:q} \
             >{log:q} 2>&1
         """
@@ -80,7 +71,7 @@ rule draw_slices:
         runtime=15,
     shell:
         r"""
-        {IQT} draw slices \
+        iqt draw slices \
             --panel {input.panel:q} \
             --subjects {input.subjects:q} \
             --set main \
@@ -117,7 +108,7 @@ rule draw_parcellation:
         runtime=15,
     shell:
         r"""
-        {IQT} draw parcellation \
+        iqt draw parcellation \
             --panel {input.panel:q} \
             --lut {input.lut:q} \
             --subjects {input.subjects:q} \
@@ -153,7 +144,7 @@ rule draw_metrics:
         runtime=15,
     shell:
         r"""
-        {IQT} draw metrics \
+        iqt draw metrics \
             --subjects {input.subjects:q} \
             --set main \
             --out {output.png:q} \
@@ -187,7 +178,7 @@ rule draw_training:
         runtime=15,
     shell:
         r"""
-        {IQT} draw training \
+        iqt draw training \
             --history {input.history:q} \
             --out {output.png:q} \
             --out {output.svg:q} \
@@ -230,7 +221,7 @@ rule write_page:
         figures=[f"--figure {path}" for path in figure_files("png")],
     shell:
         r"""
-        {IQT} page \
+        iqt page \
             --metrics {params.metrics:q} \
             --tables {params.tables:q} \
             {params.figures} \

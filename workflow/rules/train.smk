@@ -28,17 +28,18 @@ for batch in batches("trained"):
             mem_mb=lambda wildcards, attempt: 4000 * attempt,
             runtime=lambda wildcards, attempt: 60 * attempt,
         params:
+            suffix=SUFFIX,
             cohort=R / "cohort",
             lowfield=R / "lowfield" / "main",
             out=R / "store" / "main",
         shell:
             r"""
-            {IQT} --threads {threads} store \
+            iqt --threads {threads} store \
                 --list {input.scans:q} \
                 --cohort {params.cohort:q} \
                 --lowfield {params.lowfield:q} \
                 --out {params.out:q} \
-                --suffix {SUFFIX} \
+                --suffix {params.suffix} \
                 >{log:q} 2>&1
             """
 
@@ -67,18 +68,20 @@ rule train:
         runtime=lambda wildcards, attempt: 1440 * attempt,
         gpu=1,
     params:
+        seed=SEED,
+        precision=PRECISION,
         store=R / "store" / "main",
-        out=lambda wildcards: model_folder(wildcards.model),
+        out=lambda wildcards, output: Path(output.card).parent,
         settings=lambda wildcards: as_json(CONFIG.trained_by(wildcards.model)),
     shell:
         r"""
-        {IQT} --threads {threads} train \
+        iqt --threads {threads} train \
             --participants {input.participants:q} \
             --store {params.store:q} \
             --out {params.out:q} \
             --name {wildcards.model} \
-            --seed {SEED} \
-            --precision {PRECISION} \
+            --seed {params.seed} \
+            --precision {params.precision} \
             --settings {params.settings:q} \
             2>&1 | tee {log:q}
         """
