@@ -377,7 +377,7 @@ def test_gathering_orders_parts_and_lists_every_failure_once(run):
     metrics = {"val_loss": 3.0, "val_psnr": 0.7}
     histories = {
         "unet": model(run, "unet", {"kind": "unet", "steps": 10, "seconds": 1.0, "metrics": metrics}),
-        "parcellator": model(run, "parcellator", {"kind": "builtin", "training": {"steps": 10, "val_dice": 0.7}}),
+        "parcellator": model(run, "parcellator", {"kind": "builtin", "steps": 10, "metrics": {"val_dice": 0.7}}),
     }
     gather(run, [one[0], two[0]], [one[1], two[1]], histories, facts(), run / "metrics")
 
