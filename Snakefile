@@ -28,7 +28,7 @@ rule all:
     """The benchmark table and the page."""
     default_target: True
     input:
-        rules.write_tables.output,
+        table_files(),
         rules.write_page.output,
 
 
@@ -53,5 +53,5 @@ rule models:
 rule figures:
     """Every figure and table, drawn from metrics/ alone."""
     input:
-        rules.write_tables.output,
+        table_files(),
         figure_files("png", "svg"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# One thread a test process: tests are small, and results must not depend on the machine's cores.
+# Set before torch is imported: more threads than this cost the small tensors of tests more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -115,6 +115,7 @@ def test_a_set_a_method_and_an_ablation_are_config_entries(workflow: Path) -> No
     assert after["enhance"] == 2 * (before["enhance"] + 2 * batches), "six methods on two sets"
     assert after["parcellate_reference"] == before["parcellate_reference"], "references are read once"
     assert after["evaluate"] == 2 * batches
+    assert (before["write_tables"], after["write_tables"]) == (1, 2)
 
 
 def test_nothing_is_left_to_do_after_a_run_and_one_edit_reruns_what_depends_on_it(finished: Path) -> None:
@@ -127,6 +128,8 @@ def test_nothing_is_left_to_do_after_a_run_and_one_edit_reruns_what_depends_on_i
     stay = {"make_template", "list_participants", "train_parcellator", "parcellate_reference", "list_scans"}
     assert set(again) == CHAIN - stay
     first = planned(finished, "--forceall")
+    edited.write_text((finished / "config" / "smoke.yaml").read_text().replace("seed: 1", "seed: 2"))
+    assert planned(finished, config="config/edited.yaml")["make_template"] == first["make_template"], "another seed"
     assert all(again[rule] == first[rule] for rule in CHAIN - stay), "every set, method and person of those stages"
 
 

@@ -36,11 +36,14 @@ PARCELLATOR = "parcellator"
 METHODS = list(CONFIG.methods)
 SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
 """The test people whose slices are drawn: the first by name, so never chosen by their result."""
+TABLES = {name: "tables" if name == "main" else f"tables/{name}" for name in CONFIG.lowfield}
+"""Folder of each low-field set's tables."""
 GROUPS = {"all": ("train", "val", "test"), "trained": ("train", "val"), "test": ("test",)}
 
 
 wildcard_constraints:
     set="|".join(CONFIG.lowfield),
+    where="|".join(TABLES.values()),
     method="|".join(CONFIG.methods),
     model="|".join([*CONFIG.models(), PARCELLATOR]),
     group="|".join(GROUPS),
@@ -124,3 +127,8 @@ def figure_files(*endings):
     names = ["metrics", "training"]
     names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
     return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
+
+
+def table_files():
+    """Every table of every low-field set."""
+    return [f"{R}/{folder}/benchmark.{ending}" for folder in TABLES.values() for ending in ("csv", "md", "tex")]

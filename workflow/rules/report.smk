@@ -1,28 +1,28 @@
 """Report: tables, figures and the page, drawn from metrics/ alone.
 
 in:  metrics/
-out: tables/benchmark.{csv,md,tex}, figures/*, report.html
+out: tables/benchmark.{csv,md,tex} (tables/<set>/ for sets other than main), figures/*, report.html
 """
 
 
 rule write_tables:
-    """Write the benchmark table: a row a method, with bootstrap intervals over the test people."""
+    """Write the benchmark table: a row a method, with bootstrap intervals over the test people; one a low-field set."""
     input:
         subjects=rules.gather_metrics.output.subjects,
         code=code("report/tables.py", "report/scores.py"),
     output:
         csv=report(
-            f"{R}/tables/benchmark.csv",
+            f"{R}/{{where}}/benchmark.csv",
             caption="../report/benchmark.rst",
             category="Benchmark",
-            labels={"table": "benchmark"},
+            labels={"table": "{where}"},
         ),
-        markdown=f"{R}/tables/benchmark.md",
-        latex=f"{R}/tables/benchmark.tex",
+        markdown=f"{R}/{{where}}/benchmark.md",
+        latex=f"{R}/{{where}}/benchmark.tex",
     log:
-        f"{R}/logs/write_tables.log",
+        f"{R}/logs/write_{{where}}.log",
     benchmark:
-        f"{R}/benchmarks/write_tables.tsv"
+        f"{R}/benchmarks/write_{{where}}.tsv"
     conda:
         "../../envs/iqt.yaml"
     threads: 1
@@ -31,13 +31,14 @@ rule write_tables:
         runtime=15,
     params:
         seed=SEED,
-        out=R / "tables",
+        set=lambda wildcards: {folder: name for name, folder in TABLES.items()}[wildcards.where],
+        out=lambda wildcards, output: Path(output.csv).parent,
         bootstrap=CONFIG.evaluate.bootstrap,
     shell:
         r"""
         iqt tables \
             --subjects {input.subjects:q} \
-            --set main \
+            --set {params.set} \
             --bootstrap {params.bootstrap} \
             --seed {params.seed} \
             --out {params.out:q} \
@@ -189,7 +190,7 @@ rule draw_training:
 rule write_page:
     """Write the page that a person opens: one file, without a network."""
     input:
-        tables=rules.write_tables.output,
+        tables=table_files(),
         metrics=[
             rules.gather_metrics.output.subjects,
             rules.gather_metrics.output.structures,
