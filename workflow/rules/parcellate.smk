@@ -11,7 +11,14 @@ rule train_parcellator:
         participants=rules.list_participants.output.participants,
         lut=rules.list_participants.output.lut,
         cohort=sidecars("cohort", "trained"),
-        code=code("parcellate", "networks/multiview.py", "training/fit.py", "training/checkpoints.py", "devices.py"),
+        code=code(
+            "parcellate",
+            "networks/multiview.py",
+            "networks/build.py",
+            "training/fit.py",
+            "training/checkpoints.py",
+            "devices.py",
+        ),
     output:
         weights=model_files(PARCELLATOR)[0],
         card=model_files(PARCELLATOR)[1],
@@ -72,7 +79,9 @@ for batch in batches("test"):
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
             model=model_files(PARCELLATOR),
-            code=code("parcellate", "networks/multiview.py", "training/checkpoints.py", "devices.py"),
+            code=code(
+                "parcellate", "networks/multiview.py", "networks/build.py", "training/checkpoints.py", "devices.py"
+            ),
         output:
             sidecars("parcellation/hq", "test", batch, "dseg.json", flat),
         log:
@@ -106,7 +115,9 @@ for batch in batches("test"):
             cohort=sidecars("cohort", "test", batch),
             enhanced=sidecars("enhanced/{set}/{method}", "test", batch, name=flat),
             model=model_files(PARCELLATOR),
-            code=code("parcellate", "networks/multiview.py", "training/checkpoints.py", "devices.py"),
+            code=code(
+                "parcellate", "networks/multiview.py", "networks/build.py", "training/checkpoints.py", "devices.py"
+            ),
         output:
             sidecars("parcellation/{set}/{method}", "test", batch, "dseg.json", flat),
         log:

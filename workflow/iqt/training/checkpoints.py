@@ -13,6 +13,7 @@ from iqt import __version__
 from iqt.devices import machine
 from iqt.errors import UserError
 from iqt.files import read_json, replacing, write_json
+from iqt.networks.build import count_parameters
 
 FORMAT = 1
 
@@ -22,8 +23,7 @@ def save_model(out: Path, network: nn.Module, card: dict) -> None:
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with replacing(out / "model.safetensors") as temporary:
         save_file(weights, temporary)
-    parameters = sum(value.numel() for value in network.parameters() if value.requires_grad)
-    common = {"format": FORMAT, "n_parameters": parameters}
+    common = {"format": FORMAT, "n_parameters": count_parameters(network)}
     versions = {"iqt": __version__, "torch": torch.__version__}
     write_json(out / "model.json", {**common, **card, "versions": versions, "machine": machine()})
 
