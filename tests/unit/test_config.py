@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from iqt.config import KINDS, Config, LowField, Section, parse_config, parse_section
-from iqt.config_docs import json_schema, readme
+from iqt.config.docs import json_schema, readme
 from iqt.errors import UserError
 
 

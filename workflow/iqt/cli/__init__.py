@@ -1,0 +1,38 @@
+"""The command line: one subcommand a rule. A subcommand imports its own stage only when it is called, so that help and
+cheap stages start at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from iqt import __version__
+from iqt.cli import cohort, config, degrade, enhance, evaluate, parcellate, report, train  # noqa: F401  (they register)
+from iqt.cli.options import app
+from iqt.errors import UserError
+
+
+def main() -> None:
+    """Run the command line; a UserError ends in its message and exit status 1, Ctrl-C in 130."""
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"iqt: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.callback()
+def common(
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"iqt {__version__}")
+        raise typer.Exit
+    if threads is not None:  # read by numerical libraries when they are first imported, which is later
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ[name] = str(threads)

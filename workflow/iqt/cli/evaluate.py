@@ -1,0 +1,86 @@
+"""Commands that score results and gather the scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iqt.cli.options import CohortOption, ListOption, OutOption, SetOption, SettingsOption, SuffixOption, app
+
+
+@app.command()
+def evaluate(
+    scans: ListOption,
+    cohort: CohortOption,
+    enhanced: Annotated[Path, typer.Option(help="Folder of the set's results, one folder a method.")],
+    parcellation: Annotated[Path, typer.Option(help="Folder of the parcellations.")],
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")],
+    lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
+    subjects: Annotated[Path, typer.Option(help="CSV to write: a row a scan and method.")],
+    structures: Annotated[Path, typer.Option(help="CSV to write: a row a scan, method and structure.")],
+    suffix: SuffixOption = "T1w",
+    set_name: SetOption = "main",
+    settings: SettingsOption = None,
+) -> None:
+    """Score the results of a list against the high-quality scans."""
+    from iqt.batch import read_list
+    from iqt.config import Evaluate, parse_section
+    from iqt.evaluate.run import evaluate_scans
+
+    evaluate_scans(
+        read_list(scans),
+        set_name,
+        methods.split(","),
+        suffix,
+        cohort,
+        enhanced,
+        parcellation,
+        lut,
+        parse_section(Evaluate, settings),
+        subjects,
+        structures,
+    )
+
+
+@app.command()
+def gather(
+    results: Annotated[Path, typer.Option(help="Folder of the run.")],
+    subjects: Annotated[list[Path], typer.Option(help="A batch's scores; may be repeated.")],
+    structures: Annotated[list[Path], typer.Option(help="A batch's structures; may be repeated.")],
+    history: Annotated[list[str], typer.Option(help="MODEL=history.csv; may be repeated.")],
+    settings: Annotated[str, typer.Option(help="Facts of the configuration, as JSON text.")],
+    out: OutOption,
+) -> None:
+    """Gather scores, training curves and the facts of the run in one folder."""
+    from iqt.config import parse_section
+    from iqt.evaluate.gather import RunFacts, gather
+
+    histories = {name: Path(path) for name, path in (item.split("=", 1) for item in history)}
+    gather(results, subjects, structures, histories, parse_section(RunFacts, settings), out)
+
+
+@app.command()
+def panels(
+    scan: Annotated[str, typer.Option(help="Scan to cut slices from.")],
+    results: Annotated[Path, typer.Option(help="Folder of the run.")],
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")],
+    out: Annotated[Path, typer.Option(help="NPZ to write.")],
+    suffix: SuffixOption = "T1w",
+    set_name: SetOption = "main",
+) -> None:
+    """Cut the slices that figures show out of a scan's volumes."""
+    from iqt.report.panels import extract_panels
+
+    names = methods.split(",")
+    parcellation = {name: results / "parcellation" / set_name / name for name in names}
+    extract_panels(
+        scan,
+        suffix,
+        results / "cohort",
+        results / "lowfield" / set_name,
+        {name: results / "enhanced" / set_name / name for name in names},
+        {"hq": results / "parcellation" / "hq", **parcellation},
+        out,
+    )

@@ -1,0 +1,41 @@
+"""The application, its groups, and the options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iqt.errors import UserError
+
+app = typer.Typer(
+    name="iqt",
+    help="Image quality transfer for low-field brain MRI: the stages of the workflow, one command each.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+draw = typer.Typer(help="Draw one figure, as every given --out (.png, .svg or .pdf).", no_args_is_help=True)
+config_app = typer.Typer(help="Check a configuration, or write its schema and its manual.", no_args_is_help=True)
+app.add_typer(draw, name="draw")
+app.add_typer(config_app, name="config")
+
+ListOption = Annotated[Path, typer.Option("--list", help="TSV with columns scan and split.")]
+CohortOption = Annotated[Path, typer.Option(help="Folder of the high-quality scans.")]
+OutOption = Annotated[Path, typer.Option(help="Folder to write to.")]
+SuffixOption = Annotated[str, typer.Option(help="BIDS suffix: T1w, T2w or FLAIR.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
+SettingsOption = Annotated[
+    str | None, typer.Option(help="This stage's section of the configuration: JSON text, or a YAML or JSON file.")
+]
+PrecisionOption = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+FilesOption = Annotated[list[Path], typer.Option("--out", help="Files to write, by ending; may be repeated.")]
+SetOption = Annotated[str, typer.Option("--set", help="Low-field set.")]
+
+
+def needed(value: Path | None, name: str) -> Path:
+    if value is None:
+        raise UserError(f"{name} is missing; see --help")
+    return value

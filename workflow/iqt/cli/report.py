@@ -1,0 +1,91 @@
+"""Commands that write tables, figures and the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iqt.cli.options import FilesOption, OutOption, SeedOption, SetOption, app, draw
+
+
+@app.command()
+def tables(
+    subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
+    out: OutOption,
+    set_name: SetOption = "main",
+    bootstrap: Annotated[int, typer.Option(help="Resamplings behind the intervals.")] = 2000,
+    seed: SeedOption = 1,
+) -> None:
+    """Write the benchmark table as CSV, Markdown and LaTeX."""
+    from iqt.report.tables import write_tables
+
+    write_tables(subjects, out, set_name, bootstrap, seed)
+
+
+@draw.command("slices")
+def draw_slices(
+    panel: Annotated[Path, typer.Option(help="NPZ of `iqt panels`.")],
+    subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
+    out: FilesOption,
+    set_name: SetOption = "main",
+) -> None:
+    """A person's low-field scan, every method, the reference and the errors."""
+    from iqt.report.figures import draw_slices
+
+    draw_slices(panel, subjects, set_name, out)
+
+
+@draw.command("parcellation")
+def draw_parcellation(
+    panel: Annotated[Path, typer.Option(help="NPZ of `iqt panels`.")],
+    lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
+    subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
+    out: FilesOption,
+    set_name: SetOption = "main",
+) -> None:
+    """The parcellator's labels over a person's reference and results."""
+    from iqt.report.figures import draw_parcellation
+
+    draw_parcellation(panel, lut, subjects, set_name, out)
+
+
+@draw.command("metrics")
+def draw_metrics(
+    subjects: Annotated[Path, typer.Option(help="subjects.csv.")], out: FilesOption, set_name: SetOption = "main"
+) -> None:
+    """The spread of each metric over the test people."""
+    from iqt.report.figures import draw_metrics
+
+    draw_metrics(subjects, set_name, out)
+
+
+@draw.command("training")
+def draw_training(history: Annotated[Path, typer.Option(help="history.csv of all models.")], out: FilesOption) -> None:
+    """The training curves of every network."""
+    from iqt.report.figures import draw_training
+
+    draw_training(history, out)
+
+
+@app.command()
+def page(
+    metrics: Annotated[Path, typer.Option(help="Folder of the gathered metrics.")],
+    tables: Annotated[Path, typer.Option(help="Folder of the tables.")],
+    figure: Annotated[list[Path], typer.Option(help="A figure (PNG); may be repeated.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+) -> None:
+    """Write the page that a person opens: one file, without a network."""
+    from iqt.report.page import write_page
+
+    write_page(metrics, tables, figure, out)
+
+
+@app.command()
+def show(results: Annotated[Path, typer.Argument(help="Folder of a finished run, such as results/demo.")]) -> None:
+    """Print a run's benchmark table and where its page is."""
+    from iqt.report.tables import format_terminal
+
+    print(format_terminal(results / "tables" / "benchmark.csv"))
+    print(f"\nThe report: {results / 'report.html'}")

@@ -1,0 +1,149 @@
+"""The whole configuration of one benchmark."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from iqt.config.cohort import Cohort
+from iqt.config.lowfield import LowField
+from iqt.config.methods import TRAINED_BY, Cubic, DiffusionIQTMethod, Learned, Method, Sampling, UNetMethod
+from iqt.config.parcellate import Parcellate
+from iqt.config.section import Name, Positive, Section
+from iqt.config.training import Training
+
+
+class Compute(Section):
+    """How work is cut into jobs."""
+
+    batches: Positive = 2
+    """Jobs that a stage's scans are spread over (by a hash of the person's id)."""
+    train_threads: Positive = 2
+    """CPU threads of a training job."""
+    batch_threads: Positive = 1
+    """CPU threads of any other job."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Autocast of the networks. `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, else float32."""
+
+
+class Evaluate(Section):
+    """How results are scored."""
+
+    highpass_sigma: Annotated[float, Field(gt=0)] = 1.5
+    """Gaussian blur, in voxels, that `hfcorr` subtracts."""
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """Resamplings of the people behind each 95 % interval."""
+
+
+class Report(Section):
+    """What the page shows."""
+
+    people: Positive = 3
+    """Test people whose slices are drawn."""
+
+
+def _default_methods() -> dict[str, Method]:
+    mean = DiffusionIQTMethod(sampling=Sampling(samples=4))
+    return {"cubic": Cubic(), "unet": UNetMethod(), "diffusion_iqt": DiffusionIQTMethod(), "diffusion_iqt_mean": mean}
+
+
+class Config(Section):
+    """One benchmark: everything that `results/<name>` depends on."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "demo"
+    """Folder below `results/`."""
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Every random draw follows from this number and from what is drawn."""
+    suffix: Literal["T1w", "T2w", "FLAIR"] = "T1w"
+    """BIDS suffix of the contrast."""
+    compute: Compute = Compute()
+    """How work is cut into jobs."""
+    cohort: Cohort = Cohort()
+    """Where the high-quality scans come from, and the split."""
+    lowfield: dict[Name, LowField] = Field(default_factory=lambda: {"main": LowField()})
+    """Low-field sets by name; `main` is the one trained on, the others are out of distribution."""
+    training: Training = Training()
+    """What a method's own `training` starts from."""
+    methods: dict[Name, Method] = Field(default_factory=_default_methods)
+    """Methods by name, in the order of the tables. `base: NAME` copies another entry and changes what follows."""
+    parcellate: Parcellate = Parcellate()
+    """The judge behind mIoU."""
+    evaluate: Evaluate = Evaluate()
+    """How results are scored."""
+    report: Report = Report()
+    """What the page shows."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Config:
+        if "main" not in self.lowfield:
+            raise ValueError("lowfield needs a set named main, the one that is trained on")
+        if self.cohort.source == "template" and self.suffix != "T1w":
+            raise ValueError(f"suffix {self.suffix}: the template source has T1w contrast only; set suffix: T1w")
+        if not self.methods:
+            raise ValueError("methods is empty; name at least one")
+        reserved = {"parcellator", "hq", "lowfield"} & set(self.methods)
+        if reserved:
+            raise ValueError(f"methods: {', '.join(sorted(reserved))} is a reserved name; choose another")
+        return self
+
+    def model_of(self, method: str) -> str | None:
+        """The trained model that a method uses, named after the first entry with the same training; None for cubic."""
+        if not isinstance(self.methods[method], Learned):
+            return None
+        wanted = self.trained_by(method)
+        return next(
+            name
+            for name, entry in self.methods.items()
+            if isinstance(entry, Learned) and self.trained_by(name) == wanted
+        )
+
+    def models(self) -> list[str]:
+        """The models to train, in the order of the methods."""
+        return list(dict.fromkeys(name for name in map(self.model_of, self.methods) if name))
+
+    def trained_by(self, method: str) -> dict[str, Any]:
+        """The part of a method's entry that its weights depend on."""
+        entry = self.methods[method].model_dump(mode="json")
+        return {key: entry[key] for key in TRAINED_BY if key in entry}
+
+    def used_by(self, method: str) -> dict[str, Any]:
+        """The part of a method's entry that says how its weights are used."""
+        entry = self.methods[method].model_dump(mode="json")
+        return {key: value for key, value in entry.items() if key not in TRAINED_BY or key == "kind"}
+
+
+class MethodFacts(Section):
+    """What the page says about a method."""
+
+    kind: str
+    model: str | None
+
+
+class RunFacts(Section):
+    """What the page tells of the configuration and no more, so that other keys do not make it be gathered again."""
+
+    name: str
+    seed: int
+    suffix: str
+    source: str
+    lowfield: dict[str, LowField]
+    methods: dict[str, MethodFacts]
+    engine: str
+    evaluate: Evaluate
+
+    @classmethod
+    def of(cls, config: Config) -> RunFacts:
+        methods = {
+            name: MethodFacts(kind=entry.kind, model=config.model_of(name)) for name, entry in config.methods.items()
+        }
+        return cls(
+            name=config.name,
+            seed=config.seed,
+            suffix=config.suffix,
+            source=config.cohort.source,
+            lowfield=config.lowfield,
+            methods=methods,
+            engine=config.parcellate.engine,
+            evaluate=config.evaluate,
+        )

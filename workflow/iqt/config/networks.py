@@ -1,0 +1,68 @@
+"""Sizes and parts of the networks that enhance."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from iqt.config.section import Positive, Section
+
+
+class CrossBatch(Section):
+    """What patches of a region see of each other (both on in the paper)."""
+
+    padding: bool = True
+    """Convolutions see the neighbouring patches' values at a patch's border."""
+    attention: bool = True
+    """Attention takes keys and values from every patch of the region."""
+
+
+class DiffusionIQTNetwork(Section):
+    """Size and parts of the DiffusionIQT U-Net; the paper's is 64 channels, (1, 2, 4), 2 blocks, 8 heads of 64."""
+
+    channels: Positive = 24
+    """Width of the first level."""
+    multipliers: tuple[Positive, ...] = (1, 2)
+    """Width of each level in units of `channels`."""
+    blocks: Positive = 2
+    """Residual blocks a level."""
+    stem: Literal[1, 2, 4] = 2
+    """Pixel-unshuffle before the first convolution: 2 runs the network on half the resolution, eight channels each."""
+    groups: Positive = 8
+    """Groups of GroupNorm."""
+    heads: Positive = 4
+    """Attention heads."""
+    head_dim: Positive = 16
+    """Width of a head."""
+    tokens: tuple[Positive, ...] = (4, 2)
+    """Edge of an attention token at each level, in that level's voxels (the paper's: 8, 4, 2)."""
+    attention: bool = True
+    """Linear attention at each level of the encoder."""
+    attention_skip: bool = True
+    """Skip connection around the attention block."""
+    shuffle: bool = True
+    """Pixel-unshuffle and -shuffle between levels; false: strided convolution and trilinear upsampling."""
+    squeeze_excitation: bool = True
+    """Channel gates at the end of every residual block."""
+    cross_batch: CrossBatch = CrossBatch()
+    """What patches of a region see of each other."""
+
+    @model_validator(mode="after")
+    def _levels(self) -> DiffusionIQTNetwork:
+        if len(self.tokens) != len(self.multipliers):
+            raise ValueError(
+                f"tokens {self.tokens} and multipliers {self.multipliers} must have one entry a level each"
+            )
+        if self.channels % self.groups:
+            raise ValueError(f"channels {self.channels} must be a multiple of groups {self.groups}")
+        return self
+
+
+class UNetNetwork(Section):
+    """MONAI's residual U-Net, trained as a regression."""
+
+    channels: tuple[Positive, ...] = (24, 48, 96)
+    """Width of each level; each level halves the resolution."""
+    residual_units: Positive = 2
+    """Convolutions of a residual unit."""

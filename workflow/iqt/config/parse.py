@@ -1,0 +1,127 @@
+"""From YAML to a validated configuration, with errors that say what to do."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from iqt.config.benchmark import Config
+from iqt.config.methods import KINDS, Learned
+from iqt.config.section import Section, SectionType
+from iqt.errors import UserError
+
+
+def merge(base: Mapping, changes: Mapping) -> dict:
+    """`changes` laid over `base`, section by section."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if nested else copy.deepcopy(value)
+    return merged
+
+
+def parse_config(raw: Mapping, source: str = "config") -> Config:
+    """Validate a configuration as read from YAML.
+
+    Raises:
+        UserError: one message that lists every problem as file, key, value, what is allowed, and a hint.
+    """
+    raw = copy.deepcopy(dict(raw))
+    methods = raw.get("methods")
+    if isinstance(methods, Mapping):
+        raw["methods"] = _resolve_bases(methods, raw.get("training"), source)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(_explain(error, source)) from None
+
+
+def parse_section(model: type[SectionType], text: str | None) -> SectionType:
+    """A section from a JSON text (as the rules pass it) or from a YAML or JSON file; the defaults for None."""
+    if text is None:
+        return model()
+    source = "--settings"
+    if not text.lstrip().startswith("{"):
+        source, path = text, Path(text)
+        if not path.is_file():
+            raise UserError(f"--settings {text}: neither JSON nor a file")
+        text = path.read_text(encoding="utf-8")
+    import yaml
+
+    try:
+        return model.model_validate(yaml.safe_load(text) or {})
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: not readable as YAML or JSON ({error})") from None
+    except ValidationError as error:
+        raise UserError(_explain(error, source, model)) from None
+
+
+def _resolve_bases(methods: Mapping, training: Any, source: str) -> dict:
+    resolved: dict[str, Any] = {}
+
+    def resolve(name: str, above: tuple[str, ...]) -> Any:
+        entry = methods[name]
+        if not isinstance(entry, Mapping) or "base" not in entry:
+            return entry
+        base = entry["base"]
+        if base not in methods:
+            raise UserError(f"{source}: methods.{name}.base = {base!r} names no method. {_hint(base, methods)}")
+        if base in (*above, name):
+            raise UserError(f"{source}: methods.{name}.base = {base!r} goes in a circle; base it on another entry")
+        changes = {key: value for key, value in entry.items() if key != "base"}
+        return merge(resolve(base, (*above, name)), changes)
+
+    for name in methods:
+        entry = resolve(name, ())
+        if isinstance(training, Mapping) and isinstance(entry, Mapping) and _is_learned(entry.get("kind")):
+            entry = {**entry, "training": merge(training, entry.get("training") or {})}
+        resolved[name] = entry
+    return resolved
+
+
+def _is_learned(kind: Any) -> bool:
+    return isinstance(kind, str) and kind in KINDS and issubclass(KINDS[kind], Learned)
+
+
+def _explain(error: ValidationError, source: str, model: type[Section] = Config) -> str:
+    lines = []
+    for problem in error.errors():
+        where = problem["loc"]
+        section = _section_at(model, where[:-1])
+        if model is Config and where[:1] == ("methods",):
+            where = where[:2] + where[3:]  # the third part is the kind, by which pydantic chose the model
+        key = ".".join(str(part) for part in where) or "(whole file)"
+        value = problem.get("input")
+        shown = "a section" if isinstance(value, Mapping | BaseModel) else json.dumps(value, default=str)
+        if problem["type"] == "extra_forbidden":
+            allowed = list(section.model_fields) if section else []
+            lines.append(f"  {key} = {shown}: unknown key. {_hint(str(where[-1]), allowed)}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"  {key} = {shown}: {message[0].lower()}{message[1:]}.")
+    return f"{source}: the configuration is not valid.\n" + "\n".join(lines) + "\nEvery key: config/README.md"
+
+
+def _hint(word: str, allowed: Any) -> str:
+    close = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.5)
+    known = ", ".join(str(name) for name in allowed)
+    return f"Hint: did you mean {close[0]}?" if close else f"Hint: allowed are {known}"
+
+
+def _section_at(model: type[Section], where: tuple) -> type[Section] | None:
+    """The section at a location of a validation error."""
+    if model is Config and where[:1] == ("methods",):
+        return _section_at(KINDS[where[2]], where[3:]) if len(where) > 2 else None
+    for part in where:
+        field = model.model_fields.get(part) if model else None
+        if field is None:  # a name inside a dictionary of sections
+            continue
+        choices = (field.annotation, *get_args(field.annotation))
+        model = next((kind for kind in choices if isinstance(kind, type) and issubclass(kind, Section)), None)
+    return model

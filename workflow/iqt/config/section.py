@@ -1,0 +1,20 @@
+"""What every part of the configuration is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Triple = tuple[Positive, Positive, Positive]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, because a misspelt key would be silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+SectionType = TypeVar("SectionType", bound=Section)

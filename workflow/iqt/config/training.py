@@ -1,0 +1,58 @@
+"""What networks read, and the budget and optimiser they are trained with."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from iqt.config.section import Positive, Section, Triple
+
+
+class Patches(Section):
+    """The regions that training reads, and their patches (cross-batch)."""
+
+    patch: Positive = 16
+    """Edge of a patch in voxels; normalisation statistics are a patch's own."""
+    grid: Triple = (2, 2, 2)
+    """Patches a region holds along each axis: (2, 2, 2) patches of 16 make a region of 32^3."""
+    foreground: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Share of regions whose centre lies in the brain; the others lie anywhere."""
+
+    @property
+    def region(self) -> tuple[int, int, int]:
+        """Edges of a region in voxels."""
+        return tuple(self.patch * count for count in self.grid)
+
+
+class Training(Section):
+    """The budget and the optimiser, the same for every network unless an entry changes it."""
+
+    steps: Positive = 800
+    """Optimiser steps."""
+    batch_size: Positive = 4
+    """Regions a step."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
+    """Highest learning rate of AdamW."""
+    warmup: Annotated[int, Field(ge=0)] = 20
+    """Steps over which the learning rate rises; it then falls along a cosine to a hundredth."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of AdamW."""
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the gradient."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    """Decay of the exponential moving average of the weights; the averaged weights are the ones saved."""
+    validate_every: Positive = 100
+    """Steps between validations on fixed regions, a divisor of `steps`; a checkpoint is written at each."""
+    validation_regions: Positive = 16
+    """Regions (or slices) of the validation people, the same at every validation."""
+    flip: bool = True
+    """Mirror regions at random along the right-left axis of the array."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read regions; 0 reads in the training process."""
+
+    @model_validator(mode="after")
+    def _whole_stretches(self) -> Training:
+        if self.steps % self.validate_every:
+            raise ValueError(f"steps {self.steps} must be a multiple of validate_every {self.validate_every}")
+        return self
