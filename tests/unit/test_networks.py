@@ -9,7 +9,8 @@ from torch.nn import functional
 from iqt.config import DiffusionIQTMethod, UNetMethod
 from iqt.networks.build import build_network, count_parameters
 from iqt.networks.cross_batch import PatchConv3d, PatchGrid, PatchGroupNorm
-from iqt.networks.diffusion_iqt import DiffusionIQT, linear_attention, shuffle, unshuffle
+from iqt.networks.diffusion_iqt import DiffusionIQT, linear_attention
+from iqt.networks.shuffle import shuffle, unshuffle
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2, "head_dim": 4, "stem": 1, "tokens": (2, 2)}
 PATCHES = {"patch": 4, "grid": (2, 2, 2)}

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from iqt.config import DiffusionIQTMethod, Patches, Training
+from iqt.config import DiffusionIQTMethod, ESRGANMethod, Patches, Training, parse_config
+from iqt.config.methods import TRAINED_BY
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_json, write_table
-from iqt.naming import anat, flat
-from iqt.networks.build import build_network
+from iqt.naming import anat, flat, seed_of
+from iqt.networks.build import build_network, count_parameters, network_size, parse_method
 from iqt.training.checkpoints import load_card, load_weights
 from iqt.training.enhancement import train_model
 from iqt.training.patches import RegionDataset
 from iqt.training.store import build_store, open_store, standardisation
+from iqt.training.tasks import AdversarialTask, DiffusionTask, build_task, relativistic_loss
 from iqt.volumes import intensity_scale, save_volume
 
 SHAPE = (20, 22, 18)
@@ -27,7 +35,7 @@ SETTINGS = DiffusionIQTMethod(
     network={"channels": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2, "head_dim": 4, "stem": 1, "tokens": (2, 2)},
     patches=PATCHES,
     training=Training(steps=6, batch_size=2, validate_every=2, validation_regions=2, warmup=1),
-).model_dump(mode="json", include={"kind", "network", "diffusion", "target", "patches", "training"})
+).model_dump(mode="json", include=set(TRAINED_BY))
 
 
 def write_scan(folder: Path, scan: str, shape: tuple[int, int, int] = SHAPE) -> None:
@@ -95,9 +103,9 @@ def test_standardisation_is_over_all_brain_voxels(run: Path) -> None:
 
 def test_region_i_follows_from_the_seed_and_i_alone(run: Path) -> None:
     scans = open_store(run / "store", run / "participants.tsv", "train")
-    regions = RegionDataset(scans, PATCHES, 50, seed=1, flip=True)
-    again = RegionDataset(scans, PATCHES, 80, seed=1, flip=True)
-    other = RegionDataset(scans, PATCHES, 50, seed=2, flip=True)
+    regions = RegionDataset(scans, PATCHES, 50, seed=1, augment=True)
+    again = RegionDataset(scans, PATCHES, 80, seed=1, augment=True)
+    other = RegionDataset(scans, PATCHES, 50, seed=2, augment=True)
     _ = [again[index] for index in range(7)]
     assert all(torch.equal(regions[index]["hq"], again[index]["hq"]) for index in (0, 7, 49))
     assert not torch.equal(regions[7]["hq"], other[7]["hq"])
@@ -108,7 +116,7 @@ def test_region_i_follows_from_the_seed_and_i_alone(run: Path) -> None:
 
 def test_regions_are_cut_from_both_volumes_at_one_place(run: Path) -> None:
     scans = open_store(run / "store", run / "participants.tsv", "train")
-    regions = RegionDataset(scans, Patches(patch=4, grid=(2, 2, 2), foreground=1), 40, seed=1, flip=True)
+    regions = RegionDataset(scans, PATCHES.model_copy(update={"foreground": 1}), 40, seed=1, augment=True)
     for index in range(40):
         item = regions[index]
         assert item["hq"].shape == item["lowfield"].shape == (1, 8, 8, 8)
@@ -119,10 +127,60 @@ def test_regions_are_cut_from_both_volumes_at_one_place(run: Path) -> None:
         assert np.corrcoef(low, high)[0, 1] > 0.9999
 
 
+def test_augmentation_mirrors_left_and_right_and_changes_both_volumes_alike(run: Path) -> None:
+    (scan,) = open_store(run / "store", run / "participants.tsv", "val")
+    # A scan whose third axis runs from left to right.
+    scan = scan._replace(record=scan.record | {"left_right_axis": 2})
+
+    def items(**patches: object) -> list[dict]:
+        settings = PATCHES.model_copy(update=patches)
+        dataset = RegionDataset([scan], settings, 30, seed=1, augment=True)
+        return [dataset[index] for index in range(30)]
+
+    plain, flipped = items(flip=False), items(flip=True)
+    mirrored = [torch.equal(a["hq"].flip(3), b["hq"]) for a, b in zip(plain, flipped, strict=True)]
+    assert 5 < sum(mirrored) < 25
+    assert all(
+        torch.equal(a["lowfield"].flip(3) if mirror else a["lowfield"], b["lowfield"])
+        for a, b, mirror in zip(plain, flipped, mirrored, strict=True)
+    )
+    for original, gained, raised in zip(plain, items(flip=False, gain=0.2), items(flip=False, gamma=0.3), strict=True):
+        inside = original["hq"] > 0.05
+        for name in ("hq", "lowfield"):
+            ratio = gained[name][inside] / original[name][inside]
+            power = raised[name][inside].log() / original[name][inside].log()
+            assert ratio.std() < 1e-4
+            assert 0.8 <= ratio.mean() <= 1.2
+            assert torch.nanmedian(power).item() == pytest.approx(
+                torch.nanmedian(raised["hq"][inside].log() / original["hq"][inside].log()).item(), abs=1e-3
+            )
+    # What is validated on is never augmented.
+    fixed = RegionDataset([scan], PATCHES.model_copy(update={"gain": 0.2}), 30, seed=1)
+    assert all(torch.equal(fixed[index]["hq"], plain[index]["hq"]) for index in range(30))
+
+
 def test_a_region_larger_than_a_scan_is_refused(run: Path) -> None:
     scans = open_store(run / "store", run / "participants.tsv", "val")
     with pytest.raises(UserError, match=r"sub-v.*smaller than the training region.*patches\.patch"):
         RegionDataset(scans, Patches(patch=16, grid=(2, 1, 1)), 5, seed=1)
+    without_brain = [scans[0]._replace(record=scans[0].record | {"n_brain": 0})]
+    with pytest.raises(UserError, match=r"sub-v: its brain mask is empty"):
+        RegionDataset(without_brain, PATCHES, 5, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("people", "message"),
+    [
+        ({"sub-a": "train", "sub-v": "val"}, "a single usable training scan is not enough"),
+        ({"sub-a": "train", "sub-b": "train"}, "no usable scan in the val split"),
+    ],
+)
+def test_too_few_people_stop_before_training(run: Path, tmp_path: Path, people: dict, message: str) -> None:
+    rows = [{"scan": scan, "split": split} for scan, split in people.items()]
+    write_table(tmp_path / "participants.tsv", rows)
+    with pytest.raises(UserError, match=message):
+        train_model(SETTINGS, tmp_path / "participants.tsv", run / "store", tmp_path / "out", 1, "float32", "x")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +191,14 @@ def trained(run: Path) -> Path:
 
 
 def test_training_writes_weights_card_and_history(run: Path, trained: Path) -> None:
-    assert sorted(path.name for path in trained.iterdir()) == ["history.csv", "model.json", "model.safetensors"]
+    files = ["history.csv", "model.json", "model.safetensors", "tensorboard"]
+    assert sorted(path.name for path in trained.iterdir()) == files
     card = load_card(trained)
+    assert card["tensors"]["logsnr"]["range"] == [-10, 10]
+    assert card["tensors"]["lowfield"]["multiples"] == [8, 8, 8]
+    assert card["data"]["voxel_sizes_mm"] == [[1, 1, 1]]
+    assert card["kept_step"] == 6
+    assert set(card["metrics"]) == {"train_loss", "val_loss", "val_psnr"}
     assert (card["kind"], card["steps"], card["data"]["n_train"], card["seed"]) == ("diffusion_iqt", 6, 2, 1)
     network = build_network(DiffusionIQTMethod.model_validate(card["settings"]))
     assert card["n_parameters"] == sum(value.numel() for value in network.parameters())
@@ -145,6 +209,15 @@ def test_training_writes_weights_card_and_history(run: Path, trained: Path) -> N
         trained / "history.csv", ("step", "train_loss", "val_loss", "val_psnr", "learning_rate", "seconds")
     )
     assert [row["step"] for row in rows] == ["2", "4", "6"]
+    assert all(0 <= float(row["data_wait"]) <= 1 for row in rows)
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "tensorboard"))
+    events.Reload()
+    logged = [event.value for event in events.Scalars("val_psnr")]
+    assert logged == pytest.approx([float(row["val_psnr"]) for row in rows], rel=1e-4)
+    assert {"train_loss", "lr-AdamW"} <= set(events.Tags()["scalars"])
 
 
 def test_training_repeats_and_another_seed_differs(run: Path, trained: Path, tmp_path: Path) -> None:
@@ -157,47 +230,250 @@ def test_training_repeats_and_another_seed_differs(run: Path, trained: Path, tmp
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_an_interrupted_training_goes_on_to_the_same_weights(
+def command(run: Path, out: Path, settings: dict = SETTINGS, *more: str) -> list[str]:
+    """The command that the rule runs."""
+    folders = ["--participants", str(run / "participants.tsv"), "--store", str(run / "store"), "--out", str(out)]
+    options = ["--settings", json.dumps(settings), "--name", "diffusion_iqt", "--precision", "float32", *more]
+    return [sys.executable, "-m", "iqt", "--threads", "2", "train", *folders, *options]
+
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "workflow")}
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(run: Path, trained: Path, tmp_path: Path) -> None:
+    """SIGKILL, at once after the first checkpoint: nobody gets to tidy up."""
+    out = tmp_path / "killed"
+    last = out / "checkpoints" / "last.ckpt"
+    slower = {**SETTINGS, "training": {**SETTINGS["training"], "steps": 16}}
+    process = subprocess.Popen(command(run, out, slower), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert last.exists()
+    with pytest.raises(UserError, match=r"differing: settings\.training\.steps\)"):
+        train(run, out)
+
+    train(run, out, slower)
+    train(run, tmp_path / "whole", slower)
+    resumed, whole = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "whole"))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    rows = [
+        [{**row, "seconds": "", "data_wait": ""} for row in read_table(folder / "history.csv")]
+        for folder in (out, tmp_path / "whole")
+    ]
+    assert rows[0] == rows[1]
+    assert not (out / "checkpoints").exists()
+
+
+def test_nothing_is_lost_between_the_last_step_and_the_saved_weights(
     run: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iqt.training.enhancement import DiffusionTask
+    out = tmp_path / "unsaved"
 
-    whole = DiffusionTask.loss
+    def killed(*_arguments: object) -> None:
+        raise KeyboardInterrupt
 
-    def failing(self, batch):
-        if self.global_step == 5:
-            raise RuntimeError("killed")
-        return whole(self, batch)
-
-    out = tmp_path / "interrupted"
-    monkeypatch.setattr(DiffusionTask, "loss", failing)
-    with pytest.raises(RuntimeError, match="killed"):
+    monkeypatch.setattr("iqt.training.enhancement.save_model", killed)
+    with pytest.raises(KeyboardInterrupt):
         train(run, out)
-    monkeypatch.setattr(DiffusionTask, "loss", whole)
-    assert not (out / "model.json").exists()
-    assert (out / "checkpoints" / "last.ckpt").exists()
-
-    changed = {**SETTINGS, "training": {**SETTINGS["training"], "learning_rate": 0.5}}
-    with pytest.raises(UserError, match=r"settings\.training\.learning_rate"):
-        train(run, out, changed)
-
+    monkeypatch.undo()
+    monkeypatch.setattr(DiffusionTask, "loss", killed)  # not a step more is needed
     train(run, out)
-    first, resumed = load_file(trained / "model.safetensors"), load_file(out / "model.safetensors")
+    first, again = (load_file(folder / "model.safetensors") for folder in (trained, out))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_two_processes_train_as_one_with_the_doubled_batch(run: Path, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shared"
+    done = subprocess.run(
+        command(run, out, SETTINGS, "--devices", "2"), env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for mine, single in zip(read_table(out / "history.csv"), read_table(trained / "history.csv"), strict=True):
+        assert float(mine["val_loss"]) == pytest.approx(float(single["val_loss"]), rel=1e-4)
+    one, two = (load_file(folder / "model.safetensors") for folder in (trained, out))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=2e-5)
+    with pytest.raises(UserError, match=r"batch_size 2 is not a multiple of compute\.gpus 3"):
+        train_model(
+            SETTINGS, run / "participants.tsv", run / "store", tmp_path / "odd", 1, "float32", "diffusion_iqt", 3
+        )
+
+
+def with_training(**changes: object) -> dict:
+    return {**SETTINGS, "training": {**SETTINGS["training"], **changes}}
+
+
+def test_the_best_validation_is_kept_where_it_is_asked_for(run: Path, tmp_path: Path) -> None:
+    """With a learning rate that spoils the network, the best is not the last."""
+    spoiling = {"steps": 8, "learning_rate": 0.5, "ema_decay": 0.0, "warmup": 4}
+    cards = {}
+    for keep in ("best", "last"):
+        train(run, tmp_path / keep, with_training(keep=keep, **spoiling))
+        cards[keep] = load_card(tmp_path / keep)
+    rows = {row["step"]: float(row["val_psnr"]) for row in read_table(tmp_path / "best" / "history.csv")}
+    best = max(rows, key=rows.get)
+    assert best != "8"
+    assert cards["best"]["kept_step"] == int(best)
+    assert cards["best"]["metrics"]["val_psnr"] == pytest.approx(rows[best])
+    assert cards["last"]["kept_step"] == 8
+    # The weights are the ones that the figure belongs to.
+    network = build_network(parse_method(cards["best"]["settings"]))
+    load_weights(tmp_path / "best", network)
+    assert validation_psnr(run, network) == pytest.approx(rows[best], rel=1e-3)
+
+
+def validation_psnr(run: Path, network: torch.nn.Module) -> float:
+    """val_psnr of a network, computed apart from the fit loop."""
+    method = parse_method(SETTINGS)
+    scans = {split: open_store(run / "store", run / "participants.tsv", split) for split in ("train", "val")}
+    task = build_task(method, network, standardisation(scans["train"], method.target))
+    task.prepare(method.training, seed_of(1, "diffusion_iqt"))
+    dataset = RegionDataset(scans["val"], method.patches, 2, seed_of(1, "val"))
+    batch = torch.utils.data.default_collate([dataset[0], dataset[1]])
+    task._seed_items("validation", batch)
+    with torch.no_grad():
+        return task.validate(batch)["val_psnr"].item()
+
+
+def test_training_stops_early_after_validations_without_progress(run: Path, tmp_path: Path) -> None:
+    spoiling = {"learning_rate": 0.5, "ema_decay": 0.0, "warmup": 0}
+    train(run, tmp_path, with_training(steps=100, patience=2, keep="best", **spoiling))
+    card = load_card(tmp_path)
+    assert card["steps"] < 100
+    assert card["steps"] - card["kept_step"] == 4, "two validations later"
+
+
+def test_workers_read_the_same_regions(run: Path, trained: Path, tmp_path: Path) -> None:
+    train(run, tmp_path, with_training(workers=2))
+    first, again = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_compiled_network_learns_the_same(run: Path, trained: Path, tmp_path: Path) -> None:
+    train(run, tmp_path, with_training(compile=True))
+    first, again = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path))
     for name in first:
-        torch.testing.assert_close(resumed[name], first[name], rtol=0, atol=1e-6)
-    steps = [row["step"] for row in read_table(out / "history.csv")]
-    assert steps == ["2", "4", "6"]
-    assert not (out / "checkpoints").exists()
+        torch.testing.assert_close(again[name], first[name], rtol=0, atol=1e-3)
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_learning_rate(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iqt.training.enhancement import DiffusionTask
-
     monkeypatch.setattr(DiffusionTask, "loss", lambda self, batch: torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(UserError, match=r"nan at step 0 with learning rate .*learning_rate"):
         train(run, tmp_path / "nan")
+
+
+def test_a_diverging_loss_names_the_step_and_the_learning_rate(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = DiffusionTask.loss
+    monkeypatch.setattr(DiffusionTask, "loss", lambda self, batch: whole(self, batch) * 2 ** (self.global_step / 4))
+    with pytest.raises(UserError, match=r"diverges: .* at step \d+ with learning rate .* but was .* at first"):
+        train(run, tmp_path / "up", with_training(steps=100))
+
+
+@pytest.mark.parametrize("target", ["residual", "image"])
+@pytest.mark.parametrize("perceptual", [0.0, 0.1])
+def test_esrgan_trains_generator_and_discriminator_and_saves_the_generator(
+    run: Path, tmp_path: Path, target: str, perceptual: float
+) -> None:
+    method = ESRGANMethod(
+        network={"channels": 4, "growth": 2, "blocks": 1},
+        adversarial={"channels": 4, "layers": 1, "perceptual": perceptual, "pretrain": 0.5},
+        patches=PATCHES,
+        target=target,
+        training=SETTINGS["training"],
+    )
+    settings = method.model_dump(mode="json", include=set(TRAINED_BY))
+    train(run, tmp_path, settings)
+    card = load_card(tmp_path)
+    network = build_network(parse_method(card["settings"]))
+    load_weights(tmp_path, network)
+    assert card["n_parameters"] == count_parameters(network)
+
+
+def game(**adversarial: object) -> tuple[AdversarialTask, dict]:
+    """An adversarial task past its pre-training, and a batch."""
+    method = ESRGANMethod(
+        network={"channels": 4, "growth": 2, "blocks": 1, "stem": 1},
+        adversarial={"channels": 4, "layers": 1, "pretrain": 0, **adversarial},
+        patches=PATCHES,
+    )
+    torch.manual_seed(0)
+    standard = {"input_mean": 0.5, "input_sd": 0.3, "target_mean": 0.02, "target_sd": 0.1}
+    task = build_task(method, build_network(method), standard)
+    task.prepare(method.training, 1)
+    return task, {"lowfield": torch.rand(2, 1, 8, 8, 8), "hq": torch.rand(2, 1, 8, 8, 8)}
+
+
+def gradients(task: AdversarialTask, batch: dict) -> tuple[list, list]:
+    task.zero_grad()
+    task.loss(batch).backward()
+    return tuple([weight.grad.clone() for weight in part.parameters()] for part in task.parts())
+
+
+def test_generator_and_discriminator_only_see_their_own_losses() -> None:
+    """The generator's gradient scales with its weights alone, the discriminator's with none of them."""
+    task, batch = game(l1=0.0, weight=1.0)
+    generator, discriminator = gradients(task, batch)
+    task.settings_of_game = task.settings_of_game.model_copy(update={"weight": 3.0})
+    threefold, same = gradients(task, batch)
+    for before, after in zip(generator, threefold, strict=True):
+        torch.testing.assert_close(after, 3 * before, rtol=1e-3, atol=1e-6)
+    for before, after in zip(discriminator, same, strict=True):
+        torch.testing.assert_close(after, before)
+    # A step against the generator's gradient makes the discriminator believe it more.
+    inputs, wanted = task.scaled(batch)
+
+    def believed() -> float:
+        real, made = (task.discriminator(task._volumes(each, inputs))[-1] for each in (wanted, task.network(inputs)))
+        return (made.mean() - real.mean()).item()
+
+    before = believed()
+    with torch.no_grad():
+        for weight, slope in zip(task.network.parameters(), generator, strict=True):
+            weight -= 0.01 * slope
+    assert believed() > before
+
+
+def test_pretraining_moves_the_generator_alone() -> None:
+    task, batch = game(pretrain=1.0)
+    generator, discriminator = gradients(task, batch)
+    assert any(slope.abs().max() > 0 for slope in generator)
+    assert all(slope.abs().max() == 0 for slope in discriminator)
+
+
+def test_the_relativistic_loss_is_its_published_form() -> None:
+    real, made = torch.randn(2, 3, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    log = torch.nn.functional.logsigmoid
+    expected = -log(real - made.mean()).mean() - (1 - torch.sigmoid(made - real.mean())).log().mean()
+    torch.testing.assert_close(relativistic_loss(real, made), expected)
+    assert relativistic_loss(real + 5, made) < relativistic_loss(real, made)
+
+
+@pytest.mark.parametrize("kind", ["unet", "esrgan"])
+def test_a_baseline_is_brought_to_the_size_of_another_method(kind: str) -> None:
+    config = parse_config(
+        {
+            "methods": {
+                "diffusion_iqt": {"kind": "diffusion_iqt"},
+                "baseline": {"kind": kind, "size_like": "diffusion_iqt"},
+            }
+        },
+        "my.yaml",
+    )
+    wanted = network_size(config.methods["diffusion_iqt"])
+    sized = parse_method(config.trained_by("baseline"))
+    assert network_size(sized) == pytest.approx(wanted, rel=0.08)
+    # Closer than its neighbours on either side.
+    first = sized.network.channels[0] if kind == "unet" else sized.network.channels
+    for width in (first - 1, first + 1):
+        other = sized.model_copy(update={"network": config.methods["baseline"].network.widened(width)})
+        assert abs(network_size(other) - wanted) >= abs(network_size(sized) - wanted)
 
 
 def test_a_damaged_or_foreign_model_is_refused(trained: Path, tmp_path: Path) -> None:
@@ -211,6 +487,11 @@ def test_a_damaged_or_foreign_model_is_refused(trained: Path, tmp_path: Path) ->
     wider = build_network(DiffusionIQTMethod(network={**SETTINGS["network"], "channels": 16}, patches=PATCHES))
     with pytest.raises(UserError, match="does not fit"):
         load_weights(trained, wider)
+    foreign = tmp_path / "foreign"
+    shutil.copytree(trained, foreign)
+    save_file({name: value + 1 for name, value in network.state_dict().items()}, foreign / "model.safetensors")
+    with pytest.raises(UserError, match=r"not the file that model\.json beside it describes"):
+        load_weights(foreign, network)
     write_json(damaged / "model.json", {**load_card(trained), "format": 99})
     with pytest.raises(UserError, match="format 99"):
         load_card(damaged)

@@ -60,6 +60,15 @@ def read_on_grid(path: str | Path, reference: Volume, dtype: type = np.float32) 
     return volume.data
 
 
+def resample_linear(volume: Volume, reference: Volume) -> Volume:
+    """A volume on `reference`'s grid by trilinear interpolation; beyond its ends it has the value of the end."""
+    from nibabel.processing import resample_from_to  # imports scipy, which takes a while
+
+    image = nib.Nifti1Image(volume.data, volume.affine)
+    grid = reference.data.shape, reference.affine
+    return Volume(np.asarray(resample_from_to(image, grid, order=1, mode="nearest").dataobj), reference.affine)
+
+
 def save_volume(path: str | Path, data: np.ndarray, affine: np.ndarray) -> None:
     """Write a NIfTI file under a temporary name, then rename.
 

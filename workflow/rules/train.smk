@@ -66,7 +66,7 @@ rule train:
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
-        gpu=1,
+        gpu=CONFIG.compute.gpus,
     params:
         seed=SEED,
         precision=PRECISION,
@@ -82,6 +82,7 @@ rule train:
             --name {wildcards.model} \
             --seed {params.seed} \
             --precision {params.precision} \
+            --devices {resources.gpu} \
             --settings {params.settings:q} \
             2>&1 | tee {log:q}
         """

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from iqt.cli.options import config_app
-from iqt.errors import UserError
 
 
 @config_app.command("check")
@@ -16,13 +15,9 @@ def config_check(path: Annotated[Path, typer.Argument(help="A configuration file
     """Validate a configuration file and print it with every default filled in."""
     import yaml
 
-    from iqt.config import parse_config
+    from iqt.config import read_config
 
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from None
-    print(yaml.safe_dump(parse_config(raw, str(path)).model_dump(mode="json"), sort_keys=False), end="")
+    print(yaml.safe_dump(read_config(path).model_dump(mode="json"), sort_keys=False), end="")
 
 
 @config_app.command("schema")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from iqt.cli.options import CohortOption, ListOption, OutOption, PrecisionOption, SeedOption, SuffixOption, app
+from iqt.errors import UserError
 
 
 @app.command()
@@ -35,8 +36,28 @@ def train(
     name: Annotated[str, typer.Option(help="The model's name.")],
     seed: SeedOption = 1,
     precision: PrecisionOption = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="GPUs to share each batch; without a GPU, processes.")] = 1,
 ) -> None:
     """Train a method's network; started again, it goes on from the last checkpoint."""
     from iqt.training.enhancement import train_model
 
-    train_model(json.loads(settings), participants, store, out, seed, precision, name)
+    train_model(json.loads(settings), participants, store, out, seed, precision, name, devices)
+
+
+@app.command()
+def describe(
+    config: Annotated[Path, typer.Option(help="A configuration file.")],
+    method: Annotated[str | None, typer.Option(help="One of its methods; all that are trained by default.")] = None,
+    depth: Annotated[int, typer.Option(min=1, help="How far layers are opened in the table.")] = 1,
+) -> None:
+    """Print the layers, parameters, MACs and memory of a configuration's networks."""
+    from iqt.config import read_config
+    from iqt.networks.build import parse_method
+    from iqt.networks.describe import describe, format_description
+
+    settings = read_config(config)
+    names = settings.models() if method is None else [method]
+    for name in names:
+        if settings.methods.get(name) is None or settings.model_of(name) is None:
+            raise UserError(f"--method {name}: {config} trains no such method; it has {', '.join(settings.models())}")
+        print(format_description(name, describe(parse_method(settings.trained_by(name)), depth)), end="\n\n")

@@ -9,24 +9,55 @@ from iqt.config.cohort import Cohort, Split, Template
 from iqt.config.lowfield import LowField
 from iqt.config.methods import (
     KINDS,
-    Cubic,
+    Adversarial,
     Diffusion,
     DiffusionIQTMethod,
+    ESRGANMethod,
+    Interpolation,
     Learned,
     Method,
     Sampling,
     Tiling,
     UNetMethod,
 )
-from iqt.config.networks import CrossBatch, DiffusionIQTNetwork, UNetNetwork
+from iqt.config.networks import CrossBatch, DiffusionIQTNetwork, ESRGANNetwork, UNetNetwork
 from iqt.config.parcellate import Parcellate, Parcellator, ParcellatorTraining
-from iqt.config.parse import merge, parse_config, parse_section
+from iqt.config.parse import merge, parse_config, parse_section, read_config
 from iqt.config.section import Section
 from iqt.config.training import Patches, Training
 
 __all__ = [
-    "KINDS", "Cohort", "Compute", "Config", "CrossBatch", "Cubic", "Diffusion", "DiffusionIQTMethod",
-    "DiffusionIQTNetwork", "Evaluate", "Learned", "LowField", "Method", "Parcellate", "Parcellator",
-    "ParcellatorTraining", "Patches", "Report", "RunFacts", "Sampling", "Section", "Split", "Template", "Tiling",
-    "Training", "UNetMethod", "UNetNetwork", "merge", "parse_config", "parse_section",
+    "KINDS",
+    "Adversarial",
+    "Cohort",
+    "Compute",
+    "Config",
+    "CrossBatch",
+    "Diffusion",
+    "DiffusionIQTMethod",
+    "DiffusionIQTNetwork",
+    "ESRGANMethod",
+    "ESRGANNetwork",
+    "Evaluate",
+    "Interpolation",
+    "Learned",
+    "LowField",
+    "Method",
+    "Parcellate",
+    "Parcellator",
+    "ParcellatorTraining",
+    "Patches",
+    "Report",
+    "RunFacts",
+    "Sampling",
+    "Section",
+    "Split",
+    "Template",
+    "Tiling",
+    "Training",
+    "UNetMethod",
+    "UNetNetwork",
+    "merge",
+    "parse_config",
+    "parse_section", "read_config",
 ]  # fmt: skip

@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from iqt.config.cohort import Cohort
 from iqt.config.lowfield import LowField
-from iqt.config.methods import TRAINED_BY, Cubic, DiffusionIQTMethod, Learned, Method, Sampling, UNetMethod
+from iqt.config.methods import TRAINED_BY, DiffusionIQTMethod, Interpolation, Learned, Method, Sampling, UNetMethod
 from iqt.config.parcellate import Parcellate
 from iqt.config.section import Name, Positive, Section
-from iqt.config.training import Training
+from iqt.config.training import Patches, Training
 
 
 class Compute(Section):
@@ -23,6 +23,8 @@ class Compute(Section):
     """CPU threads of a training job."""
     batch_threads: Positive = 1
     """CPU threads of any other job."""
+    gpus: Positive = 1
+    """GPUs of a training job, which share each batch; without a GPU, processes. Results do not depend on it."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast of the networks. `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, else float32."""
 
@@ -45,7 +47,12 @@ class Report(Section):
 
 def _default_methods() -> dict[str, Method]:
     mean = DiffusionIQTMethod(sampling=Sampling(samples=4))
-    return {"cubic": Cubic(), "unet": UNetMethod(), "diffusion_iqt": DiffusionIQTMethod(), "diffusion_iqt_mean": mean}
+    return {
+        "cubic": Interpolation(),
+        "unet": UNetMethod(),
+        "diffusion_iqt": DiffusionIQTMethod(),
+        "diffusion_iqt_mean": mean,
+    }
 
 
 class Config(Section):
@@ -63,6 +70,8 @@ class Config(Section):
     """Where the high-quality scans come from, and the split."""
     lowfield: dict[Name, LowField] = Field(default_factory=lambda: {"main": LowField()})
     """Low-field sets by name; `main` is the one trained on, the others are out of distribution."""
+    patches: Patches = Patches()
+    """What a method's own `patches` starts from."""
     training: Training = Training()
     """What a method's own `training` starts from."""
     methods: dict[Name, Method] = Field(default_factory=_default_methods)
@@ -85,6 +94,15 @@ class Config(Section):
         reserved = {"parcellator", "hq", "lowfield"} & set(self.methods)
         if reserved:
             raise ValueError(f"methods: {', '.join(sorted(reserved))} is a reserved name; choose another")
+        for name, entry in self.methods.items():
+            wanted = getattr(entry, "size_like", None)
+            if wanted is None:
+                continue
+            other = self.methods.get(wanted)
+            if not isinstance(other, Learned) or getattr(other, "size_like", None):
+                raise ValueError(
+                    f"methods.{name}.size_like {wanted!r} must name a trained method that has a size of its own"
+                )
         return self
 
     def model_of(self, method: str) -> str | None:
@@ -103,14 +121,18 @@ class Config(Section):
         return list(dict.fromkeys(name for name in map(self.model_of, self.methods) if name))
 
     def trained_by(self, method: str) -> dict[str, Any]:
-        """The part of a method's entry that its weights depend on."""
+        """The part of a method's entry that its weights depend on; `size_like` is the other method's network."""
         entry = self.methods[method].model_dump(mode="json")
-        return {key: entry[key] for key in TRAINED_BY if key in entry}
+        settings = {key: entry[key] for key in TRAINED_BY if key in entry}
+        if entry.get("size_like"):
+            other = self.methods[entry["size_like"]].model_dump(mode="json")
+            settings["size_like"] = {key: other[key] for key in ("kind", "network", "patches")}
+        return settings
 
     def used_by(self, method: str) -> dict[str, Any]:
         """The part of a method's entry that says how its weights are used."""
         entry = self.methods[method].model_dump(mode="json")
-        return {key: value for key, value in entry.items() if key not in TRAINED_BY or key == "kind"}
+        return {key: value for key, value in entry.items() if key not in (*TRAINED_BY, "size_like") or key == "kind"}
 
 
 class MethodFacts(Section):

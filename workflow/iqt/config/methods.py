@@ -6,20 +6,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from iqt.config.networks import DiffusionIQTNetwork, UNetNetwork
-from iqt.config.section import Positive, Section
+from iqt.config.networks import DiffusionIQTNetwork, ESRGANNetwork, UNetNetwork
+from iqt.config.section import Name, Positive, Section
 from iqt.config.training import Patches, Training
 
 
 class Diffusion(Section):
     """The forward process and what the network predicts."""
 
-    schedule: Literal["cosine"] = "cosine"
-    """Log-SNR over continuous time."""
+    schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
+    """Log-SNR over continuous time: cosine (the paper), DDPM's linearly growing noise rate, or a sigmoid."""
     logsnr_max: Annotated[float, Field(gt=0, le=20)] = 10.0
     """Bound of the log-SNR at both ends."""
-    objective: Literal["x0"] = "x0"
-    """The clean target itself, with an unweighted mean squared error."""
+    objective: Literal["x0", "epsilon", "v"] = "x0"
+    """What the network's output stands for: the clean target (the paper), the noise, or the velocity."""
+    loss_weight: Literal["none", "snr", "min_snr"] = "none"
+    """Weight of the squared error over time: none (the paper), as for epsilon, or min(SNR, `min_snr_gamma`) on x0."""
+    min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
+    """Bound of the weight `min_snr`."""
 
 
 class Sampling(Section):
@@ -44,10 +48,10 @@ class Tiling(Section):
     """Voxels that neighbouring tiles share and blend at least."""
 
 
-class Cubic(Section):
-    """Cubic interpolation of the thick slices, the method to beat."""
+class Interpolation(Section):
+    """Interpolation of the thick slices, the method to beat: cubic splines, or linear."""
 
-    kind: Literal["cubic"] = "cubic"
+    kind: Literal["cubic", "linear"] = "cubic"
     """Kind of method."""
 
 
@@ -57,7 +61,7 @@ class Learned(Section):
     target: Literal["residual", "image"] = "residual"
     """What the network predicts: the high-quality volume (the paper), or its difference from the low-field one."""
     patches: Patches = Patches()
-    """Regions that training reads."""
+    """Changes to the top-level `patches`, for this method alone."""
     training: Training = Training()
     """Changes to the top-level `training`, for this method alone."""
     tiling: Tiling = Tiling()
@@ -71,10 +75,55 @@ class UNetMethod(Learned):
     """Kind of method."""
     network: UNetNetwork = UNetNetwork()
     """Size of the network."""
+    size_like: Name | None = None
+    """A method whose number of parameters the network is brought to, by widening or narrowing all of its levels."""
 
     @model_validator(mode="after")
     def _divisible(self) -> UNetMethod:
         _require_divisible(self.patches.region, 2 ** (len(self.network.channels) - 1), "network.channels")
+        return self
+
+
+class Adversarial(Section):
+    """The losses of ESRGAN and its relativistic patch discriminator."""
+
+    pretrain: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the steps, at the beginning, that only see the L1 loss."""
+    l1: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the L1 loss."""
+    weight: Annotated[float, Field(ge=0)] = 5e-3
+    """Weight of the adversarial loss (ESRGAN's)."""
+    perceptual: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the perceptual loss: the L1 distance of the discriminator's features, so that no pretrained network is
+    needed."""
+    channels: Positive = 16
+    """Width of the discriminator's first convolution; each layer doubles it."""
+    layers: Annotated[int, Field(ge=1, le=5)] = 2
+    """Layers of the discriminator between its first and its last convolution; all but the last halve the resolution."""
+
+
+class ESRGANMethod(Learned):
+    """A 3D ESRGAN (Wang et al. 2018): residual-in-residual dense blocks, trained with L1 alone first, then as a GAN."""
+
+    kind: Literal["esrgan"] = "esrgan"
+    """Kind of method."""
+    network: ESRGANNetwork = ESRGANNetwork()
+    """Size of the generator."""
+    adversarial: Adversarial = Adversarial()
+    """Losses and discriminator."""
+    size_like: Name | None = None
+    """A method whose number of parameters the generator is brought to, by widening or narrowing it."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ESRGANMethod:
+        _require_divisible(self.patches.region, self.network.stem, "network.stem")
+        # Each layer's kernel of 4 turns n voxels into n / 2 with a stride, into n - 1 without one.
+        edge = min(self.patches.region) // 2**self.adversarial.layers - 1
+        if edge < 2:
+            raise ValueError(
+                f"adversarial.layers {self.adversarial.layers}: the discriminator needs regions of at least "
+                f"{3 * 2**self.adversarial.layers} voxels, but patches make them {min(self.patches.region)}"
+            )
         return self
 
 
@@ -98,11 +147,18 @@ class DiffusionIQTMethod(Learned):
         return self
 
 
-KINDS = {"cubic": Cubic, "unet": UNetMethod, "diffusion_iqt": DiffusionIQTMethod}
-Method = Annotated[Cubic | UNetMethod | DiffusionIQTMethod, Field(discriminator="kind")]
+KINDS = {
+    "cubic": Interpolation,
+    "linear": Interpolation,
+    "unet": UNetMethod,
+    "esrgan": ESRGANMethod,
+    "diffusion_iqt": DiffusionIQTMethod,
+}
+Method = Annotated[Interpolation | UNetMethod | ESRGANMethod | DiffusionIQTMethod, Field(discriminator="kind")]
 
-TRAINED_BY = ("kind", "network", "diffusion", "target", "patches", "training")
-"""Keys of a method that its weights depend on; the others only say how the weights are used."""
+TRAINED_BY = ("kind", "network", "diffusion", "adversarial", "target", "patches", "training")
+"""Keys of a method that its weights depend on (beside the size that `size_like` names); the others only say how the
+weights are used."""
 
 
 def _require_divisible(edges: tuple[int, ...], factor: int, because: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from iqt.config.section import Positive, Section
 
@@ -23,8 +23,8 @@ class DiffusionIQTNetwork(Section):
 
     channels: Positive = 24
     """Width of the first level."""
-    multipliers: tuple[Positive, ...] = (1, 2)
-    """Width of each level in units of `channels`."""
+    multipliers: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2)
+    """Widths of what lies below each level, in units of `channels`: the levels after the first, then the bottleneck."""
     blocks: Positive = 2
     """Residual blocks a level."""
     stem: Literal[1, 2, 4] = 2
@@ -58,11 +58,38 @@ class DiffusionIQTNetwork(Section):
             raise ValueError(f"channels {self.channels} must be a multiple of groups {self.groups}")
         return self
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level and, at the last level's resolution, of the bottleneck."""
+        return self.channels, *(self.channels * multiplier for multiplier in self.multipliers)
+
 
 class UNetNetwork(Section):
     """MONAI's residual U-Net, trained as a regression."""
 
-    channels: tuple[Positive, ...] = (24, 48, 96)
+    channels: Annotated[tuple[Positive, ...], Field(min_length=2)] = (24, 48, 96)
     """Width of each level; each level halves the resolution."""
     residual_units: Positive = 2
     """Convolutions of a residual unit."""
+
+    def widened(self, width: int) -> UNetNetwork:
+        """The network with `width` channels at its first level and the others in proportion."""
+        channels = tuple(max(1, round(each * width / self.channels[0])) for each in self.channels)
+        return self.model_copy(update={"channels": channels})
+
+
+class ESRGANNetwork(Section):
+    """ESRGAN's generator in 3D; the original (2D) has 64 channels, growth 32 and 23 blocks."""
+
+    channels: Positive = 16
+    """Width between blocks."""
+    growth: Positive = 8
+    """Channels that each convolution of a dense block adds."""
+    blocks: Positive = 2
+    """Residual-in-residual dense blocks, three dense blocks of five convolutions each."""
+    stem: Literal[1, 2, 4] = 2
+    """Pixel-unshuffle before the first convolution: 2 runs the network on half the resolution, eight channels each."""
+
+    def widened(self, width: int) -> ESRGANNetwork:
+        """The network with `width` channels and its growth in proportion."""
+        return self.model_copy(update={"channels": width, "growth": max(1, round(self.growth * width / self.channels))})

@@ -25,8 +25,6 @@ class ParcellatorTraining(Training):
     """Decay of the exponential moving average of the weights; the averaged weights are the ones saved."""
     validate_every: Positive = 100
     """Steps between validations, a divisor of `steps`; a checkpoint is written at each."""
-    flip: Literal[False] = False
-    """Never mirrored: the sides have labels of their own."""
 
 
 class Parcellator(Section):

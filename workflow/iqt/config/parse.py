@@ -35,11 +35,23 @@ def parse_config(raw: Mapping, source: str = "config") -> Config:
     raw = copy.deepcopy(dict(raw))
     methods = raw.get("methods")
     if isinstance(methods, Mapping):
-        raw["methods"] = _resolve_bases(methods, raw.get("training"), source)
+        shared = {key: raw[key] for key in ("patches", "training") if isinstance(raw.get(key), Mapping)}
+        raw["methods"] = _resolve_bases(methods, shared, source)
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
         raise UserError(_explain(error, source)) from None
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in a YAML file; UserError where it is not readable or not valid."""
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not readable as YAML ({error})") from None
+    return parse_config(raw, str(path))
 
 
 def parse_section(model: type[SectionType], text: str | None) -> SectionType:
@@ -62,7 +74,8 @@ def parse_section(model: type[SectionType], text: str | None) -> SectionType:
         raise UserError(_explain(error, source, model)) from None
 
 
-def _resolve_bases(methods: Mapping, training: Any, source: str) -> dict:
+def _resolve_bases(methods: Mapping, shared: Mapping, source: str) -> dict:
+    """Methods with what they copy from others, and trained ones laid over the sections that they share."""
     resolved: dict[str, Any] = {}
 
     def resolve(name: str, above: tuple[str, ...]) -> Any:
@@ -79,8 +92,8 @@ def _resolve_bases(methods: Mapping, training: Any, source: str) -> dict:
 
     for name in methods:
         entry = resolve(name, ())
-        if isinstance(training, Mapping) and isinstance(entry, Mapping) and _is_learned(entry.get("kind")):
-            entry = {**entry, "training": merge(training, entry.get("training") or {})}
+        if isinstance(entry, Mapping) and _is_learned(entry.get("kind")):
+            entry = {**entry, **{key: merge(section, entry.get(key) or {}) for key, section in shared.items()}}
         resolved[name] = entry
     return resolved
 

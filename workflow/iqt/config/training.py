@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,12 @@ class Patches(Section):
     """Patches a region holds along each axis: (2, 2, 2) patches of 16 make a region of 32^3."""
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Share of regions whose centre lies in the brain; the others lie anywhere."""
+    flip: bool = True
+    """Mirror half of the training regions between left and right."""
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Intensities of training regions are raised to the power exp(g), g uniform within this bound; 0 leaves them."""
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Intensities of training regions are multiplied by 1 + g, g uniform within this bound; 0 leaves them."""
 
     @property
     def region(self) -> tuple[int, int, int]:
@@ -46,8 +52,14 @@ class Training(Section):
     """Steps between validations on fixed regions, a divisor of `steps`; a checkpoint is written at each."""
     validation_regions: Positive = 16
     """Regions (or slices) of the validation people, the same at every validation."""
-    flip: bool = True
-    """Mirror regions at random along the right-left axis of the array."""
+    keep: Literal["best", "last"] = "last"
+    """The weights that are saved: of the best validation (PSNR, or Dice for a parcellator), or of the last step."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Validations without a better figure after which training stops early; 0 never does."""
+    compile: bool = False
+    """Compile the network with torch.compile: slow to start, then faster on a GPU."""
+    deterministic: bool = True
+    """On a GPU, take kernels that repeat to the bit where torch has them; a CPU always repeats."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read regions; 0 reads in the training process."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from iqt.config import Sampling
-from iqt.diffusion.schedules import CosineSchedule, alpha_sigma
+from iqt.diffusion.schedules import Schedule, alpha_sigma
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x_t, log-SNR as a scalar tensor) to the estimate of x_0, of x_t's shape."""
@@ -20,7 +20,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 def sample(
     denoise: Denoiser,
     noise: Tensor,
-    schedule: CosineSchedule,
+    schedule: Schedule,
     settings: Sampling,
     draw_noise: Callable[[int], Tensor],
 ) -> Tensor:

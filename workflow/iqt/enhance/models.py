@@ -13,6 +13,7 @@ from torch import Tensor
 
 from iqt.config import DiffusionIQTMethod, Learned, Method
 from iqt.devices import autocast, best_device
+from iqt.diffusion.objectives import to_clean
 from iqt.diffusion.samplers import sample
 from iqt.diffusion.schedules import build_schedule
 from iqt.enhance.tiling import Tiling
@@ -80,7 +81,10 @@ class Enhancer:
 
         def denoise(current: Tensor, logsnr: Tensor) -> Tensor:
             pair = torch.cat([current, inputs], dim=1)
-            return tiling.apply(pair, lambda tile: self._forward(tile[:, :1], tile[:, 1:], logsnr.expand(len(tile))))
+            predicted = tiling.apply(
+                pair, lambda tile: self._forward(tile[:, :1], tile[:, 1:], logsnr.expand(len(tile)))
+            )
+            return to_clean(self.method.diffusion.objective, predicted, current, logsnr)
 
         schedule = build_schedule(self.method.diffusion)
         return sample(denoise, noise(-1), schedule, self.method.sampling, noise)

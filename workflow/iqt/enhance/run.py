@@ -12,7 +12,7 @@ import numpy as np
 from iqt.batch import require_ok, run_scans
 from iqt.errors import UserError
 from iqt.naming import anat, flat, seed_of
-from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume, save_volume
+from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume, resample_linear, save_volume
 
 MARGIN = 4
 """Voxels around the brain that the network sees too."""
@@ -39,6 +39,8 @@ def enhance_scans(
     def work(scan: str) -> dict:
         require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
         low = read_volume(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"))
+        if usage["kind"] == "linear":
+            low = resample_linear(read_volume(anat(lowfield, scan, f"{suffix}.nii.gz")), low)
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), low, np.uint8) > 0
         data = low.data * mask / intensity_scale(low.data, mask)
         box = bounding_box(mask, MARGIN)
@@ -62,8 +64,8 @@ def enhance_scans(
 
 def _load(model: Path | None, usage: dict[str, Any], precision: str) -> tuple[Method, int, int]:
     """The method as a function, its parameters and its number of samples."""
-    if usage["kind"] == "cubic":
-        # The simulator's last step is the cubic interpolation to the high-quality grid.
+    if usage["kind"] in ("cubic", "linear"):
+        # The low-field stage ends with the cubic interpolation to the high-quality grid; the linear one is done here.
         return (lambda data, _seed: (data, None, 0)), 0, 1
     import torch
 

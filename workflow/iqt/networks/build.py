@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
+import torch
+from pydantic import TypeAdapter
 from torch import nn
 
-from iqt.config import DiffusionIQTMethod, Learned, UNetMethod
+from iqt.config import DiffusionIQTMethod, ESRGANMethod, Learned, Method, UNetMethod
+
+Sizable = TypeVar("Sizable", UNetMethod, ESRGANMethod)
+
+
+def parse_method(settings: dict[str, Any]) -> Learned:
+    """The method that settings (`Config.trained_by`) describe, at the size of the one that `size_like` holds."""
+    own = {key: value for key, value in settings.items() if key != "size_like"}
+    method = TypeAdapter(Method).validate_python(own)
+    if "size_like" in settings:
+        method = resize(method, network_size(TypeAdapter(Method).validate_python(settings["size_like"])))
+    return method
 
 
 def build_network(method: Learned) -> nn.Module:
@@ -17,9 +32,35 @@ def build_network(method: Learned) -> nn.Module:
         from iqt.networks.unet import build_unet  # imports MONAI, which takes seconds
 
         return build_unet(method.network)
+    if isinstance(method, ESRGANMethod):
+        from iqt.networks.esrgan import RRDBNet
+
+        return RRDBNet(method.network)
     raise TypeError(f"{type(method).__name__} has no network")
 
 
 def count_parameters(network: nn.Module) -> int:
     """Trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def network_size(method: Learned) -> int:
+    """Parameters of a method's network, counted without making it."""
+    with torch.device("meta"):
+        return count_parameters(build_network(method))
+
+
+def resize(method: Sizable, n_parameters: int) -> Sizable:
+    """The method with its network widened or narrowed to the number of parameters closest to `n_parameters`; its depth
+    and the proportions of its levels stay."""
+
+    def widened(width: int) -> Sizable:
+        return method.model_copy(update={"network": method.network.widened(width)})
+
+    low, high = 1, 2
+    while network_size(widened(high)) < n_parameters:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if network_size(widened(middle)) < n_parameters else (low, middle)
+    return min(map(widened, (low, high)), key=lambda each: abs(network_size(each) - n_parameters))

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 class PatchGrid(NamedTuple):
@@ -40,14 +39,19 @@ class PatchGrid(NamedTuple):
         """Patches in the grid."""
         return self.x * self.y * self.z
 
+    def view(self, merged: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) as (B, C, x, X / x, y, Y / y, z, Z / z), so that what is one number a patch, (B, C, x, 1, y,
+        1, z, 1), broadcasts over that patch's voxels: nothing is copied."""
+        batch, channels, *sizes = merged.shape
+        pairs = (part for size, count in zip(sizes, self, strict=True) for part in (count, size // count))
+        return merged.reshape(batch, channels, *pairs)
+
     def split(self, merged: Tensor) -> Tensor:
         """(B, C, X, Y, Z) to (B * count, C, X / x, Y / y, Z / z)."""
         if self.count == 1:
             return merged
-        batch, channels, *sizes = merged.shape
-        px, py, pz = (size // count for size, count in zip(sizes, self, strict=True))
-        view = merged.reshape(batch, channels, self.x, px, self.y, py, self.z, pz)
-        return view.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(-1, channels, px, py, pz)
+        patches = self.view(merged).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        return patches.reshape(-1, *patches.shape[4:])
 
     def merge(self, patches: Tensor) -> Tensor:
         """The inverse of `split`."""
@@ -80,27 +84,30 @@ class PatchGroupNorm(nn.GroupNorm):
     def forward(
         self, features: Tensor, grid: PatchGrid, scale: Tensor | None = None, shift: Tensor | None = None
     ) -> Tensor:
-        # Pooled moments give each patch's statistics without moving the volume in memory, and everything that is
-        # constant over a patch is multiplied out before it meets the voxels.
-        mean = self._over_groups(functional.adaptive_avg_pool3d(features.float(), tuple(grid)))
-        square = self._over_groups(functional.adaptive_avg_pool3d(features.float().square(), tuple(grid)))
-        weight, bias = (value.view(1, -1, 1, 1, 1) for value in (self.weight, self.bias))
+        # Everything that is constant over a patch is multiplied out before it meets the voxels: one pass over them for
+        # each moment and one for the result.
+        view = grid.view(features)
+        mean = self._over_groups(patch_mean(view))
+        norm = torch.linalg.vector_norm(view, dim=WITHIN, keepdim=True, dtype=mean.dtype)
+        square = self._over_groups(norm.square() * (mean.numel() / view.numel()))
+        weight, bias = (value.view(1, -1, *(1,) * 6) for value in (self.weight, self.bias))
         gain = (square - mean.square()).clamp_min(0).add(self.eps).rsqrt() * weight
         offset = bias - mean * gain
         if scale is not None:
+            scale, shift = (value[..., None, None, None] for value in (scale, shift))
             gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
-        return torch.addcmul(spread(offset, features), spread(gain, features), features)
+        return torch.addcmul(offset.to(view.dtype), gain.to(view.dtype), view).reshape(features.shape)
 
-    def _over_groups(self, pooled: Tensor) -> Tensor:
-        batch, channels, *grid = pooled.shape
-        grouped = pooled.view(batch, self.num_groups, -1, *grid).mean(2, keepdim=True)
+    def _over_groups(self, moments: Tensor) -> Tensor:
+        batch, channels, *grid = moments.shape
+        grouped = moments.view(batch, self.num_groups, -1, *grid).mean(2, keepdim=True)
         return grouped.expand(-1, -1, channels // self.num_groups, *grid).reshape(batch, channels, *grid)
 
 
-def spread(values: Tensor, features: Tensor) -> Tensor:
-    """One value a patch, (B, C, x, y, z), repeated over that patch's voxels in `features`' size and type."""
-    # In the features' own memory layout: element-wise operations on mixed layouts are several times slower.
-    channels_last = features.is_contiguous(memory_format=torch.channels_last_3d)
-    layout = torch.channels_last_3d if channels_last else torch.contiguous_format
-    values = values.to(features.dtype).contiguous(memory_format=layout)
-    return functional.interpolate(values, size=features.shape[2:], mode="nearest").contiguous(memory_format=layout)
+WITHIN = (3, 5, 7)
+"""Axes of `PatchGrid.view` that run inside a patch."""
+
+
+def patch_mean(view: Tensor) -> Tensor:
+    """Mean of each patch, (B, C, x, 1, y, 1, z, 1), from `PatchGrid.view` of features; in float32 at least."""
+    return view.mean(WITHIN, keepdim=True, dtype=torch.promote_types(view.dtype, torch.float32))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from iqt.config import DiffusionIQTNetwork, Patches
-from iqt.networks.cross_batch import PatchConv3d, PatchGrid, PatchGroupNorm, spread
+from iqt.networks.cross_batch import PatchConv3d, PatchGrid, PatchGroupNorm, patch_mean
+from iqt.networks.shuffle import shuffle, unshuffle
 
 
 class DiffusionIQT(nn.Module):
@@ -26,10 +26,8 @@ class DiffusionIQT(nn.Module):
         self.settings = settings
         self.patch = (patches.patch,) * 3
         self.block = patches.region if settings.cross_batch.attention else self.patch
-        width, cross = settings.channels, settings.cross_batch.padding
-        widths = [width, *(width * multiplier for multiplier in settings.multipliers)]
-        levels = list(itertools.pairwise(widths))
-        last = len(levels) - 1
+        *widths, bottleneck = settings.widths
+        width, cross = widths[0], settings.cross_batch.padding
         time_width = 4 * width
 
         def block(inputs: int, outputs: int) -> ResidualBlock:
@@ -38,21 +36,24 @@ class DiffusionIQT(nn.Module):
         self.time = TimeEmbedding(width, time_width)
         self.stem = PatchConv3d(2 * settings.stem**3, width, 3, cross)
         self.encoder = nn.ModuleList()
-        for level, (inner, outer) in enumerate(levels):
-            attention = EncoderAttention(inner, settings.tokens[level], settings) if settings.attention else None
-            down = PatchConv3d(inner, outer, 3, cross) if level == last else Downsample(inner, outer, settings)
-            blocks = nn.ModuleList(block(inner, inner) for _ in range(settings.blocks))
-            self.encoder.append(nn.ModuleDict({"blocks": blocks, "down": down}))
-            if attention is not None:
-                self.encoder[-1]["attention"] = attention
-        self.middle = nn.ModuleList([block(widths[-1], widths[-1]), block(widths[-1], widths[-1])])
+        for inner, outer, token in zip(widths, [*widths[1:], None], settings.tokens, strict=True):
+            level = nn.ModuleDict({"blocks": nn.ModuleList(block(inner, inner) for _ in range(settings.blocks))})
+            if settings.attention:
+                level["attention"] = EncoderAttention(inner, token, settings)
+            if outer:
+                level["down"] = Downsample(inner, outer, settings)
+            self.encoder.append(level)
+        self.middle = block(widths[-1], bottleneck)
         self.decoder = nn.ModuleList()
-        for level, (inner, outer) in reversed(list(enumerate(levels))):
-            # The first block of a level narrows what comes from below; every block takes one skip of the encoder.
-            blocks = nn.ModuleList(block((inner if i else outer) + inner, inner) for i in range(settings.blocks))
-            self.decoder.append(nn.ModuleDict({"blocks": blocks}))
-            if level:
-                self.decoder[-1]["up"] = Upsample(inner, inner, settings)
+        entry = bottleneck
+        for inner, outer in zip(reversed(widths), [*reversed(widths[:-1]), None], strict=True):
+            # A level's first block also takes what comes from below; every block takes one skip of the encoder.
+            blocks = nn.ModuleList(block((inner if i else entry) + inner, inner) for i in range(settings.blocks))
+            level = nn.ModuleDict({"blocks": blocks})
+            if outer:
+                level["up"] = Upsample(inner, outer, settings)
+                entry = outer
+            self.decoder.append(level)
         self.norm = PatchGroupNorm(settings.groups, width)
         self.head = nn.Conv3d(width, settings.stem**3, 1)
         nn.init.zeros_(self.head.weight)
@@ -72,9 +73,9 @@ class DiffusionIQT(nn.Module):
                 skips.append(features)
             if "attention" in level:
                 features = skips[-1] = blocks.merge(level["attention"](blocks.split(features)))
-            features = level["down"](features, grid)
-        for residual in self.middle:
-            features = residual(features, embedding, grid)
+            if "down" in level:
+                features = level["down"](features, grid)
+        features = self.middle(features, embedding, grid)
         for level in self.decoder:
             for residual in level["blocks"]:
                 features = residual(torch.cat([features, skips.pop()], dim=1), embedding, grid)
@@ -118,7 +119,10 @@ class SqueezeExcitation(nn.Module):
         )
 
     def forward(self, features: Tensor, grid: PatchGrid) -> Tensor:
-        return features * spread(self.gate(functional.adaptive_avg_pool3d(features, tuple(grid))), features)
+        view = grid.view(features)
+        mean = patch_mean(view)
+        gate = self.gate(mean.flatten(2)[..., None, None].to(features.dtype))
+        return (view * gate.view(mean.shape).to(view.dtype)).reshape(features.shape)
 
 
 class EncoderAttention(nn.Module):
@@ -210,24 +214,3 @@ class Upsample(nn.Module):
         parts = features if self.cross else grid.split(features)
         parts = functional.interpolate(parts, scale_factor=2, mode="trilinear", align_corners=False)
         return self.conv(parts if self.cross else grid.merge(parts), grid)
-
-
-def unshuffle(volume: Tensor, factor: int) -> Tensor:
-    """3D pixel-unshuffle: (B, C, X, Y, Z) to (B, C * factor^3, X / factor, ...), without loss (Shi et al. 2016)."""
-    if factor == 1:
-        return volume
-    batch, channels, *sizes = volume.shape
-    x, y, z = (size // factor for size in sizes)
-    view = volume.reshape(batch, channels, x, factor, y, factor, z, factor).permute(0, 1, 3, 5, 7, 2, 4, 6)
-    return view.reshape(batch, channels * factor**3, x, y, z).contiguous(memory_format=torch.channels_last_3d)
-
-
-def shuffle(volume: Tensor, factor: int) -> Tensor:
-    """The inverse of `unshuffle`."""
-    if factor == 1:
-        return volume
-    batch, channels, x, y, z = volume.shape
-    channels //= factor**3
-    view = volume.reshape(batch, channels, factor, factor, factor, x, y, z).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    merged = view.reshape(batch, channels, x * factor, y * factor, z * factor)
-    return merged.contiguous(memory_format=torch.channels_last_3d)

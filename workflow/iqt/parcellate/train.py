@@ -17,11 +17,13 @@ from iqt.parcellate.people import read_person, usable_scans
 from iqt.parcellate.predict import KIND, build_network
 from iqt.parcellate.slices import SliceStacks
 from iqt.training.checkpoints import save_model
-from iqt.training.fit import Task, fit, summary
+from iqt.training.fit import Task, clear_state, fit, summary
 
 
 class ParcellationTask(Task):
     """The three planes at once: the sum of their losses."""
+
+    monitor = "val_dice"
 
     def __init__(self, network: MultiView, weights: dict[str, Tensor]) -> None:
         """`weights` holds the class weights of each plane."""
@@ -81,3 +83,4 @@ def train_parcellator(
     result = fit(ParcellationTask(network, weights), train, val, budget, out, seed, precision, identity)
     counts = {split: len(names) for split, names in scans.items()}
     save_model(out, network, {**card, "scans": counts, **summary(result)})
+    clear_state(out)

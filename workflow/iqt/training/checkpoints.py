@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -15,36 +16,51 @@ from iqt.errors import UserError
 from iqt.files import read_json, replacing, write_json
 from iqt.networks.build import count_parameters
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_model(out: Path, network: nn.Module, card: dict) -> None:
-    """Write the weights and then the card, which says what they are (kind, settings, training data, figures)."""
+    """Write the weights and then the card, which says what they are (kind, settings, tensors, training data, figures)
+    and by a hash which weights it belongs to."""
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with replacing(out / "model.safetensors") as temporary:
+    path = out / "model.safetensors"
+    with replacing(path) as temporary:
         save_file(weights, temporary)
-    common = {"format": FORMAT, "n_parameters": count_parameters(network)}
+    common = {"format": FORMAT, "n_parameters": count_parameters(network), "weights_sha256": _hash(path)}
     versions = {"iqt": __version__, "torch": torch.__version__}
     write_json(out / "model.json", {**common, **card, "versions": versions, "machine": machine()})
 
 
 def load_card(folder: Path) -> dict:
     """The card of a trained model; UserError where it is absent, unreadable or of another format."""
-    card = read_json(folder / "model.json")
+    path = folder / "model.json"
+    card = read_json(path)
     if card.get("format") != FORMAT:
-        raise UserError(f"{folder / 'model.json'}: format {card.get('format')!r}, but this version reads {FORMAT}")
+        raise UserError(
+            f"{path}: format {card.get('format')!r}, but this version reads {FORMAT}; delete it and train again"
+        )
     return card
 
 
 def load_weights(folder: Path, network: nn.Module) -> None:
-    """Fill a network with a model's weights; UserError where the file is damaged or of another network."""
+    """Fill a network with a model's weights; UserError where the file is damaged, of another network, or not the one
+    that the card was written for."""
     path = folder / "model.safetensors"
     try:
-        network.load_state_dict(load_file(path))
+        weights = load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train the model first") from None
     except SafetensorError as error:
         raise UserError(f"{path}: damaged ({error}); delete it and train again") from None
+    try:
+        network.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(f"{path}: does not fit the network its card describes ({reason})") from None
+    if load_card(folder)["weights_sha256"] != _hash(path):
+        raise UserError(f"{path}: is not the file that model.json beside it describes; restore it or train again")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -4,47 +4,73 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqt.config import Training
 from iqt.devices import best_device, use_bfloat16
 from iqt.errors import UserError
-from iqt.files import read_json, write_json, write_table
+from iqt.files import read_json, write_json
 from iqt.naming import seed_of
+from iqt.training.callbacks import History, LossGuard
 
 
 class Task(pl.LightningModule):
     """What a network is trained for. Subclasses set `network` and say what the loss and the validation are.
 
-    Random numbers come from `self.noise`, seeded by the run's seed and the step, so that a resumed run draws what an
-    uninterrupted one would have drawn.
+    Random numbers come from `rand` and `randn_like`. Each item of a batch that has an `index` draws its own, from the
+    run's seed and that index, so that a resumed run draws what an uninterrupted one would have drawn, and several
+    processes what a single one would.
     """
 
     network: nn.Module
+    monitor: str
+    """The validation figure that is best when it is largest."""
 
     def loss(self, batch: dict) -> Tensor:
         """The training loss of a batch."""
         raise NotImplementedError
 
     def validate(self, batch: dict) -> dict[str, Tensor]:
-        """Metrics of a validation batch by name; `val_loss` is one of them."""
+        """Metrics of a validation batch by name; `val_loss` and `monitor` are among them."""
         raise NotImplementedError
 
+    def parts(self) -> list[nn.Module]:
+        """Modules that are optimised, each with a gradient norm of its own."""
+        return [self.network]
+
+    def rand(self) -> Tensor:
+        """(B,) numbers uniform in [0, 1)."""
+        return torch.stack([torch.rand((), generator=each, device=self.device) for each in self._generators])
+
+    def randn_like(self, values: Tensor) -> Tensor:
+        """Standard normal numbers of the shape of `values` (B, ...)."""
+        shape, device = values.shape[1:], self.device
+        return torch.stack([torch.randn(shape, generator=each, device=device) for each in self._generators])
+
     def prepare(self, settings: Training, seed: int) -> None:
+        """Set what `fit` trains with."""
         self.settings, self.seed = settings, seed
 
     def training_step(self, batch: dict, _index: int) -> Tensor:
-        self.noise = self._generator("train", self.global_step)
+        self._seed_items("train", batch)
         loss = self.loss(batch)
         if not torch.isfinite(loss):
             rate = self.optimizers().param_groups[0]["lr"]
@@ -52,17 +78,22 @@ class Task(pl.LightningModule):
                 f"the training loss is {loss.item()} at step {self.global_step} with learning rate {rate:.2g}; "
                 "lower training.learning_rate or training.gradient_clip"
             )
+        self.log("train_loss", loss)
         return loss
 
-    def validation_step(self, batch: dict, index: int) -> None:
-        self.noise = self._generator("validation", index)
+    def validation_step(self, batch: dict, _index: int) -> None:
+        self._seed_items("validation", batch)
         for name, value in self.validate(batch).items():
             self.log(name, value, on_step=False, on_epoch=True, batch_size=len(next(iter(batch.values()))))
 
     def configure_optimizers(self) -> dict:
         settings = self.settings
         optimizer = torch.optim.AdamW(
-            self.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+            [{"params": list(part.parameters())} for part in self.parts()],
+            settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=settings.weight_decay,
+            fused=self.device.type == "cuda",
         )
 
         def factor(step: int) -> float:
@@ -73,8 +104,20 @@ class Task(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _generator(self, purpose: str, index: int) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(seed_of(self.seed, purpose, index))
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], gradient_clip_val)
+
+    def _seed_items(self, purpose: str, batch: dict) -> None:
+        self._generators = [
+            torch.Generator(self.device).manual_seed(seed_of(self.seed, purpose, index))
+            for index in batch.get("index", torch.empty(0)).tolist()
+        ]
 
 
 def fit(
@@ -86,132 +129,135 @@ def fit(
     seed: int,
     precision: str,
     identity: dict,
-) -> dict:
-    """Train `task.network`, which afterwards holds the averaged weights; returns the last validation's figures.
+    devices: int = 1,
+) -> dict | None:
+    """Train `task.network`, which afterwards holds the averaged weights that `settings.keep` names; returns the figures
+    of their validation, or None in a process that is not the first of several.
 
-    Item i of `train` is the i-th item of the whole run. `out` gets `history.csv`, and `checkpoints/` while training is
-    under way: the same call goes on from there. `identity` is what the state depends on.
+    Item i of `train` is the i-th item of the whole run, and a batch is `settings.batch_size` items whatever the number
+    of `devices`, so that a run on several gives the results of a run on one. `out` gets `history.csv`, `tensorboard/`,
+    and `checkpoints/` with the state by which the same call goes on. That state outlives the call, so that nothing is
+    lost before the caller has saved the weights and called `clear_state`. `identity` is what the state depends on.
 
     Raises:
-        UserError: the state in `out` belongs to another configuration, or the loss is not finite.
+        UserError: the state in `out` belongs to another configuration, the batch cannot be shared out, or the loss is
+            not finite or diverges.
     """
+    if settings.batch_size % devices:
+        raise UserError(f"training.batch_size {settings.batch_size} is not a multiple of compute.gpus {devices}")
     out.mkdir(parents=True, exist_ok=True)
-    folder = out / "checkpoints"
+    folder = _state(out)
     last = folder / "last.ckpt"
     _check_identity(folder / "identity.json", identity, last)
     pl.seed_everything(seed_of(seed, "fit") % 2**32, verbose=False)
     task.prepare(settings, seed)
+    if settings.compile:
+        task.network.compile()
     # Lightning's advertisements and notes on its own internals would bury the progress.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
 
+    trainer, history = _trainer(task, settings, out, precision, devices)
+    # An epoch is the stretch between two validations, so that a checkpoint never falls inside one.
+    loader = DataLoader(
+        train,
+        batch_size=settings.batch_size // devices,
+        sampler=RunSampler(trainer, settings.validate_every, settings.batch_size),
+        num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
+        # Workers that are forked share the memory maps; any other way would copy every volume into each of them.
+        multiprocessing_context="fork" if settings.workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+    validation = DataLoader(val, batch_size=max(1, settings.batch_size // devices))
+    trainer.fit(task, loader, validation, ckpt_path=last if last.exists() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if not trainer.is_global_zero:
+        return None
+    # A checkpoint's weights are the averaged ones, also where there was nothing left to train.
+    state = torch.load(folder / f"{settings.keep}.ckpt", map_location="cpu", weights_only=True)
+    task.load_state_dict(state["state_dict"])
+    kept = state["global_step"]
+    row = next(row for row in history.rows if row["step"] == kept)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
+    return {"steps": trainer.global_step, "kept_step": kept, "seconds": history.seconds, "gpu_gib": peak, "row": row}
+
+
+def clear_state(out: Path) -> None:
+    """Remove what an interrupted training would go on from, once its weights are saved."""
+    shutil.rmtree(_state(out))
+
+
+def summary(result: dict) -> dict:
+    """What `fit` returned, as a model's card holds it."""
+    metrics = {name: value for name, value in result["row"].items() if name.endswith("_loss") or "val_" in name}
+    facts = {name: result[name] for name in ("steps", "kept_step", "gpu_gib")}
+    return {**facts, "seconds": round(result["seconds"], 1), "metrics": metrics}
+
+
+def _state(out: Path) -> Path:
+    return out / "checkpoints"
+
+
+def _trainer(task: Task, settings: Training, out: Path, precision: str, devices: int) -> tuple[pl.Trainer, History]:
+    gpu, terminal = best_device().type == "cuda", sys.stderr.isatty()
     history = History(out / "history.csv", settings.steps)
+    checkpoint = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    callbacks = [
+        EMAWeightAveraging(decay=settings.ema_decay),
+        LossGuard(),
+        history,
+        LearningRateMonitor("step"),
+        # After the history, whose rows a checkpoint carries, and the best before the last, which carries its score.
+        ModelCheckpoint(_state(out), filename="best", monitor=task.monitor, mode="max", **checkpoint),
+        ModelCheckpoint(_state(out), filename="last", **checkpoint),
+    ]
+    if settings.patience:
+        callbacks.insert(0, EarlyStopping(task.monitor, patience=settings.patience, mode="max"))
+    if terminal:
+        callbacks.insert(0, TQDMProgressBar())
     trainer = pl.Trainer(
         max_steps=settings.steps,
-        accelerator="auto",
-        devices=1,
+        accelerator="gpu" if gpu else "cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        # One node, whose processes Lightning starts itself: inside a Slurm job it would count Slurm's tasks instead.
+        plugins=[LightningEnvironment()],
+        sync_batchnorm=gpu and devices > 1,
         precision="bf16-mixed" if use_bfloat16(precision, best_device()) else "32-true",
+        # On a CPU everything repeats to the bit anyway.
+        deterministic="warn" if gpu and settings.deterministic else None,
         gradient_clip_val=settings.gradient_clip,
-        callbacks=[
-            EMAWeightAveraging(decay=settings.ema_decay),
-            history,
-            # After the history, whose rows a checkpoint carries.
-            ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
-            *([TQDMProgressBar()] if sys.stderr.isatty() else []),
-        ],
-        enable_progress_bar=sys.stderr.isatty(),
+        callbacks=callbacks,
+        enable_progress_bar=terminal,
         enable_model_summary=False,
-        logger=False,
+        logger=TensorBoardLogger(out, name=None, version="tensorboard", default_hp_metric=False),
+        log_every_n_steps=min(50, settings.validate_every),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         default_root_dir=out,
     )
-    # An epoch is the stretch between two validations, so that a checkpoint never falls inside one.
-    loader = DataLoader(
-        train,
-        batch_size=settings.batch_size,
-        sampler=RunSampler(lambda: trainer.global_step, settings.validate_every, settings.batch_size),
-        num_workers=settings.workers,
-        persistent_workers=settings.workers > 0,
-    )
-    validation = DataLoader(val, batch_size=settings.batch_size)
-    trainer.fit(task, loader, validation, ckpt_path=last if last.exists() else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    for path in (last, folder / "identity.json"):
-        path.unlink(missing_ok=True)
-    folder.rmdir()
-    return {"steps": trainer.global_step, **history.rows[-1]}
-
-
-def summary(result: dict) -> dict:
-    """What `fit` returned, as a model's card holds it: `steps`, `seconds` and the last `metrics`."""
-    steps, seconds = result["steps"], result["seconds"]
-    metrics = {key: value for key, value in result.items() if key not in ("step", "steps", "seconds")}
-    return {"steps": steps, "seconds": seconds, "metrics": metrics}
+    return trainer, history
 
 
 class RunSampler(Sampler[int]):
-    """Items of the whole run in order, one stretch an epoch, from the step that training has reached.
+    """Items of the whole run in order, one stretch an epoch, from the step that training has reached; of several
+    processes each takes its equal share of every batch.
 
     The step is asked for, not the epoch, since after a resume the epoch's number is Lightning's affair.
     """
 
-    def __init__(self, step: Callable[[], int], stretch: int, batch_size: int) -> None:
-        self.step, self.stretch, self.batch_size = step, stretch, batch_size
+    def __init__(self, trainer: pl.Trainer, stretch: int, batch_size: int) -> None:
+        self.trainer, self.stretch, self.batch_size = trainer, stretch, batch_size
 
     def __iter__(self) -> Iterator[int]:
-        start = self.step() * self.batch_size
-        return iter(range(start, start + len(self)))
+        start = self.trainer.global_step * self.batch_size
+        first, each = self.trainer.global_rank, self.trainer.world_size
+        return iter(range(start + first, start + self.stretch * self.batch_size, each))
 
     def __len__(self) -> int:
-        return self.stretch * self.batch_size
-
-
-class History(pl.Callback):
-    """A row a validation: step, seconds of training, learning rate, mean training loss since the last, validation."""
-
-    def __init__(self, path: Path, steps: int) -> None:
-        self.path, self.steps = path, steps
-        self.rows: list[dict] = []
-        self.losses: list[float] = []
-        self.seconds = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, _task: pl.LightningModule) -> None:
-        self.before, self.since = self.seconds, time.monotonic()
-        if trainer.global_step:
-            print(f"resumed at step {trainer.global_step}/{self.steps}", file=sys.stderr, flush=True)
-
-    def on_train_batch_end(self, _trainer, _task, outputs: dict, _batch, _index: int) -> None:
-        self.losses.append(float(outputs["loss"]))
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, _task: pl.LightningModule) -> None:
-        self.seconds = self.before + time.monotonic() - self.since
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
-        row = {
-            "step": trainer.global_step,
-            "seconds": round(self.seconds, 1),
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            "train_loss": sum(self.losses) / max(1, len(self.losses)),
-            **values,
-        }
-        self.rows.append(row)
-        self.losses = []
-        self.write()
-        left = self.seconds / trainer.global_step * (self.steps - trainer.global_step)
-        figures = ", ".join(
-            f"{name} {value:.4g}" for name, value in row.items() if name.endswith("loss") or name in values
-        )
-        print(f"step {row['step']}/{self.steps}: {figures}; {left:.0f} s left", file=sys.stderr, flush=True)
-
-    def write(self) -> None:
-        write_table(self.path, self.rows)
-
-    def state_dict(self) -> dict:
-        return {"rows": self.rows, "seconds": self.seconds}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.rows, self.seconds = state["rows"], state["seconds"]
+        return self.stretch * self.batch_size // self.trainer.world_size
 
 
 def _check_identity(path: Path, identity: dict, last: Path) -> None:

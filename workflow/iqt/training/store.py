@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import nibabel as nib
 import numpy as np
 
 from iqt.batch import OK, require_ok, run_scans
@@ -24,11 +25,12 @@ MARGIN = 8
 
 
 def build_store(scans: Iterable[str], cohort: Path, lowfield: Path, out: Path, suffix: str) -> None:
-    """Write each scan's arrays and sidecar (`status`, `scale_hq`, `scale_lowfield`, `shape`, `moments`)."""
+    """Write each scan's arrays and sidecar (`status`, `shape`, `voxel_size`, the array's `left_right_axis`, `scale_hq`,
+    `scale_lowfield`, `n_brain`, `moments`, and the low-field `acquisition` with which the scan was made)."""
 
     def work(scan: str) -> dict:
         require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
-        require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
+        degraded_by = require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
         reference = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), reference, np.uint8) > 0
         degraded = read_on_grid(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"), reference)
@@ -42,13 +44,15 @@ def build_store(scans: Iterable[str], cohort: Path, lowfield: Path, out: Path, s
             name: {"mean": float(values.mean(dtype=float)), "mean_square": float(np.square(values, dtype=float).mean())}
             for name, values in inside.items()
         }
-        shape = [int(edge.stop - edge.start) for edge in box]
         return {
-            "shape": shape,
+            "shape": [int(edge.stop - edge.start) for edge in box],
+            "voxel_size": [round(float(size), 4) for size in reference.voxel_size],
+            "left_right_axis": int(np.flatnonzero(nib.io_orientation(reference.affine)[:, 0] == 0)[0]),
             "scale_hq": scales[0],
             "scale_lowfield": scales[1],
             "n_brain": int(mask.sum()),
             "moments": moments,
+            "acquisition": degraded_by.get("settings"),
         }
 
     def outputs(scan: str) -> list[Path]:
