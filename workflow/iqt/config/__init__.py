@@ -6,7 +6,7 @@ module a part; everything that the stages use can be imported from here.
 
 from iqt.config.benchmark import Compute, Config, Evaluate, Report, RunFacts
 from iqt.config.cohort import Cohort, Split, Template
-from iqt.config.lowfield import LowField
+from iqt.config.lowfield import PRESETS, Artefacts, LowField, Relaxation, Shift
 from iqt.config.methods import (
     KINDS,
     Cubic,
@@ -22,11 +22,13 @@ from iqt.config.networks import CrossBatch, DiffusionIQTNetwork, UNetNetwork
 from iqt.config.parcellate import Parcellate, Parcellator, ParcellatorTraining
 from iqt.config.parse import merge, parse_config, parse_section
 from iqt.config.section import Section
+from iqt.config.tissues import FAST, HMRF, LabelTissues, Tissues
 from iqt.config.training import Patches, Training
 
 __all__ = [
-    "KINDS", "Cohort", "Compute", "Config", "CrossBatch", "Cubic", "Diffusion", "DiffusionIQTMethod",
-    "DiffusionIQTNetwork", "Evaluate", "Learned", "LowField", "Method", "Parcellate", "Parcellator",
-    "ParcellatorTraining", "Patches", "Report", "RunFacts", "Sampling", "Section", "Split", "Template", "Tiling",
-    "Training", "UNetMethod", "UNetNetwork", "merge", "parse_config", "parse_section",
+    "FAST", "HMRF", "KINDS", "PRESETS", "Artefacts", "Cohort", "Compute", "Config", "CrossBatch", "Cubic",
+    "Diffusion", "DiffusionIQTMethod", "DiffusionIQTNetwork", "Evaluate", "LabelTissues", "Learned", "LowField",
+    "Method", "Parcellate", "Parcellator", "ParcellatorTraining", "Patches", "Relaxation", "Report", "RunFacts",
+    "Sampling", "Section", "Shift", "Split", "Template", "Tiling", "Tissues", "Training", "UNetMethod", "UNetNetwork",
+    "merge", "parse_config", "parse_section",
 ]  # fmt: skip

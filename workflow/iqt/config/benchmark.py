@@ -11,6 +11,7 @@ from iqt.config.lowfield import LowField
 from iqt.config.methods import TRAINED_BY, Cubic, DiffusionIQTMethod, Learned, Method, Sampling, UNetMethod
 from iqt.config.parcellate import Parcellate
 from iqt.config.section import Name, Positive, Section
+from iqt.config.tissues import Tissues
 from iqt.config.training import Training
 
 
@@ -61,8 +62,11 @@ class Config(Section):
     """How work is cut into jobs."""
     cohort: Cohort = Cohort()
     """Where the high-quality scans come from, and the split."""
+    tissues: Tissues = Tissues()
+    """Where the tissue posteriors come from that the simulator needs."""
     lowfield: dict[Name, LowField] = Field(default_factory=lambda: {"main": LowField()})
-    """Low-field sets by name; `main` is the one trained on, the others are out of distribution."""
+    """Low-field sets by name; `main` is the one trained on, the others are further test sets, out of distribution.
+    `base: NAME` copies another entry and changes what follows."""
     training: Training = Training()
     """What a method's own `training` starts from."""
     methods: dict[Name, Method] = Field(default_factory=_default_methods)
@@ -85,6 +89,15 @@ class Config(Section):
         reserved = {"parcellator", "hq", "lowfield"} & set(self.methods)
         if reserved:
             raise ValueError(f"methods: {', '.join(sorted(reserved))} is a reserved name; choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _snr(self) -> Config:
+        for name, settings in self.lowfield.items():
+            try:
+                settings.for_contrast(self.suffix)
+            except ValueError as error:
+                raise ValueError(f"lowfield.{name}.{error}") from None
         return self
 
     def model_of(self, method: str) -> str | None:
