@@ -5,6 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+from phantoms import CSF, GM, WM, affine_of, phantom
 
 from iqt import naming
 from iqt.config import LowField
@@ -17,28 +18,6 @@ from iqt.files import read_json, write_json
 from iqt.volumes import Volume, read_volume, save_volume
 
 NOISELESS = Draw(1e9, 0.75e9, 0)
-WM, GM, CSF = 1000.0, 700.0, 200.0
-
-
-def affine_of(codes: str, voxel_size: float = 2.0) -> np.ndarray:
-    """An affine whose array axes point to the named directions, with the origin off the centre."""
-    axes = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for column, code in enumerate(codes):
-        affine[axes[code], column] = voxel_size * (1 if code in "RAS" else -1)
-    affine[:3, 3] = (-31.0, 17.0, 5.0)
-    return affine
-
-
-def phantom(shape=(40, 40, 48), codes: str = "RAS") -> tuple[Volume, dict[str, np.ndarray]]:
-    """Three homogeneous slabs side by side in the first axis, with a background of zero around them."""
-    tissues = {name: np.zeros(shape, np.float32) for name in contrast.TISSUES}
-    third = shape[0] // 4
-    for position, name in enumerate(contrast.TISSUES):
-        tissues[name][2 + position * third : 2 + (position + 1) * third, 3:-3] = 1
-    data = WM * tissues["WM"] + GM * tissues["GM"] + CSF * tissues["CSF"]
-    return Volume(data, affine_of(codes)), tissues
 
 
 def pure(volume: Volume) -> dict[str, np.ndarray]:
@@ -303,7 +282,7 @@ def test_one_scan_refuses_to_overwrite_its_input(tmp_path):
             degrade_file(image, out, TissueFiles(probseg), 1, LowField(), Extras(space_hq))
     with pytest.raises(UserError, match="must end"):
         degrade_file(image, tmp_path / "a.mgz", TissueFiles(probseg), 1, LowField())
+    given = TissueFiles({name: path for name, path in probseg.items() if name != "CSF"})
     with pytest.raises(UserError, match="CSF"):
-        given = TissueFiles({name: path for name, path in probseg.items() if name != "CSF"})
         degrade_file(image, tmp_path / "a.nii", given, 1, LowField())
     assert image.read_bytes() == before

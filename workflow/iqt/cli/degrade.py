@@ -108,6 +108,20 @@ def tissues(
     segment_scans(read_list(scans), cohort, out, suffix, section, fast)
 
 
+@app.command("compare-tissues")
+def compare_tissues(
+    scans: ListOption,
+    reference: Annotated[Path, typer.Option(help="Folder of a cohort or of `iqt tissues`.")],
+    other: Annotated[Path, typer.Option(help="Another such folder.")],
+    out: Annotated[Path, typer.Option(help="Table to write (.csv or .tsv).")],
+) -> None:
+    """Dice overlap of the tissues that two engines found."""
+    from iqt.batch import read_list
+    from iqt.degrade.tissues import compare_scans
+
+    compare_scans(read_list(scans), reference, other, out)
+
+
 @app.command("run-fast")
 def run_fast(
     scans: ListOption,

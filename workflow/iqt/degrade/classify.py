@@ -15,6 +15,7 @@ from iqt.volumes import Volume, bounding_box, read_on_grid
 DARK_TO_BRIGHT = {"T1w": ("CSF", "GM", "WM"), "T2w": ("WM", "GM", "CSF"), "FLAIR": ("CSF", "WM", "GM")}
 """The tissues in the order of their intensity."""
 _FAINT = 1e-3
+_SAMPLE = 200_000
 _BRIGHTEST = 99.9
 """Percentile in the brain above which intensities are cut off: vessels and fat would widen the scale."""
 
@@ -40,6 +41,9 @@ def brain_of(volume: Volume, mask: np.ndarray | None) -> np.ndarray:
 def tissues_by_hmrf(data: np.ndarray, brain: np.ndarray, suffix: str, settings: HMRF) -> dict[str, np.ndarray]:
     """Posteriors of WM, GM and CSF in the brain, (X, Y, Z) float32, by dipy's TissueClassifierHMRF (Zhang et al. 2001).
 
+    dipy starts from evenly spaced intensities, wherever the tissues' are; so the scan's are first mapped, piecewise
+    linearly, to where the centres of three clusters are evenly spaced.
+
     Raises:
         UserError: the brain is empty or holds one intensity only.
     """
@@ -53,7 +57,8 @@ def tissues_by_hmrf(data: np.ndarray, brain: np.ndarray, suffix: str, settings: 
         raise UserError("the scan has a single intensity in the brain, so tissues cannot be told apart")
     # dipy replaces zeros by random numbers that no seed controls; so the background gets its noise here
     image = _FAINT + 1e-4 * np.random.default_rng(0).standard_normal(inside.shape)
-    image[inside] = np.clip(values / brightest, 2 * _FAINT, 1)
+    values = np.clip(values / brightest, 2 * _FAINT, 1)
+    image[inside] = np.interp(values, [0, *_centres(values), 1], [0, 0.25, 0.5, 0.75, 1])
     _, _, posteriors = TissueClassifierHMRF(verbose=False).classify(
         image, len(TISSUES), settings.beta, tolerance=settings.tolerance, max_iter=settings.iterations
     )
@@ -75,6 +80,16 @@ def tissues_from_fast(files: Sequence[Path], volume: Volume, suffix: str) -> dic
         if total == 0:
             raise UserError(f"{path}: is empty; FAST found fewer than three tissues")
     return _named(maps, volume.data, suffix, volume.data.shape, (slice(None),) * 3)
+
+
+def _centres(values: np.ndarray) -> np.ndarray:
+    """Centres of three clusters of intensities, ascending: k-means from the terciles' middles, so nothing is random."""
+    from scipy.cluster.vq import kmeans2
+
+    sample = values[:: max(1, values.size // _SAMPLE)].astype(float)
+    start = np.percentile(sample, [100 / 6, 50, 500 / 6])[:, None]
+    centres, _ = kmeans2(sample[:, None], start, iter=30, minit="matrix", missing="warn")
+    return np.sort(centres[:, 0])
 
 
 def _named(

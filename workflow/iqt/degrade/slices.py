@@ -12,7 +12,6 @@ import numpy as np
 from scipy.fft import irfft, rfft
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import resample
 
 from iqt.config import LowField
 from iqt.errors import UserError
@@ -138,7 +137,11 @@ def acquire_matrix(data: np.ndarray, matrix: dict[int, int]) -> np.ndarray:
     Voxel 0 keeps its centre, and voxel i lies at i times the ratio of the counts.
     """
     for axis, count in matrix.items():
-        data = resample(data, count, axis=axis).astype(np.float32)
+        spectrum = np.moveaxis(rfft(data, axis=axis), axis, -1)[..., : count // 2 + 1].copy()
+        if count % 2 == 0:
+            spectrum[..., -1] = 0  # this line's mirror image is not acquired
+        found = irfft(spectrum, n=count, axis=-1) * (count / data.shape[axis])
+        data = np.moveaxis(found, -1, axis).astype(np.float32)
     return data
 
 

@@ -14,10 +14,11 @@ from iqt.degrade import classify, fast
 from iqt.degrade.contrast import TISSUES
 from iqt.degrade.labels import tissues_from_labels
 from iqt.errors import UserError
+from iqt.files import write_table
 from iqt.naming import anat, flat
 from iqt.volumes import Volume, read_on_grid, read_volume, save_volume
 
-NOT_AFTER_COHORT = "posteriors"
+GIVEN = "posteriors"
 """Name of the engine in a record where the user gave the posteriors."""
 
 
@@ -72,6 +73,24 @@ def probseg(folder: Path, scan: str) -> dict[str, Path]:
     return {name: anat(folder, scan, f"label-{name}_probseg.nii.gz") for name in TISSUES}
 
 
+def compare_scans(scans: Iterable[str], reference: Path, other: Path, out: Path) -> None:
+    """Write a table with the Dice overlap of each scan's tissues in two folders of posteriors, cut at one half.
+
+    Raises:
+        UserError: a scan's posteriors are absent in one of them, or on another grid.
+    """
+    rows = []
+    for scan in scans:
+        for name in TISSUES:
+            truth = read_volume(probseg(reference, scan)[name])
+            found = read_on_grid(probseg(other, scan)[name], truth) > 0.5
+            wanted = truth.data > 0.5
+            total = int(wanted.sum() + found.sum())
+            dice = 2 * float((wanted & found).sum()) / total if total else 0.0
+            rows.append({"scan": scan, "tissue": name, "dice": f"{dice:.4f}"})
+    write_table(out, rows, ("scan", "tissue", "dice"))
+
+
 def tissues_of_file(
     volume: Volume, given: TissueFiles, suffix: str, settings: Tissues
 ) -> tuple[str, dict[str, np.ndarray]]:
@@ -86,7 +105,7 @@ def tissues_of_file(
         missing = [name for name in TISSUES if name not in given.probseg]
         if missing:
             raise UserError(f"tissue posterior {', '.join(missing)} is not given; the simulator needs all three")
-        return NOT_AFTER_COHORT, {name: read_like(given.probseg[name], volume, order=1) for name in TISSUES}
+        return GIVEN, {name: read_like(given.probseg[name], volume, order=1) for name in TISSUES}
     mask = None if given.mask is None else read_like(given.mask, volume, order=0) > 0
     if given.labels is not None:
         labels = np.rint(read_like(given.labels, volume, order=0)).astype(np.int32)
