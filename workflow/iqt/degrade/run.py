@@ -79,7 +79,7 @@ def degrade_scans(
         return settings.draws if scan in training else 1
 
     def paths(scan: str, number: int) -> list[Path]:
-        return [naming.anat(out, scan, f"{draw_entity(number)}{ending}") for ending in endings]
+        return [naming.anat(out, scan, naming.draw_entity(number) + ending) for ending in endings]
 
     def outputs(scan: str) -> list[Path]:
         # an earlier run may have drawn more often
@@ -88,11 +88,6 @@ def degrade_scans(
 
     endings = (f"{suffix}.nii.gz", f"space-HQ_{suffix}.nii.gz")
     batch.run_scans(scans, lambda scan: naming.anat(out, scan, f"{suffix}.json"), outputs, work)
-
-
-def draw_entity(number: int) -> str:
-    """What stands before the rest of the name of a scan's `number`-th acquisition; nothing for the first."""
-    return "" if number == 1 else f"draw-{number}_"
 
 
 def degrade_file(
