@@ -68,21 +68,17 @@ def draw_planes(columns: Sequence[tuple[str, Sequence[Plane]]], window: float, o
 
     figure = Figure(figsize=(_INCHES * len(columns), 3 * _INCHES + 0.3), dpi=130, facecolor="black")
     axes = figure.subplots(3, len(columns), squeeze=False)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.93, wspace=0.03, hspace=0.03)
     for column, (name, planes) in enumerate(columns):
         for row, plane in enumerate(planes):
             place = axes[row, column]
-            place.imshow(
-                plane.data.T,
-                cmap="gray",
-                vmin=0,
-                vmax=window,
-                origin="lower",
-                extent=plane.extent,
-                interpolation="none",
-            )
+            look = {"cmap": "gray", "vmin": 0, "vmax": window, "origin": "lower", "interpolation": "none"}
+            place.imshow(plane.data.T, extent=plane.extent, **look)
+            left, right, bottom, top = columns[0][1][row].extent  # the same piece of the world in every column
+            place.set(xlim=(left, right), ylim=(bottom, top), facecolor="black")
             place.axis("off")
-        axes[0, column].set_title(name, color="white", fontsize=9)
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.93, wspace=0.03, hspace=0.03)
+        middle = axes[0, column].get_position()
+        figure.text((middle.x0 + middle.x1) / 2, 0.955, name, color="white", fontsize=9, ha="center")
     with replacing(out) as temporary:
         figure.savefig(temporary)
 
