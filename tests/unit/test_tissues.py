@@ -143,6 +143,9 @@ def test_a_brain_needs_a_mask_or_a_black_background():
     head = Volume(volume.data + 10, volume.affine)
     with pytest.raises(UserError, match=r"not skull-stripped.*--mask"):
         classify.brain_of(head, None)
+    large = Volume(volume.data, np.diag([6.0, 6.0, 6.0, 1.0]))
+    with pytest.raises(UserError, match="not skull-stripped"):
+        classify.brain_of(large, None)
     assert (classify.brain_of(head, inside) == inside).all()
     flat = Volume(np.where(inside, 5.0, 0).astype(np.float32), volume.affine)
     with pytest.raises(UserError, match="single intensity"):

@@ -46,6 +46,7 @@ def readme() -> str:
         "| file | what it runs |",
         "|---|---|",
         "| `config.yaml` | the demo: the embedded cohort at 2 mm |",
+        "| `ood.yaml` | the demo with further test sets, out of distribution |",
         "| `smoke.yaml` | the same chain, as small as it can be, for tests |",
         "",
     ]

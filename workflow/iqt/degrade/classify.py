@@ -16,6 +16,8 @@ DARK_TO_BRIGHT = {"T1w": ("CSF", "GM", "WM"), "T2w": ("WM", "GM", "CSF"), "FLAIR
 """The tissues in the order of their intensity."""
 _FAINT = 1e-3
 _SAMPLE = 200_000
+_LARGEST_ML = 3000
+"""No brain, with the CSF around it, is larger; a head is."""
 _BRIGHTEST = 99.9
 """Percentile in the brain above which intensities are cut off: vessels and fat would widen the scale."""
 
@@ -24,16 +26,18 @@ def brain_of(volume: Volume, mask: np.ndarray | None) -> np.ndarray:
     """Where the brain is, bool: the mask, or the voxels above zero of a skull-stripped scan.
 
     Raises:
-        UserError: there is no mask, and the scan's border is not zero, so it is not skull-stripped.
+        UserError: there is no mask, and the scan is not skull-stripped: it has signal at its border, or too much of it.
     """
     if mask is not None:
         return mask > 0
     border = np.ones(volume.data.shape, bool)
     border[1:-1, 1:-1, 1:-1] = False
     share = float((volume.data[border] > 0).mean())
-    if share > 0.25:
+    millilitres = float((volume.data > 0).sum() * np.prod(volume.voxel_size) / 1000)
+    if share > 0.25 or millilitres > _LARGEST_ML:
         raise UserError(
-            f"{share:.0%} of the scan's border has signal, so it is not skull-stripped; give a brain mask (--mask)"
+            f"the scan is not skull-stripped: {share:.0%} of its border and {millilitres:.0f} ml in all have signal; "
+            "give a brain mask (--mask)"
         )
     return volume.data > 0
 
