@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help demo test setup lint format docs constraints report clean
+.PHONY: help demo test test-speed setup lint format docs constraints report clean
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -19,6 +19,9 @@ demo: $(READY) ## Run the whole chain on the embedded cohort and show its table
 
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest
+
+test-speed: $(READY) ## Measure the simulator on a volume of HCP's size
+	IQT_SPEED=1 $(BIN)/python -m pytest -s tests/unit/test_degrade_speed.py
 
 setup: $(READY) ## Create .venv with the pinned dependencies
 

@@ -41,7 +41,7 @@ rule cohort:
 rule lowfield:
     """Every low-field set."""
     input:
-        [sidecars(f"lowfield/{name}", "all") for name in CONFIG.lowfield],
+        [sidecars(f"lowfield/{name}", "all" if name == "main" else "test") for name in CONFIG.lowfield],
 
 
 rule models:

@@ -5,39 +5,19 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+from phantoms import CSF, GM, WM, affine_of, phantom
 
 from iqt import naming
 from iqt.config import LowField
-from iqt.degrade import simulator
-from iqt.degrade.run import degrade_file, degrade_scans
+from iqt.degrade import contrast, simulator, slices
+from iqt.degrade.run import Extras, degrade_file, degrade_scans
 from iqt.degrade.simulator import Draw
+from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
 from iqt.volumes import Volume, read_volume, save_volume
 
 NOISELESS = Draw(1e9, 0.75e9, 0)
-WM, GM, CSF = 1000.0, 700.0, 200.0
-
-
-def affine_of(codes: str, voxel_size: float = 2.0) -> np.ndarray:
-    """An affine whose array axes point to the named directions, with the origin off the centre."""
-    axes = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for column, code in enumerate(codes):
-        affine[axes[code], column] = voxel_size * (1 if code in "RAS" else -1)
-    affine[:3, 3] = (-31.0, 17.0, 5.0)
-    return affine
-
-
-def phantom(shape=(40, 40, 48), codes: str = "RAS") -> tuple[Volume, dict[str, np.ndarray]]:
-    """Three homogeneous slabs side by side in the first axis, with a background of zero around them."""
-    tissues = {name: np.zeros(shape, np.float32) for name in simulator.TISSUES}
-    third = shape[0] // 4
-    for position, name in enumerate(simulator.TISSUES):
-        tissues[name][2 + position * third : 2 + (position + 1) * third, 3:-3] = 1
-    data = WM * tissues["WM"] + GM * tissues["GM"] + CSF * tissues["CSF"]
-    return Volume(data, affine_of(codes)), tissues
 
 
 def pure(volume: Volume) -> dict[str, np.ndarray]:
@@ -61,7 +41,7 @@ def test_same_seed_same_volume_and_another_scan_another_draw():
 
 
 def test_draws_follow_the_configured_distribution():
-    settings = LowField()
+    settings = LowField().for_contrast("T1w")
     drawn = [simulator.draw(settings, 7, f"sub-{number}") for number in range(3000)]
     snr = np.array([(one.snr_wm, one.snr_gm) for one in drawn])
     np.testing.assert_allclose(snr.mean(0), settings.snr_mean, atol=0.8)
@@ -76,7 +56,7 @@ def test_draws_are_positive_even_where_the_distribution_is_not():
 
 def test_zero_covariance_draws_the_mean():
     drawn = simulator.draw(LowField(snr_covariance=((0, 0), (0, 0))), 0, "sub-01")
-    assert (drawn.snr_wm, drawn.snr_gm) == pytest.approx(LowField().snr_mean)
+    assert (drawn.snr_wm, drawn.snr_gm) == pytest.approx((64.50, 54.14))
 
 
 @pytest.mark.parametrize("fixed", ["WM", "GM"])
@@ -94,7 +74,7 @@ def test_fixed_tissue_stays_and_the_ratio_is_the_drawn_one(fixed, value):
     volume, tissues = phantom()
     drawn = Draw(1e6, 0.9e6, 0)
     result = simulator.apply(volume, tissues, LowField(fixed_tissue=fixed), drawn)
-    found = {name: result.thick.data[tissues[name][:, :, :12] == 1].mean() for name in simulator.TISSUES}
+    found = {name: result.thick.data[tissues[name][:, :, :12] == 1].mean() for name in contrast.TISSUES}
     assert found[fixed] == pytest.approx(value, rel=1e-4)
     assert found["GM"] / found["WM"] == pytest.approx(0.9, rel=1e-4)
     assert found["CSF"] == pytest.approx(CSF, rel=1e-4)
@@ -105,7 +85,7 @@ def test_fixed_tissue_stays_and_the_ratio_is_the_drawn_one(fixed, value):
 def test_slice_profile_has_the_thickness_as_its_fwhm(thickness):
     impulse = np.zeros((5, 5, 81), np.float32)
     impulse[2, 2, 40] = 1
-    blurred = simulator.select_slices(impulse, thickness, axis=2)
+    blurred = slices.select_slices(impulse, thickness, axis=2)
     profile = blurred[2, 2]
     fine = np.linspace(0, 80, 80001)
     above = fine[np.interp(fine, np.arange(81), profile) >= profile.max() / 2]
@@ -158,7 +138,7 @@ def test_a_volume_and_its_mirror_image_give_mirrored_slices():
 
 @pytest.mark.parametrize(("extent", "spacing"), [(48, 4), (45, 4), (37, 3.2), (50, 8), (9, 1)])
 def test_slices_cover_the_volume_and_are_no_more_than_needed(extent, spacing):
-    centres = simulator.slice_centres(extent, spacing)
+    centres = slices.slice_centres(extent, spacing)
     assert np.allclose(np.diff(centres), spacing)
     assert centres[0] - spacing / 2 <= -0.5 + 1e-9
     assert centres[-1] + spacing / 2 >= extent - 0.5 - 1e-9
@@ -187,7 +167,7 @@ def test_rician_noise_has_the_moments_of_the_rice_distribution(signal):
     from scipy.stats import rice
 
     sigma = 2.0
-    noisy = simulator.add_noise(np.full((60, 60, 60), signal, np.float32), sigma, "rician", 5)
+    noisy = contrast.add_noise(np.full((60, 60, 60), signal, np.float32), sigma, "rician", 5)
     mean, variance = rice.stats(signal / sigma, scale=sigma)
     assert noisy.min() >= 0
     assert noisy.mean() == pytest.approx(mean, rel=0.01)
@@ -208,7 +188,7 @@ def test_impure_tissue_is_measured_where_it_is_purest():
     measured = simulator.apply(volume, tissues, LowField(), NOISELESS).measured
     assert measured["threshold_gm"] == pytest.approx(0.72, rel=1e-3)
     assert measured["mean_gm"] == pytest.approx(GM, rel=1e-3)
-    assert measured["threshold_wm"] == simulator.PURE
+    assert measured["threshold_wm"] == contrast.PURE
     tissues["GM"] *= 0.5
     with pytest.raises(UserError, match=r"GM.*0\.40"):
         simulator.apply(volume, tissues, LowField(), NOISELESS)
@@ -273,22 +253,22 @@ def test_one_scan_from_the_command_line_is_the_benchmarks(tmp_path):
     write_cohort(tmp_path, ["sub-01"])
     degrade_scans(["sub-01"], tmp_path, tmp_path / "low", "T1w", 1, LowField(), "main")
     image = naming.anat(tmp_path, "sub-01", "T1w.nii.gz")
-    probseg = {name: naming.anat(tmp_path, "sub-01", f"label-{name}_probseg.nii.gz") for name in simulator.TISSUES}
+    probseg = {name: naming.anat(tmp_path, "sub-01", f"label-{name}_probseg.nii.gz") for name in contrast.TISSUES}
     out, space_hq = tmp_path / "one.nii.gz", tmp_path / "one_hq.nii.gz"
-    degrade_file(image, out, probseg, 1, LowField(), space_hq)
+    degrade_file(image, out, TissueFiles(probseg), 1, LowField(), Extras(space_hq))
     assert out.read_bytes() == naming.anat(tmp_path / "low", "sub-01", "T1w.nii.gz").read_bytes()
     assert space_hq.read_bytes() == naming.anat(tmp_path / "low", "sub-01", "space-HQ_T1w.nii.gz").read_bytes()
     batch_record = read_json(naming.anat(tmp_path / "low", "sub-01", "T1w.json"))
-    assert {**read_json(tmp_path / "one.json"), "set": "main"} == batch_record
+    assert {**read_json(tmp_path / "one.json"), "set": "main", "tissues": "cohort"} == batch_record
     again = tmp_path / "two.nii.gz"
-    degrade_file(image, again, probseg, 1, LowField(), None)
+    degrade_file(image, again, TissueFiles(probseg), 1, LowField())
     assert again.read_bytes() == out.read_bytes()
 
 
 def test_one_scan_refuses_to_overwrite_its_input(tmp_path):
     write_cohort(tmp_path, ["sub-01"])
     image = naming.anat(tmp_path, "sub-01", "T1w.nii.gz")
-    probseg = {name: naming.anat(tmp_path, "sub-01", f"label-{name}_probseg.nii.gz") for name in simulator.TISSUES}
+    probseg = {name: naming.anat(tmp_path, "sub-01", f"label-{name}_probseg.nii.gz") for name in contrast.TISSUES}
     before = image.read_bytes()
     link = tmp_path / "link.nii.gz"
     link.symlink_to(image)
@@ -299,9 +279,10 @@ def test_one_scan_refuses_to_overwrite_its_input(tmp_path):
         (tmp_path / "a.nii", tmp_path / "a.nii"),
     ):
         with pytest.raises(UserError, match="another file"):
-            degrade_file(image, out, probseg, 1, LowField(), space_hq)
+            degrade_file(image, out, TissueFiles(probseg), 1, LowField(), Extras(space_hq))
     with pytest.raises(UserError, match="must end"):
-        degrade_file(image, tmp_path / "a.mgz", probseg, 1, LowField(), None)
+        degrade_file(image, tmp_path / "a.mgz", TissueFiles(probseg), 1, LowField())
+    given = TissueFiles({name: path for name, path in probseg.items() if name != "CSF"})
     with pytest.raises(UserError, match="CSF"):
-        degrade_file(image, tmp_path / "a.nii", {k: v for k, v in probseg.items() if k != "CSF"}, 1, LowField(), None)
+        degrade_file(image, tmp_path / "a.nii", given, 1, LowField())
     assert image.read_bytes() == before

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from iqt.config import LowField
-from iqt.degrade.run import degrade_file
+from iqt.degrade.run import Extras, degrade_file
+from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.files import read_json
 from iqt.volumes import intensity_scale, read_on_grid, read_volume, save_volume
@@ -41,7 +42,8 @@ def test_a_real_brain_goes_through_the_simulator(real: Path, person: str, tmp_pa
         paths[name] = tmp_path / f"{name}.nii.gz"
         save_volume(paths[name], tissue.astype(np.float32), volume.affine)
 
-    degrade_file(image, tmp_path / "thick.nii.gz", paths, 1, LowField(), tmp_path / "on_grid.nii.gz")
+    extras = Extras(tmp_path / "on_grid.nii.gz")
+    degrade_file(image, tmp_path / "thick.nii.gz", TissueFiles(paths), 1, LowField(), extras)
     thick, on_grid = read_volume(tmp_path / "thick.nii.gz"), read_volume(tmp_path / "on_grid.nii.gz")
     np.testing.assert_allclose(sorted(thick.voxel_size / volume.voxel_size), [1, 1, 4], rtol=1e-6)
     assert on_grid.data.shape == volume.data.shape

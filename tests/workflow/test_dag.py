@@ -179,3 +179,26 @@ def test_a_wrong_configuration_stops_before_any_job(workflow: Path, text: str, p
     assert "Traceback" not in message
     assert all(part in message for part in ("config/wrong.yaml", *parts))
     assert not (workflow / "results").exists()
+
+
+@pytest.mark.parametrize("engine", ["cohort", "labels", "hmrf", "fast"])
+def test_the_tissue_engine_decides_what_the_simulator_waits_for(workflow: Path, engine: str) -> None:
+    path = workflow / "config" / "engine.yaml"
+    path.write_text((workflow / "config" / "smoke.yaml").read_text() + f"\ntissues: {{engine: {engine}}}\n")
+    jobs = planned(workflow, "lowfield", config="config/engine.yaml")
+    batches = jobs["degrade"]
+    assert jobs["make_tissues"] == (0 if engine == "cohort" else batches)
+    assert jobs["run_fast"] == (batches if engine == "fast" else 0)
+
+
+def test_sets_out_of_distribution_are_of_the_test_people_alone(workflow: Path) -> None:
+    path = workflow / "config" / "shifted.yaml"
+    sets = "  main: {draws: 2}\n  noisy: {base: main, shift: {snr: 0.5}}\n  flat: {base: main, shift: {contrast: 1}}\n"
+    path.write_text((workflow / "config" / "smoke.yaml").read_text() + f"\nlowfield:\n{sets}")
+    done = snakemake(workflow, "--dry-run", "lowfield", config="config/shifted.yaml")
+    assert done.returncode == 0, done.stderr
+    made = set(re.findall(r"lowfield/(\w+)/(sub-\w+)/anat", done.stdout + done.stderr))
+    of = {name: {person for each, person in made if each == name} for name in ("main", "noisy", "flat")}
+    assert of["noisy"] == of["flat"] < of["main"]
+    assert len(of["main"]) == 5
+    assert len(of["noisy"]) == 2

@@ -67,6 +67,16 @@ def test_conda_environments_hold_the_projects_pins(repository: Path) -> None:
     assert found == {CONDA_NAMES.get(name, name): version for name, version in wanted.items()}
 
 
+def test_the_environment_of_fsl_holds_the_same_pins(repository: Path) -> None:
+    pins = {}
+    for name in ("iqt", "fsl"):
+        content = yaml.safe_load((repository / "envs" / f"{name}.yaml").read_text())
+        pins[name] = dict(pin.split("=") for pin in content["dependencies"])
+    own = {name: version for name, version in pins["fsl"].items() if not name.startswith("fsl-")}
+    assert {"nipype", "nibabel", "typer"} <= set(own)
+    assert set(own.items()) <= set(pins["iqt"].items())
+
+
 def test_constraints_hold_the_projects_pins(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     pins = [*project["dependencies"], *(pin for group in project["optional-dependencies"].values() for pin in group)]

@@ -26,6 +26,14 @@ def flat(root: str | Path, scan: str, ending: str) -> Path:
     return Path(root, f"{scan}_{ending}")
 
 
+def draw_entity(number: int) -> str:
+    """What stands between a scan's name and the rest in the file of its `number`-th acquisition: nothing for the first.
+
+    A training person may have several simulated acquisitions (`lowfield.<set>.draws`).
+    """
+    return "" if number == 1 else f"draw-{number}_"
+
+
 def batch_of(scan: str, n_batches: int) -> int:
     """The batch that a scan belongs to: from its person's id alone, so that adding people moves nobody."""
     person = scan.split("_")[0]

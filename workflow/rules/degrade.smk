@@ -1,46 +1,145 @@
-"""Degrade: simulated low-field scans of every person, for each set of the configuration.
+"""Degrade: tissue posteriors where the cohort brings none, and simulated low-field scans for each set.
 
-in:  cohort/sub-X/anat/* with tissue posteriors
-out: lowfield/<set>/sub-X/anat/*
+in:  cohort/sub-X/anat/* with tissue posteriors, or with labels, or with a brain mask alone
+out: fast/*, tissues/sub-X/anat/* (as `tissues.engine` asks), lowfield/<set>/sub-X/anat/*; `main` is of everybody, the
+     other sets are of the test people
 """
 
-for batch in batches("all"):
+ENGINE = CONFIG.tissues.engine
+POSTERIORS = R / ("cohort" if ENGINE == "cohort" else "tissues")
+SHIFTED = [name for name in CONFIG.lowfield if name != "main"]
+"""The out-of-distribution sets."""
+
+
+def posteriors(group, batch):
+    """The sidecars that say whether there are posteriors; nothing more where the cohort brings them."""
+    return [] if ENGINE == "cohort" else sidecars("tissues", group, batch, "probseg.json")
+
+
+for batch in batches("all") if ENGINE == "fast" else []:
 
     rule:
-        """Simulate a batch's low-field scans."""
+        """Segment a batch by FSL FAST and record its exit status."""
         name:
-            f"degrade_{batch}"
+            f"run_fast_{batch}"
         input:
             scans=scan_list("all", batch),
             cohort=sidecars("cohort", "all", batch),
-            code=code("degrade"),
+            code=code("degrade/fast.py"),
         output:
-            sidecars("lowfield/{set}", "all", batch),
+            sidecars("fast", "all", batch, "fast.json", flat),
         log:
-            f"{R}/logs/degrade/{{set}}/batch-{batch}.log",
+            f"{R}/logs/run_fast/batch-{batch}.log",
         benchmark:
-            f"{R}/benchmarks/degrade/{{set}}/batch-{batch}.tsv"
+            f"{R}/benchmarks/run_fast/batch-{batch}.tsv"
         conda:
-            "../../envs/iqt.yaml"
-        threads: CONFIG.compute.batch_threads
+            "../../envs/fsl.yaml"
+        threads: 1
         resources:
             mem_mb=lambda wildcards, attempt: 4000 * attempt,
-            runtime=lambda wildcards, attempt: 60 * attempt,
+            runtime=lambda wildcards, attempt: 600 * attempt,
         params:
             suffix=SUFFIX,
-            seed=SEED,
             cohort=R / "cohort",
-            out=lambda wildcards: R / "lowfield" / wildcards.set,
-            settings=lambda wildcards: as_json(CONFIG.lowfield[wildcards.set]),
+            out=R / "fast",
+            settings=as_json(CONFIG.tissues.fast),
         shell:
             r"""
-            iqt --threads {threads} degrade \
+            iqt --threads {threads} run-fast \
                 --list {input.scans:q} \
                 --cohort {params.cohort:q} \
                 --out {params.out:q} \
                 --suffix {params.suffix} \
-                --set {wildcards.set} \
-                --seed {params.seed} \
                 --settings {params.settings:q} \
                 >{log:q} 2>&1
             """
+
+
+for batch in batches("all") if ENGINE != "cohort" else []:
+
+    rule:
+        """Make a batch's tissue posteriors by the engine of the configuration."""
+        name:
+            f"make_tissues_{batch}"
+        input:
+            scans=scan_list("all", batch),
+            cohort=sidecars("cohort", "all", batch),
+            fast=sidecars("fast", "all", batch, "fast.json", flat) if ENGINE == "fast" else [],
+            code=code("degrade/tissues.py", "degrade/labels.py", "degrade/classify.py", "degrade/fast.py"),
+        output:
+            sidecars("tissues", "all", batch, "probseg.json"),
+        log:
+            f"{R}/logs/make_tissues/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/make_tissues/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 8000 * attempt,
+            runtime=lambda wildcards, attempt: 600 * attempt,
+        params:
+            suffix=SUFFIX,
+            cohort=R / "cohort",
+            out=POSTERIORS,
+            fast=f"--fast {R / 'fast'}" if ENGINE == "fast" else "",
+            settings=as_json(CONFIG.tissues.model_dump(mode="json", include={"engine", ENGINE})),
+        shell:
+            r"""
+            iqt --threads {threads} tissues \
+                --list {input.scans:q} \
+                --cohort {params.cohort:q} \
+                --out {params.out:q} \
+                {params.fast} \
+                --suffix {params.suffix} \
+                --settings {params.settings:q} \
+                >{log:q} 2>&1
+            """
+
+
+for group, sets in (("all", ["main"]), ("test", SHIFTED)):
+    for batch in batches(group) if sets else []:
+
+        rule:
+            """Simulate a batch's low-field scans."""
+            name:
+                f"degrade_{batch}" if group == "all" else f"degrade_shifted_{batch}"
+            input:
+                scans=scan_list(group, batch),
+                cohort=sidecars("cohort", group, batch),
+                posteriors=posteriors(group, batch),
+                code=code("degrade"),
+            output:
+                sidecars("lowfield/{set}", group, batch),
+            log:
+                f"{R}/logs/degrade/{{set}}/batch-{batch}.log",
+            benchmark:
+                f"{R}/benchmarks/degrade/{{set}}/batch-{batch}.tsv"
+            wildcard_constraints:
+                set="|".join(sets),
+            conda:
+                "../../envs/iqt.yaml"
+            threads: CONFIG.compute.batch_threads
+            resources:
+                mem_mb=lambda wildcards, attempt: 4000 * attempt,
+                runtime=lambda wildcards, attempt: 60 * attempt,
+            params:
+                suffix=SUFFIX,
+                seed=SEED,
+                cohort=R / "cohort",
+                posteriors="" if ENGINE == "cohort" else f"--posteriors {POSTERIORS}",
+                out=lambda wildcards: R / "lowfield" / wildcards.set,
+                settings=lambda wildcards: as_json(CONFIG.lowfield[wildcards.set]),
+            shell:
+                r"""
+                iqt --threads {threads} degrade \
+                    --list {input.scans:q} \
+                    --cohort {params.cohort:q} \
+                    {params.posteriors} \
+                    --out {params.out:q} \
+                    --suffix {params.suffix} \
+                    --set {wildcards.set} \
+                    --seed {params.seed} \
+                    --settings {params.settings:q} \
+                    >{log:q} 2>&1
+                """

@@ -1,42 +1,179 @@
-"""The command that simulates low-field scans."""
+"""Commands that simulate low-field scans."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from iqt.cli.options import SeedOption, SetOption, SettingsOption, SuffixOption, app, needed
+from iqt.cli.options import (
+    CohortOption,
+    FilesOption,
+    ListOption,
+    OutOption,
+    SeedOption,
+    SetOption,
+    SettingsOption,
+    SuffixOption,
+    app,
+    draw,
+    needed,
+)
+from iqt.errors import UserError
+
+PresetOption = Annotated[str | None, typer.Option(help="iqt-4x, iqt-8x or 64mT; the same key in --settings.")]
+WMOption = Annotated[Path | None, typer.Option(help="White matter posterior of IMAGE.")]
+GMOption = Annotated[Path | None, typer.Option(help="Grey matter posterior of IMAGE.")]
+CSFOption = Annotated[Path | None, typer.Option(help="CSF posterior of IMAGE.")]
+LabelsOption = Annotated[Path | None, typer.Option(help="Instead of posteriors: FreeSurfer's aparc+aseg of IMAGE.")]
+MaskOption = Annotated[Path | None, typer.Option(help="Brain mask of IMAGE; needed where it is not skull-stripped.")]
 
 
 @app.command()
 def degrade(
     image: Annotated[Path | None, typer.Argument(help="A high-quality volume.")] = None,
     output: Annotated[Path | None, typer.Argument(help="The thick-slice volume to write.")] = None,
-    wm: Annotated[Path | None, typer.Option(help="White matter posterior of IMAGE.")] = None,
-    gm: Annotated[Path | None, typer.Option(help="Grey matter posterior of IMAGE.")] = None,
-    csf: Annotated[Path | None, typer.Option(help="CSF posterior of IMAGE.")] = None,
+    preset: PresetOption = None,
+    wm: WMOption = None,
+    gm: GMOption = None,
+    csf: CSFOption = None,
+    labels: LabelsOption = None,
+    mask: MaskOption = None,
     space_hq: Annotated[Path | None, typer.Option(help="Also write the volume on IMAGE's grid.")] = None,
+    preview: Annotated[Path | None, typer.Option(help="Also draw every step (.png, .svg or .pdf).")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Draw nothing: do what this record (JSON) says.")] = None,
     scans: Annotated[
         Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")
     ] = None,
     cohort: Annotated[Path | None, typer.Option(help="With --list: folder of the high-quality scans.")] = None,
+    posteriors: Annotated[
+        Path | None, typer.Option(help="With --list: folder of `iqt tissues`; the cohort's own without it.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="With --list: folder to write to.")] = None,
-    suffix: SuffixOption = "T1w",
+    suffix: Annotated[
+        str | None, typer.Option(help="T1w, T2w or FLAIR; without it what IMAGE's name ends with, or T1w.")
+    ] = None,
     seed: SeedOption = 1,
     set_name: SetOption = "main",
     settings: SettingsOption = None,
 ) -> None:
-    """Simulate low-field scans: of one volume (IMAGE OUTPUT), or of a list."""
-    from iqt.batch import read_list
-    from iqt.config import LowField, parse_section
-    from iqt.degrade.run import degrade_file, degrade_scans
+    """Simulate low-field scans: of one volume (IMAGE OUTPUT), or of a list.
 
-    section = parse_section(LowField, settings)
+    Without posteriors or labels the tissues of IMAGE are classified by dipy's hidden Markov random field.
+    """
+    from iqt.batch import read_list
+    from iqt.degrade.run import Extras, degrade_file, degrade_scans, replay_file
+    from iqt.degrade.tissues import TissueFiles
+
+    section = _lowfield(settings, preset)
+    if suffix not in (None, "T1w", "T2w", "FLAIR"):
+        raise UserError(f"--suffix {suffix}: must be T1w, T2w or FLAIR")
     if scans is not None:
         cohort, out = needed(cohort, "--cohort"), needed(out, "--out")
-        degrade_scans(read_list(scans), cohort, out, suffix, seed, section, set_name)
+        names, training = read_list(scans), read_list(scans, "train")
+        degrade_scans(names, cohort, out, suffix or "T1w", seed, section, set_name, posteriors, training)
+        return
+    image, output = needed(image, "IMAGE"), needed(output, "OUTPUT")
+    maps = {name: path for name, path in (("WM", wm), ("GM", gm), ("CSF", csf)) if path is not None}
+    if maps and labels is not None:
+        raise UserError("--labels: give either labels or posteriors, not both")
+    given, extras = TissueFiles(maps, labels, mask), Extras(space_hq, preview)
+    if replay is not None:
+        if settings is not None or preset is not None:
+            raise UserError("--replay: the record holds the settings; omit --settings and --preset")
+        replay_file(replay, image, output, given, extras)
     else:
-        posteriors = {"WM": needed(wm, "--wm"), "GM": needed(gm, "--gm"), "CSF": needed(csf, "--csf")}
-        degrade_file(needed(image, "IMAGE"), needed(output, "OUTPUT"), posteriors, seed, section, space_hq)
+        degrade_file(image, output, given, seed, section, extras, suffix)
+
+
+@app.command()
+def tissues(
+    scans: ListOption,
+    cohort: CohortOption,
+    out: OutOption,
+    suffix: SuffixOption = "T1w",
+    fast: Annotated[Path | None, typer.Option(help="Folder of `iqt run-fast`, for the engine fast.")] = None,
+    settings: SettingsOption = None,
+) -> None:
+    """Make the tissue posteriors that the simulator needs, from labels or intensities."""
+    from iqt.batch import read_list
+    from iqt.config import Tissues, parse_section
+    from iqt.degrade.tissues import segment_scans
+
+    section = parse_section(Tissues, settings)
+    if section.engine == "fast":
+        fast = needed(fast, "--fast")
+    segment_scans(read_list(scans), cohort, out, suffix, section, fast)
+
+
+@app.command("compare-tissues")
+def compare_tissues(
+    scans: ListOption,
+    reference: Annotated[Path, typer.Option(help="Folder of a cohort or of `iqt tissues`.")],
+    other: Annotated[Path, typer.Option(help="Another such folder.")],
+    out: Annotated[Path, typer.Option(help="Table to write (.csv or .tsv).")],
+) -> None:
+    """Dice overlap of the tissues that two engines found."""
+    from iqt.batch import read_list
+    from iqt.degrade.tissues import compare_scans
+
+    compare_scans(read_list(scans), reference, other, out)
+
+
+@app.command("run-fast")
+def run_fast(
+    scans: ListOption,
+    cohort: CohortOption,
+    out: OutOption,
+    suffix: SuffixOption = "T1w",
+    settings: SettingsOption = None,
+) -> None:
+    """Segment scans by FSL FAST, which must be on PATH."""
+    from iqt.batch import read_list
+    from iqt.config import FAST, parse_section
+    from iqt.degrade.fast import run_fast
+
+    run_fast(read_list(scans), cohort, out, suffix, parse_section(FAST, settings))
+
+
+@draw.command("presets")
+def draw_presets(
+    image: Annotated[Path, typer.Argument(help="A high-quality volume.")],
+    out: FilesOption,
+    wm: WMOption = None,
+    gm: GMOption = None,
+    csf: CSFOption = None,
+    labels: LabelsOption = None,
+    mask: MaskOption = None,
+    suffix: SuffixOption = "T1w",
+    seed: SeedOption = 1,
+) -> None:
+    """What each preset of the simulator makes of a scan."""
+    from iqt.config import PRESETS, Tissues
+    from iqt.degrade.preview import draw_presets
+    from iqt.degrade.tissues import TissueFiles, tissues_of_file
+    from iqt.volumes import read_volume
+
+    maps = {name: path for name, path in (("WM", wm), ("GM", gm), ("CSF", csf)) if path is not None}
+    volume = read_volume(image)
+    _, found = tissues_of_file(volume, TissueFiles(maps, labels, mask), suffix, Tissues())
+    for path in out:
+        draw_presets(volume, found, list(PRESETS), seed, image.name.split(".")[0], suffix, path)
+
+
+def _lowfield(settings: str | None, preset: str | None):
+    """The section that --settings gives, started from --preset where that is given."""
+    from iqt.config import PRESETS, LowField, parse_section
+
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f"--preset {preset}: unknown. Hint: there are {', '.join(PRESETS)}")
+    if preset is None:
+        return parse_section(LowField, settings)
+    if settings is None:
+        return LowField(preset=preset)
+    given = parse_section(LowField, settings).model_dump(exclude_unset=True)
+    if given.get("preset", preset) != preset:
+        raise UserError(f"--preset {preset}: --settings names another preset, {given['preset']}; give one of the two")
+    return parse_section(LowField, json.dumps({"preset": preset, **given}))

@@ -6,7 +6,7 @@ module a part; everything that the stages use can be imported from here.
 
 from iqt.config.benchmark import Compute, Config, Evaluate, Report, RunFacts
 from iqt.config.cohort import Cohort, Split, Template
-from iqt.config.lowfield import LowField
+from iqt.config.lowfield import PRESETS, Artefacts, LowField, Relaxation, Shift
 from iqt.config.methods import (
     KINDS,
     Adversarial,
@@ -24,40 +24,14 @@ from iqt.config.networks import CrossBatch, DiffusionIQTNetwork, ESRGANNetwork, 
 from iqt.config.parcellate import Parcellate, Parcellator, ParcellatorTraining
 from iqt.config.parse import merge, parse_config, parse_section, read_config
 from iqt.config.section import Section
+from iqt.config.tissues import FAST, HMRF, LabelTissues, Tissues
 from iqt.config.training import Patches, Training
 
 __all__ = [
-    "KINDS",
-    "Adversarial",
-    "Cohort",
-    "Compute",
-    "Config",
-    "CrossBatch",
-    "Diffusion",
-    "DiffusionIQTMethod",
-    "DiffusionIQTNetwork",
-    "ESRGANMethod",
-    "ESRGANNetwork",
-    "Evaluate",
-    "Interpolation",
-    "Learned",
-    "LowField",
-    "Method",
-    "Parcellate",
-    "Parcellator",
-    "ParcellatorTraining",
-    "Patches",
-    "Report",
-    "RunFacts",
-    "Sampling",
-    "Section",
-    "Split",
-    "Template",
-    "Tiling",
-    "Training",
-    "UNetMethod",
-    "UNetNetwork",
-    "merge",
-    "parse_config",
-    "parse_section", "read_config",
+    "FAST", "HMRF", "KINDS", "PRESETS", "Adversarial", "Artefacts", "Cohort", "Compute", "Config",
+    "CrossBatch", "Diffusion", "DiffusionIQTMethod", "DiffusionIQTNetwork", "ESRGANMethod", "ESRGANNetwork",
+    "Evaluate", "Interpolation", "LabelTissues", "Learned", "LowField", "Method", "Parcellate", "Parcellator",
+    "ParcellatorTraining", "Patches", "Relaxation", "Report", "RunFacts", "Sampling", "Section", "Shift",
+    "Split", "Template", "Tiling", "Tissues", "Training", "UNetMethod", "UNetNetwork", "merge",
+    "parse_config", "parse_section", "read_config",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from iqt.config.lowfield import LowField
 from iqt.config.methods import TRAINED_BY, DiffusionIQTMethod, Interpolation, Learned, Method, Sampling, UNetMethod
 from iqt.config.parcellate import Parcellate
 from iqt.config.section import Name, Positive, Section
+from iqt.config.tissues import Tissues
 from iqt.config.training import Patches, Training
 
 
@@ -68,8 +69,11 @@ class Config(Section):
     """How work is cut into jobs."""
     cohort: Cohort = Cohort()
     """Where the high-quality scans come from, and the split."""
+    tissues: Tissues = Tissues()
+    """Where the tissue posteriors come from that the simulator needs."""
     lowfield: dict[Name, LowField] = Field(default_factory=lambda: {"main": LowField()})
-    """Low-field sets by name; `main` is the one trained on, the others are out of distribution."""
+    """Low-field sets by name; `main` is the one trained on, the others are further test sets, out of distribution.
+    `base: NAME` copies another entry and changes what follows."""
     patches: Patches = Patches()
     """What a method's own `patches` starts from."""
     training: Training = Training()
@@ -103,6 +107,15 @@ class Config(Section):
                 raise ValueError(
                     f"methods.{name}.size_like {wanted!r} must name a trained method that has a size of its own"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _snr(self) -> Config:
+        for name, settings in self.lowfield.items():
+            try:
+                settings.for_contrast(self.suffix)
+            except ValueError as error:
+                raise ValueError(f"lowfield.{name}.{error}") from None
         return self
 
     def model_of(self, method: str) -> str | None:

@@ -19,6 +19,7 @@ def json_schema() -> str:
     # `base` is resolved before validation, so the models do not know it.
     for name in (kind.__name__ for kind in KINDS.values()):
         schema["$defs"][name]["properties"]["base"] = {"type": "string", "description": "Entry that this one copies."}
+    schema["$defs"]["LowField"]["properties"]["base"] = {"type": "string", "description": "Set that this one copies."}
     named = schema["properties"]["methods"]["patternProperties"]
     for pattern in named:
         named[pattern] = {"anyOf": [named[pattern], {"$ref": "#/$defs/Derived"}]}
@@ -45,6 +46,7 @@ def readme() -> str:
         "| file | what it runs |",
         "|---|---|",
         "| `config.yaml` | the demo: the embedded cohort at 2 mm |",
+        "| `ood.yaml` | the demo with further test sets, out of distribution |",
         "| `smoke.yaml` | the same chain, as small as it can be, for tests |",
         "",
     ]
@@ -108,6 +110,8 @@ def _type(annotation: Any, field: FieldInfo | None = None) -> str:
         parts = get_args(annotation)
         inner = f"{_type(parts[0])}, any number" if parts[-1] is Ellipsis else ", ".join(map(_type, parts))
         return f"[{inner}]"
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join("null" if part is type(None) else _type(part) for part in get_args(annotation))
     names = {int: "integer", float: "number", str: "text", bool: "true or false"}
     return names.get(annotation, str(annotation)) + bounds
 

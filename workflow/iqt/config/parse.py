@@ -13,17 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from iqt.config.benchmark import Config
 from iqt.config.methods import KINDS, Learned
-from iqt.config.section import Section, SectionType
+from iqt.config.section import Section, SectionType, merge
 from iqt.errors import UserError
-
-
-def merge(base: Mapping, changes: Mapping) -> dict:
-    """`changes` laid over `base`, section by section."""
-    merged = copy.deepcopy(dict(base))
-    for key, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if nested else copy.deepcopy(value)
-    return merged
 
 
 def parse_config(raw: Mapping, source: str = "config") -> Config:
@@ -37,6 +28,9 @@ def parse_config(raw: Mapping, source: str = "config") -> Config:
     if isinstance(methods, Mapping):
         shared = {key: raw[key] for key in ("patches", "training") if isinstance(raw.get(key), Mapping)}
         raw["methods"] = _resolve_bases(methods, shared, source)
+    sets = raw.get("lowfield")
+    if isinstance(sets, Mapping):
+        raw["lowfield"] = {name: _resolve_base(sets, name, "lowfield", source) for name in sets}
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -77,25 +71,30 @@ def parse_section(model: type[SectionType], text: str | None) -> SectionType:
 def _resolve_bases(methods: Mapping, shared: Mapping, source: str) -> dict:
     """Methods with what they copy from others, and trained ones laid over the sections that they share."""
     resolved: dict[str, Any] = {}
-
-    def resolve(name: str, above: tuple[str, ...]) -> Any:
-        entry = methods[name]
-        if not isinstance(entry, Mapping) or "base" not in entry:
-            return entry
-        base = entry["base"]
-        if base not in methods:
-            raise UserError(f"{source}: methods.{name}.base = {base!r} names no method. {_hint(base, methods)}")
-        if base in (*above, name):
-            raise UserError(f"{source}: methods.{name}.base = {base!r} goes in a circle; base it on another entry")
-        changes = {key: value for key, value in entry.items() if key != "base"}
-        return merge(resolve(base, (*above, name)), changes)
-
     for name in methods:
-        entry = resolve(name, ())
+        entry = _resolve_base(methods, name, "methods", source)
         if isinstance(entry, Mapping) and _is_learned(entry.get("kind")):
             entry = {**entry, **{key: merge(section, entry.get(key) or {}) for key, section in shared.items()}}
         resolved[name] = entry
     return resolved
+
+
+def _resolve_base(entries: Mapping, name: str, section: str, source: str, above: tuple[str, ...] = ()) -> Any:
+    """An entry laid over the one that its `base` names, and that one over its own."""
+    entry = entries[name]
+    if not isinstance(entry, Mapping) or "base" not in entry:
+        return entry
+    base = entry["base"]
+    if base not in entries:
+        raise UserError(f"{source}: {section}.{name}.base = {base!r} names no entry. {_hint(base, entries)}")
+    if base in (*above, name):
+        raise UserError(f"{source}: {section}.{name}.base = {base!r} goes in a circle; base it on another entry")
+    if "preset" in entry:
+        raise UserError(
+            f"{source}: {section}.{name} has both base and preset, which set the same keys; leave one of them out"
+        )
+    changes = {key: value for key, value in entry.items() if key != "base"}
+    return merge(_resolve_base(entries, base, section, source, (*above, name)) or {}, changes)
 
 
 def _is_learned(kind: Any) -> bool:

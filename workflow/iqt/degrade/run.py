@@ -2,109 +2,221 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from iqt import batch, naming
-from iqt.config import LowField
-from iqt.degrade import simulator
+from iqt.config import LowField, Tissues, parse_section
+from iqt.degrade import simulator, tissues
+from iqt.degrade.simulator import Draw
+from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
-from iqt.files import write_json
-from iqt.volumes import read_on_grid, read_volume, save_volume
+from iqt.files import read_json, write_json
+from iqt.volumes import Volume, read_on_grid, read_volume, save_volume
+
+
+class Extras(NamedTuple):
+    """What else one scan's simulation may write: the volume on the high-quality grid, and a picture of every step."""
+
+    space_hq: Path | None = None
+    preview: Path | None = None
 
 
 def degrade_scans(
-    scans: Iterable[str], cohort: Path, out: Path, suffix: str, seed: int, settings: LowField, set_name: str
+    scans: Iterable[str],
+    cohort: Path,
+    out: Path,
+    suffix: str,
+    seed: int,
+    settings: LowField,
+    set_name: str,
+    posteriors: Path | None = None,
+    training: Collection[str] = (),
 ) -> None:
     """Simulate one low-field set (`out` is its folder) from the cohort; a scan that fails is recorded in its sidecar.
 
-    Writes thick slices, the same on the high-quality grid, and a sidecar with the settings and all that was drawn.
+    Writes thick slices, the same on the high-quality grid, and a sidecar with the settings and all that was drawn. A
+    training scan gets `settings.draws` acquisitions: the further ones have the entity `draw-2`, `draw-3`...
+
+    Args:
+        posteriors: folder of `tissues.segment_scans`; the cohort's own posteriors without it.
+        training: the scans, of those above, that networks are trained on.
     """
+    resolved = simulator.resolve(settings, suffix)
+    training = set(training)
 
     def work(scan: str) -> dict:
         batch.require_ok(naming.anat(cohort, scan, f"{suffix}.json"), "cohort")
-        return _degrade(
-            naming.anat(cohort, scan, f"{suffix}.nii.gz"),
-            {name: naming.anat(cohort, scan, f"label-{name}_probseg.nii.gz") for name in simulator.TISSUES},
-            *outputs(scan),
-            seed=seed,
-            scan=scan,
-            settings=settings,
-            set_name=set_name,
-        )
+        engine = "cohort"
+        if posteriors is not None:
+            engine = batch.require_ok(naming.anat(posteriors, scan, "probseg.json"), "tissues")["engine"]
+        volume = read_volume(naming.anat(cohort, scan, f"{suffix}.nii.gz"))
+        maps = _read_posteriors(volume, tissues.probseg(posteriors or cohort, scan), resolved)
+        records = []
+        for number in range(1, draws_of(scan) + 1):
+            drawn = simulator.draw(resolved, seed, scan, suffix, number)
+            result = simulator.apply(volume, maps, resolved, drawn, suffix)
+            for path, data, affine in zip(
+                paths(scan, number),
+                (result.thick.data, result.upsampled),
+                (result.thick.affine, volume.affine),
+                strict=True,
+            ):
+                save_volume(path, data, affine)
+            records.append({"draw": drawn.to_dict(), "measured": result.measured})
+        return {
+            "set": set_name,
+            **_record(scan, seed, suffix, engine, resolved, records[0]),
+            **({"further_draws": records[1:]} if len(records) > 1 else {}),
+        }
+
+    def draws_of(scan: str) -> int:
+        return settings.draws if scan in training else 1
+
+    def paths(scan: str, number: int) -> list[Path]:
+        return [naming.anat(out, scan, naming.draw_entity(number) + ending) for ending in endings]
 
     def outputs(scan: str) -> list[Path]:
-        return [naming.anat(out, scan, f"{suffix}.nii.gz"), naming.anat(out, scan, f"space-HQ_{suffix}.nii.gz")]
+        # an earlier run may have drawn more often
+        further = naming.anat(out, scan, "x").parent.glob(f"{scan}_draw-*_{suffix}.nii.gz")
+        return [*paths(scan, 1), *further]
 
+    endings = (f"{suffix}.nii.gz", f"space-HQ_{suffix}.nii.gz")
     batch.run_scans(scans, lambda scan: naming.anat(out, scan, f"{suffix}.json"), outputs, work)
 
 
 def degrade_file(
-    image: Path, out: Path, probseg: Mapping[str, Path], seed: int, settings: LowField, space_hq: Path | None
+    image: Path,
+    out: Path,
+    given: TissueFiles,
+    seed: int,
+    settings: LowField,
+    extras: Extras = Extras(),
+    suffix: str | None = None,
+    engine: Tissues = Tissues(),
 ) -> None:
     """Simulate one scan from the command line: thick slices to `out`, the record to a JSON beside it.
 
     The scan's name, on which the draw depends with `seed`, is the BIDS entities that `image`'s name begins with, or
-    else its whole name; a cohort's scan gets the draw that it has in the benchmark.
+    else its whole name; a cohort's scan gets the draw that it has in the benchmark. So is the contrast, where `suffix`
+    is None: what the name ends with, or else T1w.
 
     Args:
-        probseg: paths of the posteriors `WM`, `GM` and `CSF` on the image's grid.
-        space_hq: where to write the volume on the high-quality grid, if anywhere.
+        given: posteriors or labels; without either, tissues are classified by dipy's HMRF.
 
     Raises:
-        UserError: as `simulator.apply`; an output that is also an input or another output, or is not named .nii(.gz).
+        UserError: as `simulator.apply`; an output that is also an input or another output, or has no known ending.
     """
-    missing = [name for name in simulator.TISSUES if name not in probseg]
-    if missing:
-        raise UserError(f"{image}: tissue posterior {', '.join(missing)} is not given; the simulator needs all three")
-    outputs = [Path(path) for path in (out, space_hq) if path is not None]
-    taken = {Path(path).resolve() for path in (image, *probseg.values())}
-    for path in outputs:
-        if not path.name.endswith((".nii", ".nii.gz")):
-            raise UserError(f"{path}: an output must end in .nii.gz or .nii")
+    image = Path(image)
+    _check_outputs(image, Path(out), given, extras)
+    suffix = suffix or _suffix(image)
+    settings = simulator.resolve(settings, suffix)
+    scan = _scan_name(image)
+    drawn = simulator.draw(settings, seed, scan, suffix)
+    _simulate_file(image, out, given, seed, scan, suffix, settings, drawn, extras, engine)
+
+
+def replay_file(
+    record: Path, image: Path, out: Path, given: TissueFiles, extras: Extras = Extras(), engine: Tissues = Tissues()
+) -> None:
+    """Simulate one scan as a record says (the JSON beside an earlier result), with nothing drawn anew.
+
+    The same scan and tissues give the same volume bit for bit.
+
+    Raises:
+        UserError: as `degrade_file`; the record is not one of a simulated scan.
+    """
+    image = Path(image)
+    _check_outputs(image, Path(out), given, extras, record)
+    found = read_json(record)
+    if found.get("status", batch.OK) != batch.OK or "draw" not in found or "settings" not in found:
+        raise UserError(f"{record}: not the record of a simulated scan, with `draw` and `settings`")
+    try:
+        settings = parse_section(LowField, json.dumps(found["settings"]))
+    except UserError as error:
+        raise UserError(f"{record}: {error}") from None
+    drawn = Draw.from_dict(found["draw"])
+    suffix = found.get("suffix") or _suffix(image)
+    _simulate_file(image, out, given, found.get("seed"), found.get("scan"), suffix, settings, drawn, extras, engine)
+
+
+def _simulate_file(
+    image: Path,
+    out: Path,
+    given: TissueFiles,
+    seed: int | None,
+    scan: str | None,
+    suffix: str,
+    settings: LowField,
+    drawn: Draw,
+    extras: Extras,
+    engine: Tissues,
+) -> None:
+    volume = read_volume(image)
+    simulator.check(volume, settings)
+    name, maps = "none", None
+    if settings.needs_tissues:
+        name, maps = tissues.tissues_of_file(volume, given, suffix, engine)
+    observe = None
+    if extras.preview is not None:
+        from iqt.degrade.preview import Preview
+
+        observe = Preview(volume)
+    result = simulator.apply(volume, maps, settings, drawn, suffix, observe)
+    save_volume(out, result.thick.data, result.thick.affine)
+    if extras.space_hq is not None:
+        save_volume(extras.space_hq, result.upsampled, volume.affine)
+    if extras.preview is not None:
+        observe.save(extras.preview)
+    made = {"draw": drawn.to_dict(), "measured": result.measured}
+    sidecar = _without_ending(Path(out))
+    write_json(
+        sidecar.with_name(f"{sidecar.name}.json"),
+        {"status": batch.OK, **_record(scan, seed, suffix, name, settings, made)},
+    )
+
+
+def _read_posteriors(volume: Volume, paths: Mapping[str, Path], settings: LowField) -> dict[str, np.ndarray] | None:
+    if not settings.needs_tissues:
+        return None
+    return {name: read_on_grid(path, volume) for name, path in paths.items()}
+
+
+def _record(scan: str | None, seed: int | None, suffix: str, engine: str, settings: LowField, made: Mapping) -> dict:
+    return {
+        "scan": scan,
+        "suffix": suffix,
+        "seed": seed,
+        "tissues": engine,
+        **made,
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def _check_outputs(image: Path, out: Path, given: TissueFiles, extras: Extras, record: Path | None = None) -> None:
+    sidecar = _without_ending(out)
+    outputs = [path for path in (out, extras.space_hq, extras.preview) if path is not None]
+    inputs = (image, given.labels, given.mask, record, *given.probseg.values())
+    taken = {Path(path).resolve() for path in inputs if path is not None}
+    for path in map(Path, outputs):
+        allowed = (".png", ".svg", ".pdf") if path == extras.preview else (".nii", ".nii.gz")
+        if not path.name.endswith(allowed):
+            raise UserError(f"{path}: an output must end in {' or '.join(allowed[::-1])}")
         if path.resolve() in taken:
             raise UserError(f"{path}: is both an output and another file of this command; choose another name for it")
         taken.add(path.resolve())
-    record = _degrade(
-        Path(image),
-        {name: Path(probseg[name]) for name in simulator.TISSUES},
-        *(outputs if space_hq is not None else (*outputs, None)),
-        seed=seed,
-        scan=_scan_name(Path(image)),
-        settings=settings,
-    )
-    write_json(
-        _without_ending(Path(out)).with_name(f"{_without_ending(Path(out)).name}.json"), {"status": "ok", **record}
-    )
+    if sidecar.with_name(f"{sidecar.name}.json").resolve() in taken:
+        raise UserError(f"{sidecar.name}.json: is both the new record and another file; choose another name for {out}")
 
 
-def _degrade(
-    image: Path,
-    probseg: Mapping[str, Path],
-    thick: Path,
-    space_hq: Path | None,
-    *,
-    seed: int,
-    scan: str,
-    settings: LowField,
-    set_name: str | None = None,
-) -> dict:
-    volume = read_volume(image)
-    tissues = {name: read_on_grid(path, volume) for name, path in probseg.items()}
-    drawn = simulator.draw(settings, seed, scan)
-    result = simulator.apply(volume, tissues, settings, drawn)
-    save_volume(thick, result.thick.data, result.thick.affine)
-    if space_hq is not None:
-        save_volume(space_hq, result.upsampled, volume.affine)
-    return {
-        **({"set": set_name} if set_name else {}),
-        "scan": scan,
-        "seed": seed,
-        "draw": drawn.to_dict(),
-        "measured": result.measured,
-        "settings": settings.model_dump(mode="json"),
-    }
+def _suffix(image: Path) -> str:
+    found = re.search(r"_(T1w|T2w|FLAIR)$", _without_ending(image).name)
+    return found.group(1) if found else "T1w"
 
 
 def _scan_name(image: Path) -> str:

@@ -1,4 +1,4 @@
-"""The low-field simulator of stochastic image quality transfer (Lin et al., arXiv 2304.13385).
+"""The low-field simulator: the stochastic one of image quality transfer (Lin et al., arXiv 2304.13385), and more.
 
 What is drawn for a scan (`draw`) is separate from its application (`apply`), so that it can be recorded and replayed.
 
@@ -12,6 +12,10 @@ Given a high-quality volume I and the posteriors WM, GM and CSF on its grid:
 5. Noise of standard deviation sigma is added to every voxel of the thick slices, background included.
 6. The thick slices are brought back to the high-quality grid by cubic splines.
 
+The richer model takes the ratios of step 4 from low-field relaxation times instead, CSF's too, and between steps 4 and
+5 the head moves, the coil's sensitivity is multiplied in, B0 distorts along the read axis, and k-space is cropped to
+the acquisition matrix and truncated. docs/simulator.md has each part with its range and source.
+
 Three consequences of these definitions. A thickness of 1 still blurs, by a FWHM of one voxel. Where posteriors sum to
 less than one, as at the brain's border after the blur, step 4 darkens. Splines and Gaussian noise give negative values,
 which are kept: cutting them off would bias the noise.
@@ -19,43 +23,53 @@ which are kept: cutting them off would bias the noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
-from scipy.interpolate import make_interp_spline
-from scipy.ndimage import gaussian_filter1d
 
 from iqt.config import LowField
+from iqt.degrade import artefacts, contrast, slices
+from iqt.degrade.contrast import TISSUES
 from iqt.errors import UserError
 from iqt.naming import seed_of
 from iqt.volumes import Volume
 
-TISSUES = ("WM", "GM", "CSF")
-PURE = 0.9
-"""Posterior above which a voxel counts as one tissue."""
-
-_WORLD_AXES = {"R": 0, "A": 1, "S": 2}
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 _MAX_DRAWS = 10_000
+
+Observer = Callable[[str, Volume], None]
+"""Called with a step's name and its volume."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Everything random about one simulated scan."""
+    """Everything random about one simulated scan; what is off is None or absent."""
 
-    snr_wm: float
-    snr_gm: float
+    snr_wm: float | None
+    snr_gm: float | None
     noise_seed: int
+    relaxation: Mapping[str, list[float]] | None = None
+    """T1 and T2 in ms of (WM, GM, CSF)."""
+    artefacts: Mapping = field(default_factory=dict)
+    """As `artefacts.draw_artefacts` gives it."""
 
-    def to_dict(self) -> dict[str, float | int]:
-        return asdict(self)
+    def to_dict(self) -> dict:
+        """JSON-able, without what is off."""
+        return {name: value for name, value in vars(self).items() if value is not None and value != {}}
 
     @classmethod
     def from_dict(cls, record: Mapping) -> Draw:
-        return cls(float(record["snr_wm"]), float(record["snr_gm"]), int(record["noise_seed"]))
+        """From what `to_dict` gave.
+
+        Raises:
+            UserError: a part is missing or not of its type.
+        """
+        try:
+            snr = [None if record.get(name) is None else float(record[name]) for name in ("snr_wm", "snr_gm")]
+            return cls(*snr, int(record["noise_seed"]), record.get("relaxation"), record.get("artefacts") or {})
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"draw: not the record of a simulated scan ({error!r})") from None
 
 
 class LowFieldResult(NamedTuple):
@@ -66,33 +80,65 @@ class LowFieldResult(NamedTuple):
     measured: dict
 
 
-def draw(settings: LowField, seed: int, scan: str) -> Draw:
-    """SNRs and the seed of the noise for one scan; drawn again while either SNR is not positive.
+def draw(settings: LowField, seed: int, scan: str, suffix: str = "T1w", number: int = 1) -> Draw:
+    """Everything random for one scan; the SNRs are drawn again while either is not positive.
 
-    The draw follows from `seed` and `scan` alone: adding people changes nobody, and low-field sets with the same SNR
-    distribution share a person's draw, so that they differ only in the acquisition.
+    The draw follows from `seed`, `scan` and `number` alone: adding people changes nobody, and low-field sets with the
+    same distributions share a person's draw, so that they differ only in the acquisition.
+
+    Args:
+        suffix: contrast of the scan, whose SNR distribution is taken where the settings give none.
+        number: 1 for the scan's own acquisition, more for further ones of the same person.
 
     Raises:
-        UserError: the distribution practically never gives two positive SNRs.
+        UserError: the SNR distribution is not known, or practically never gives two positive SNRs.
     """
-    rng = np.random.default_rng(seed_of(seed, scan, "lowfield"))
+    settings = resolve(settings, suffix)
+    further = () if number == 1 else (number,)
+    rng = np.random.default_rng(seed_of(seed, scan, "lowfield", *further))
     noise_seed = int(rng.integers(2**53))  # the largest integers that every reader of JSON keeps exact
-    for _ in range(_MAX_DRAWS):
-        snr_wm, snr_gm = rng.multivariate_normal(settings.snr_mean, settings.snr_covariance)
-        if snr_wm > 0 and snr_gm > 0:
-            return Draw(float(snr_wm), float(snr_gm), noise_seed)
-    raise UserError(
-        f"snr_covariance: {settings.snr_covariance} around snr_mean {settings.snr_mean} gave no pair of positive SNRs "
-        f"in {_MAX_DRAWS} draws; make the covariance smaller"
+    known = settings.snr_mean is not None and settings.snr_covariance is not None
+    snr = _draw_snr(settings, rng) if known else (None, None)
+    relaxation = None
+    if settings.contrast == "relaxation":
+        relaxation = contrast.draw_relaxation(
+            settings.relaxation, np.random.default_rng(seed_of(seed, scan, "relaxation", *further))
+        )
+    parts = artefacts.draw_artefacts(
+        settings.artefacts, np.random.default_rng(seed_of(seed, scan, "artefacts", *further))
     )
+    return Draw(*snr, noise_seed, relaxation, parts)
 
 
-def apply(volume: Volume, tissues: Mapping[str, np.ndarray], settings: LowField, draw: Draw) -> LowFieldResult:
+def resolve(settings: LowField, suffix: str) -> LowField:
+    """`settings.for_contrast`, with a UserError where the contrast has no known SNR distribution."""
+    try:
+        return settings.for_contrast(suffix)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def check(volume: Volume, settings: LowField) -> None:
+    """UserError where `apply` would refuse the scan's grid, before anything costly is done with it."""
+    slices.plan(volume, settings)
+
+
+def apply(
+    volume: Volume,
+    tissues: Mapping[str, np.ndarray] | None,
+    settings: LowField,
+    draw: Draw,
+    suffix: str = "T1w",
+    observe: Observer | None = None,
+) -> LowFieldResult:
     """Simulate the acquisition that `settings` and `draw` describe.
 
     Args:
         volume: high-quality scan (X, Y, Z), any orientation; the array axis closest to the world axis is sliced.
-        tissues: posteriors `WM`, `GM` and `CSF`, each (X, Y, Z) between 0 and 1 on the scan's grid.
+        tissues: posteriors `WM`, `GM` and `CSF`, each (X, Y, Z) between 0 and 1 on the scan's grid; None where neither
+            contrast nor noise is asked for.
+        suffix: contrast of the scan, whose sequence `contrast: relaxation` takes.
+        observe: called after each step.
 
     Returns:
         Thick slices that cover the whole volume (centred, if its extent is not a multiple of their distance) with the
@@ -101,112 +147,150 @@ def apply(volume: Volume, tissues: Mapping[str, np.ndarray], settings: LowField,
         that factor, the number of voxels behind each mean and the posterior they exceed.
 
     Raises:
-        UserError: a posterior is missing, on another grid or out of range; too few slices; a tissue without signal.
+        UserError: a posterior is missing, on another grid or out of range; a scan of thick slices, or too few slices;
+            a tissue without signal.
     """
-    posteriors = _checked(tissues, volume.data.shape)
-    axis = sliced_axis(volume.affine, settings.axis)
-    extent = volume.data.shape[axis]
-    spacing = settings.thickness + settings.gap
-    centres = slice_centres(extent, spacing)
-    if len(centres) < 4:
-        raise UserError(
-            f"thickness {settings.thickness:g} + gap {settings.gap:g}: {extent} voxels along {settings.axis} give "
-            f"{len(centres)} slices, and cubic interpolation needs 4; choose thinner slices"
-        )
+    posteriors = _checked(tissues, volume.data.shape) if settings.needs_tissues else {}
+    geometry = slices.plan(volume, settings)
+    axis = geometry.slice_axis
+    see = _observer(observe, volume, geometry)
+    see("input", volume.data, on_grid=True)
 
     def acquire(data: np.ndarray) -> np.ndarray:
-        return resample_axis(select_slices(data, settings.thickness, axis), centres, axis)
+        if not settings.slices:
+            return data
+        return slices.resample_axis(slices.select_slices(data, geometry.thickness, axis), geometry.centres, axis)
 
-    clean = acquire(volume.data)
-    slices = {name: np.clip(acquire(data), 0, 1) for name, data in posteriors.items()}
+    data = acquire(volume.data)
+    if settings.slices:
+        see("slices", data)
+    acquired = {name: np.clip(acquire(posterior), 0, 1) for name, posterior in posteriors.items()}
+    data, sigma, measured = _contrast(data, acquired, settings, draw, suffix)
+    del acquired
+    if settings.contrast != "none":
+        see("contrast", data)
+    data = _artefacts(data, volume.affine, geometry, settings, draw, see)
+    if settings.noise != "none":
+        data = contrast.add_noise(data, sigma, settings.noise, draw.noise_seed)
+        see("noise", data, final=True)
+    thick = Volume(data, slices.acquired_affine(volume.affine, geometry, volume.data.shape))
+    same = not settings.slices and not geometry.matrix
+    upsampled = data if same else slices.upsample(data, geometry, volume.data.shape)
+    see("on the grid", upsampled, on_grid=True)
+    measured |= {
+        "slices": thick.data.shape[axis],
+        "slice_distance_mm": float(geometry.spacing * volume.voxel_size[axis]),
+        "slice_thickness_mm": float(geometry.thickness * volume.voxel_size[axis]),
+        **({"voxel_size_mm": [float(edge) for edge in thick.voxel_size]} if geometry.matrix else {}),
+    }
+    return LowFieldResult(thick, upsampled, measured)
+
+
+def _contrast(
+    data: np.ndarray, posteriors: Mapping[str, np.ndarray], settings: LowField, draw: Draw, suffix: str
+) -> tuple[np.ndarray, float, dict]:
+    """The slices with the tissues' intensities moved, the noise's standard deviation, and what was measured."""
+    if not settings.needs_tissues:
+        return data, 0.0, {}
     fixed, moved = ("WM", "GM") if settings.fixed_tissue == "WM" else ("GM", "WM")
     snr = {"WM": draw.snr_wm, "GM": draw.snr_gm}
-    mean = {name: _tissue_mean(clean, slices[name], name) for name in (fixed, moved)}
-    sigma = mean[fixed].value / snr[fixed]
-    ratio = snr[moved] * sigma / mean[moved].value
-    contrasted = (slices[fixed] + slices["CSF"] + slices[moved] * ratio) * clean
-    noisy = add_noise(contrasted, sigma, settings.noise, draw.noise_seed)
-
-    to_grid = np.eye(4)
-    to_grid[axis, axis], to_grid[axis, 3] = spacing, centres[0]
-    upsampled = resample_axis(noisy, (np.arange(extent) - centres[0]) / spacing, axis)
-    measured = {
-        "sigma": sigma,
-        "intensity_ratio": ratio,
-        **{f"mean_{name.lower()}": mean[name].value for name in ("WM", "GM")},
-        **{f"voxels_{name.lower()}": mean[name].voxels for name in ("WM", "GM")},
-        **{f"threshold_{name.lower()}": mean[name].threshold for name in ("WM", "GM")},
-        "slices": len(centres),
-        "slice_distance_mm": float(spacing * volume.voxel_size[axis]),
-        "slice_thickness_mm": float(settings.thickness * volume.voxel_size[axis]),
-    }
-    return LowFieldResult(Volume(noisy, volume.affine @ to_grid), upsampled, measured)
-
-
-def sliced_axis(affine: np.ndarray, world_axis: str) -> int:
-    """The array axis closest to a world axis (`R`, `A` or `S`), whichever way it runs."""
-    return int(np.flatnonzero(nib.io_orientation(affine)[:, 0] == _WORLD_AXES[world_axis])[0])
-
-
-def slice_centres(extent: int, spacing: float) -> np.ndarray:
-    """Voxel indices of the centres of the fewest slices `spacing` apart that cover `extent` voxels, centred on them."""
-    count = int(np.ceil(extent / spacing - 1e-9))
-    return (extent - 1) / 2 + (np.arange(count) - (count - 1) / 2) * spacing
-
-
-def select_slices(data: np.ndarray, thickness: float, axis: int) -> np.ndarray:
-    """Blur along an axis by the slice profile, a Gaussian with a FWHM of `thickness` voxels."""
-    return gaussian_filter1d(data, thickness / _FWHM_PER_SIGMA, axis=axis, mode="nearest")
+    if settings.shift.snr != 1:
+        snr = {name: value and value * settings.shift.snr for name, value in snr.items()}
+    if snr[fixed] is None and (settings.contrast == "snr" or settings.noise != "none"):
+        raise UserError(f"draw: snr_{fixed.lower()} is missing, which contrast and noise follow from")
+    mean = {name: contrast.tissue_mean(data, posteriors[name], name) for name in (fixed, moved)}
+    sigma = mean[fixed].value / snr[fixed] if snr[fixed] else 0.0
+    ratio = {fixed: 1.0, moved: 1.0, "CSF": 1.0}
+    if settings.contrast == "snr":
+        ratio[moved] = snr[moved] * sigma / mean[moved].value
+    elif settings.contrast == "relaxation":
+        if draw.relaxation is None:
+            raise UserError("draw: relaxation is missing, which contrast: relaxation follows from")
+        signals = contrast.relaxation_signals(draw.relaxation, settings.relaxation, suffix)
+        ratio[moved] = signals[moved] / signals[fixed] * mean[fixed].value / mean[moved].value
+        ratio["CSF"] = _csf_ratio(data, posteriors["CSF"], signals["CSF"] / signals[fixed] * mean[fixed].value)
+    if settings.contrast != "none":
+        before = mean[moved].value / mean[fixed].value
+        if settings.shift.contrast:
+            ratio[moved] = contrast.shifted_ratio(ratio[moved] * before, settings) / before
+        data = (posteriors[fixed] + posteriors["CSF"] * ratio["CSF"] + posteriors[moved] * ratio[moved]) * data
+    return (
+        data.astype(np.float32),
+        sigma,
+        {
+            "sigma": sigma,
+            "intensity_ratio": ratio[moved],
+            **({"intensity_ratio_csf": ratio["CSF"]} if settings.contrast == "relaxation" else {}),
+            **{f"mean_{name.lower()}": mean[name].value for name in ("WM", "GM")},
+            **{f"voxels_{name.lower()}": mean[name].voxels for name in ("WM", "GM")},
+            **{f"threshold_{name.lower()}": mean[name].threshold for name in ("WM", "GM")},
+        },
+    )
 
 
-def resample_axis(data: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
-    """Values at fractional `indices` of one axis, by the interpolating cubic spline; beyond the ends the end's value.
-
-    Along one axis only, so the others are untouched to the bit.
-    """
-    spline = make_interp_spline(np.arange(data.shape[axis]), data, k=3, axis=axis)
-    return spline(np.clip(indices, 0, data.shape[axis] - 1)).astype(np.float32)
-
-
-def add_noise(data: np.ndarray, sigma: float, kind: str, seed: int) -> np.ndarray:
-    """`gaussian`: I + n. `rician`: |I + n + i m|, the magnitude of a complex signal (Gudbjartsson and Patz 1995)."""
-    rng = np.random.default_rng(seed)
-    real = data + sigma * rng.standard_normal(data.shape, dtype=np.float32)
-    if kind == "rician":
-        real = np.hypot(real, sigma * rng.standard_normal(data.shape, dtype=np.float32))
-    return real.astype(np.float32)
+def _csf_ratio(data: np.ndarray, posterior: np.ndarray, wanted: float) -> float:
+    """The factor that gives CSF the wanted intensity; 1 where slices are so thick that none shows pure CSF."""
+    try:
+        return wanted / contrast.tissue_mean(data, posterior, "CSF").value
+    except UserError:
+        return 1.0
 
 
-class _TissueMean(NamedTuple):
-    value: float
-    voxels: int
-    threshold: float
+def _artefacts(
+    data: np.ndarray,
+    affine: np.ndarray,
+    geometry: slices.Geometry,
+    settings: LowField,
+    draw: Draw,
+    see: Callable[..., None],
+) -> np.ndarray:
+    """Motion, bias field, distortion and k-space, in the order in which they meet the signal."""
+    drawn = draw.artefacts
+    grid = slices.acquired_affine(affine, geometry._replace(matrix={}), data.shape)
+    if "motion" in drawn:
+        data = artefacts.apply_motion(data, grid, drawn["motion"], geometry.phase_axis)
+        see("motion", data)
+    if "bias_field" in drawn:
+        data = artefacts.apply_bias(data, grid, drawn["bias_field"])
+        see("bias field", data)
+    if "distortion" in drawn:
+        data = artefacts.apply_distortion(data, grid, drawn["distortion"], geometry.read_axis)
+        see("B0 distortion", data)
+    if geometry.matrix:
+        data = slices.acquire_matrix(data, geometry.matrix)
+    if "kspace" in drawn:
+        for axis in (geometry.read_axis, geometry.phase_axis):
+            data = slices.truncate_kspace(data, drawn["kspace"], axis)
+    if geometry.matrix or "kspace" in drawn:
+        see("k-space", data, final=True)
+    return data
 
 
-def _tissue_mean(data: np.ndarray, posterior: np.ndarray, name: str) -> _TissueMean:
-    """Mean intensity where the posterior exceeds 0.9.
-
-    Thick slices of coarse data may hold no voxel that pure: then the threshold is 0.9 of the highest posterior found,
-    as long as that tissue is the larger part of such a voxel.
-    """
-    threshold = PURE
-    highest = float(posterior.max())
-    if highest <= PURE:
-        threshold = PURE * highest
-        if threshold <= 0.5:
-            raise UserError(
-                f"{name}: its posterior reaches only {highest:.2f} in the thick slices, so its intensity cannot be "
-                "measured; choose thinner slices, or check the posteriors"
-            )
-    pure = posterior > threshold
-    value = float(data[pure].mean(dtype=np.float64))
-    if value <= 0:
-        raise UserError(f"{name}: its mean intensity in the thick slices is {value:g}, not positive; check the scan")
-    return _TissueMean(value, int(np.count_nonzero(pure)), threshold)
+def _draw_snr(settings: LowField, rng: np.random.Generator) -> tuple[float, float]:
+    for _ in range(_MAX_DRAWS):
+        snr_wm, snr_gm = rng.multivariate_normal(settings.snr_mean, settings.snr_covariance)
+        if snr_wm > 0 and snr_gm > 0:
+            return float(snr_wm), float(snr_gm)
+    raise UserError(
+        f"snr_covariance: {settings.snr_covariance} around snr_mean {settings.snr_mean} gave no pair of positive SNRs "
+        f"in {_MAX_DRAWS} draws; make the covariance smaller"
+    )
 
 
-def _checked(tissues: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    missing = [name for name in TISSUES if name not in tissues]
+def _observer(observe: Observer | None, volume: Volume, geometry: slices.Geometry) -> Callable[..., None]:
+    """`observe` with the affine of the grid that a step's data are on."""
+
+    def see(name: str, data: np.ndarray, on_grid: bool = False, final: bool = False) -> None:
+        if observe is not None:
+            uncropped = geometry if final else geometry._replace(matrix={})
+            affine = volume.affine if on_grid else slices.acquired_affine(volume.affine, uncropped, volume.data.shape)
+            observe(name, Volume(data, affine))
+
+    return see
+
+
+def _checked(tissues: Mapping[str, np.ndarray] | None, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    missing = [name for name in TISSUES if name not in (tissues or {})]
     if missing:
         raise UserError(f"tissue posterior {', '.join(missing)} is missing; the simulator needs {', '.join(TISSUES)}")
     for name in TISSUES:

@@ -42,7 +42,7 @@ def train_model(
     method = parse_method(settings)
     training = method.training
     scans = {split: open_store(store, participants, split) for split in ("train", "val")}
-    if len(scans["train"]) < 2:
+    if len({scan.scan for scan in scans["train"]}) < 2:
         raise UserError(
             f"{participants}: a single usable training scan is not enough to train on; "
             "give cohort.split.train at least 2"
@@ -105,8 +105,7 @@ def _describe(scans: dict[str, list[StoredScan]], participants: Path) -> dict[st
     dataset = participants.with_name("dataset_description.json")
     records = [scan.record for members in scans.values() for scan in members]
     return {
-        "n_train": len(scans["train"]),
-        "n_val": len(scans["val"]),
+        **{f"n_{split}": len({scan.scan for scan in members}) for split, members in scans.items()},
         "source": read_json(dataset).get("Name") if dataset.exists() else None,
         "voxel_sizes_mm": sorted({tuple(record["voxel_size"]) for record in records}),
         "acquisition": records[0]["acquisition"],

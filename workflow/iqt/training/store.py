@@ -1,8 +1,10 @@
 """The patch store: uncompressed float16 volumes that training reads at random places through memory maps.
 
-A scan has `<scan>.npy`, (2, X, Y, Z) low-field and high-quality volume on the common intensity scale, cut to the
+A scan has `<scan>_pair.npy`, (2, X, Y, Z) low-field and high-quality volume on the common intensity scale, cut to the
 brain's box; `<scan>_mask.npy`, (X, Y, Z) uint8; and a sidecar with the scales and the moments that standardise a
-network's inputs and targets. Reading a patch from a gzipped NIfTI would mean unpacking the whole volume every time.
+network's inputs and targets. Where a person has several low-field acquisitions there are `<scan>_draw-2_pair.npy` and
+so on, too, and training sees each as a scan. Reading a patch from a gzipped NIfTI would mean unpacking the whole volume
+every time.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 from iqt.batch import OK, require_ok, run_scans
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, replacing
-from iqt.naming import anat, flat
+from iqt.naming import anat, draw_entity, flat
 from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
 
 MARGIN = 8
@@ -26,43 +28,46 @@ MARGIN = 8
 
 def build_store(scans: Iterable[str], cohort: Path, lowfield: Path, out: Path, suffix: str) -> None:
     """Write each scan's arrays and sidecar (`status`, `shape`, `voxel_size`, the array's `left_right_axis`, `scale_hq`,
-    `scale_lowfield`, `n_brain`, `moments`, and the low-field `acquisition` with which the scan was made)."""
+    `n_brain`, `scale_lowfield`, `moments`, `further_draws` with these two of each further acquisition, and the
+    low-field `acquisition` with which the scan was made)."""
 
     def work(scan: str) -> dict:
         require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
         degraded_by = require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
+        drawn = degraded_by.get("further_draws", [])
         reference = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), reference, np.uint8) > 0
-        degraded = read_on_grid(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"), reference)
-        scales = intensity_scale(reference.data, mask), intensity_scale(degraded, mask)
-        high, low = reference.data / scales[0], degraded * mask / scales[1]
-        box = bounding_box(mask, MARGIN)
-        _save(flat(out, scan, "pair.npy"), np.stack([low[box], high[box]]).astype(np.float16))
+        scale = intensity_scale(reference.data, mask)
+        high, box = reference.data / scale, bounding_box(mask, MARGIN)
+        draws = []
+        for number in range(1, len(drawn) + 2):
+            path = anat(lowfield, scan, f"{draw_entity(number)}space-HQ_{suffix}.nii.gz")
+            degraded = read_on_grid(path, reference)
+            scale_lowfield = intensity_scale(degraded, mask)
+            low = degraded * mask / scale_lowfield
+            _save(_pair(out, scan, number), np.stack([low[box], high[box]]).astype(np.float16))
+            draws.append({"scale_lowfield": scale_lowfield, "moments": _moments(low, high, mask)})
         _save(flat(out, scan, "mask.npy"), mask[box].astype(np.uint8))
-        inside = {"lowfield": low[mask], "hq": high[mask], "residual": (high - low)[mask]}
-        moments = {
-            name: {"mean": float(values.mean(dtype=float)), "mean_square": float(np.square(values, dtype=float).mean())}
-            for name, values in inside.items()
-        }
         return {
             "shape": [int(edge.stop - edge.start) for edge in box],
             "voxel_size": [round(float(size), 4) for size in reference.voxel_size],
             "left_right_axis": int(np.flatnonzero(nib.io_orientation(reference.affine)[:, 0] == 0)[0]),
-            "scale_hq": scales[0],
-            "scale_lowfield": scales[1],
+            "scale_hq": scale,
             "n_brain": int(mask.sum()),
-            "moments": moments,
+            **draws[0],
+            **({"further_draws": draws[1:]} if drawn else {}),
             "acquisition": degraded_by.get("settings"),
         }
 
     def outputs(scan: str) -> list[Path]:
-        return [flat(out, scan, "pair.npy"), flat(out, scan, "mask.npy")]
+        # an earlier run may have had more draws
+        return [_pair(out, scan, 1), flat(out, scan, "mask.npy"), *Path(out).glob(f"{scan}_draw-*_pair.npy")]
 
     run_scans(scans, lambda scan: flat(out, scan, "pair.json"), outputs, work)
 
 
 class StoredScan(NamedTuple):
-    """Memory-mapped arrays of one scan."""
+    """Memory-mapped arrays of one scan, or of one of its acquisitions."""
 
     scan: str
     pair: np.ndarray
@@ -84,9 +89,10 @@ def open_store(store: Path, participants: Path, split: str) -> list[StoredScan]:
         if record["status"] != OK:
             reasons.append(f"{row['scan']}: {record['status']}")
             continue
-        pair = np.load(flat(store, row["scan"], "pair.npy"), mmap_mode="r")
         mask = np.load(flat(store, row["scan"], "mask.npy"), mmap_mode="r")
-        scans.append(StoredScan(row["scan"], pair, mask, record))
+        for number, drawn in enumerate([{}, *record.get("further_draws", [])], start=1):
+            pair = np.load(_pair(store, row["scan"], number), mmap_mode="r")
+            scans.append(StoredScan(row["scan"], pair, mask, {**record, **drawn}))
     if not scans:
         raise UserError(f"{store}: no usable scan in the {split} split. " + "; ".join(reasons))
     return scans
@@ -107,6 +113,18 @@ def standardisation(scans: Iterable[StoredScan], target: str) -> dict[str, float
         moments("hq" if target == "image" else target),
     )
     return {"input_mean": input_mean, "input_sd": input_sd, "target_mean": target_mean, "target_sd": target_sd}
+
+
+def _pair(store: Path, scan: str, number: int) -> Path:
+    return flat(store, scan, f"{draw_entity(number)}pair.npy")
+
+
+def _moments(low: np.ndarray, high: np.ndarray, mask: np.ndarray) -> dict[str, dict[str, float]]:
+    inside = {"lowfield": low[mask], "hq": high[mask], "residual": (high - low)[mask]}
+    return {
+        name: {"mean": float(values.mean(dtype=float)), "mean_square": float(np.square(values, dtype=float).mean())}
+        for name, values in inside.items()
+    }
 
 
 def _save(path: Path, array: np.ndarray) -> None:

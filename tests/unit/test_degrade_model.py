@@ -1,0 +1,424 @@
+"""The simulator's richer model, its presets and its shifts: every part against an independent measure."""
+
+from __future__ import annotations
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+from phantoms import CSF, GM, WM, affine_of, phantom
+from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter
+
+from iqt.config import PRESETS, Artefacts, Config, LowField, Relaxation, parse_config
+from iqt.degrade import apply, artefacts, contrast, draw, slices
+from iqt.errors import UserError
+from iqt.volumes import Volume
+
+OFF = {"contrast": "none", "noise": "none"}
+STILL = {
+    "artefacts": {
+        "kspace": [1, 1],
+        "bias_field": [0, 0],
+        "distortion": [0, 0],
+        "rotation": [0, 0],
+        "translation": [0, 0],
+    }
+}
+ALL = {
+    "artefacts": {
+        "kspace": [0.7, 0.9],
+        "bias_field": [0.1, 0.3],
+        "distortion": [2, 4],
+        "rotation": [1, 3],
+        "translation": [1, 2],
+    }
+}
+
+
+def smooth_phantom(shape=(40, 44, 48), codes="RAS", voxel_size=2.0):
+    """The slabs with soft borders, so that interpolation has something fair to do."""
+    _, tissues = phantom(shape, codes)
+    tissues = {name: gaussian_filter(data, 1.5) for name, data in tissues.items()}
+    data = WM * tissues["WM"] + GM * tissues["GM"] + CSF * tissues["CSF"]
+    return Volume(data, affine_of(codes, voxel_size)), tissues
+
+
+def blob(centre, shape=(48, 50, 46), codes="RAS", sigma=4.0):
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
+    distance = np.square(grid - np.reshape(centre, (3, 1, 1, 1))).sum(0)
+    return Volume(np.exp(-distance / (2 * sigma**2)).astype(np.float32), affine_of(codes))
+
+
+def place(volume: Volume) -> np.ndarray:
+    """Centre of mass in the world, in mm."""
+    grids = np.meshgrid(*map(np.arange, volume.data.shape), indexing="ij")
+    return nib.affines.apply_affine(volume.affine, [np.average(grid, weights=volume.data) for grid in grids])
+
+
+def simulate(volume, tissues, **settings):
+    section = LowField(**settings)
+    return apply(volume, tissues, section, draw(section, 1, "sub-01"))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LIA", "PSR"])
+def test_with_everything_off_the_simulator_is_the_identity(codes):
+    volume, _ = phantom(codes=codes)
+    result = simulate(volume, None, slices=False, **OFF)
+    assert result.thick.data.tobytes() == result.upsampled.tobytes() == volume.data.tobytes()
+    np.testing.assert_array_equal(result.thick.affine, volume.affine)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_snr_of_the_thick_slices_is_the_drawn_one(preset):
+    """In white and grey matter, before upsampling, to 5 %; the artefacts are off, since they are no noise."""
+    volume, tissues = phantom(shape=(80, 60, 48))
+    settings = LowField(preset=preset, **STILL)
+    drawn = draw(settings, 3, "sub-01")
+    result = apply(volume, tissues, settings, drawn)
+    wanted = {"WM": drawn.snr_wm, "GM": drawn.snr_gm}
+    if settings.contrast == "relaxation":
+        signals = contrast.relaxation_signals(drawn.relaxation, settings.relaxation, "T1w")
+        wanted["GM"] = drawn.snr_wm * signals["GM"] / signals["WM"]
+    for name, snr in wanted.items():
+        whole = tissues[name][:, :, 0] == 1
+        inside = result.thick.data[whole]  # the phantom is the same in every slice, and its columns are slices
+        assert inside.size > 1000
+        assert inside.mean() / inside.std() == pytest.approx(snr, rel=0.05)
+
+
+@pytest.mark.parametrize("suffix", ["T1w", "FLAIR"])
+def test_presets_have_the_published_snr_distribution(suffix):
+    published = {"T1w": (64.50, 54.14), "FLAIR": (35.03, 42.33)}[suffix]
+    for preset in ("iqt-4x", "iqt-8x"):
+        settings = LowField(preset=preset)
+        drawn = [draw(settings, 1, f"sub-{number}", suffix) for number in range(1000)]
+        snr = np.array([(one.snr_wm, one.snr_gm) for one in drawn])
+        np.testing.assert_allclose(snr.mean(0), published, rtol=0.02)
+    assert LowField(preset="64mT").for_contrast(suffix).snr_mean[0] < published[0] / 2
+
+
+def test_t2w_needs_an_snr_distribution_and_the_error_says_so():
+    with pytest.raises(UserError, match=r"snr_mean.*T2w.*not published.*give"):
+        draw(LowField(preset="iqt-8x"), 1, "sub-01", "T2w")
+    given = LowField(preset="iqt-8x", snr_mean=(20, 25), snr_covariance=((1, 0), (0, 1)))
+    assert draw(given, 1, "sub-01", "T2w").snr_wm == pytest.approx(20, abs=5)
+    with pytest.raises(ValueError, match=r"lowfield\.low\.snr_mean.*T2w"):
+        Config.model_construct(suffix="T2w", lowfield={"main": given, "low": LowField()})._snr()
+
+
+@pytest.mark.parametrize(("unit", "voxel_size"), [("voxel", 2.0), ("mm", 1.5)])
+@pytest.mark.parametrize("thickness", [3.0, 6.0])
+def test_slice_profile_of_the_whole_simulation(thickness, unit, voxel_size):
+    """What one slice sees of an impulse that is moved through it: FWHM as asked, to 5 %."""
+    extent = 64
+    volume = Volume(np.zeros((8, extent, extent), np.float32), affine_of("RAS", voxel_size))
+    for position in range(extent):  # one impulse a row, each a voxel further up
+        volume.data[4, position, position] = 1
+    thick = simulate(volume, None, thickness=thickness, gap=1, unit=unit, **OFF).thick.data
+    profile = thick[4, :, thick.shape[2] // 2]
+    fine = np.linspace(0, extent - 1, 100 * extent)
+    profile = CubicSpline(np.arange(extent), profile)(fine)
+    above = fine[profile >= profile.max() / 2]
+    wanted = thickness / (voxel_size if unit == "mm" else 1)
+    assert above[-1] - above[0] == pytest.approx(wanted, rel=0.05, abs=0.02)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_blur_and_resampling_keep_the_mean(preset):
+    volume = blob((20, 20, 48), shape=(40, 40, 96), sigma=5.0)
+    result = simulate(volume, None, preset=preset, **{**OFF, **STILL})
+    size = np.prod(nib.affines.voxel_sizes(volume.affine))
+    total = volume.data.sum(dtype=float) * size
+    assert result.thick.data.sum(dtype=float) * np.prod(result.thick.voxel_size) == pytest.approx(total, rel=0.005)
+    assert result.upsampled.sum(dtype=float) * size == pytest.approx(total, rel=0.005)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("axis", ["R", "A", "S"])
+def test_no_nan_anywhere_with_signal_up_to_the_border(preset, axis):
+    rng = np.random.default_rng(0)
+    shape = (33, 40, 37)
+    data = 500 + 100 * rng.random(shape, dtype=np.float32)
+    gm = np.zeros(shape, np.float32)
+    gm[:, :, :15] = 1
+    tissues = {"WM": 1 - gm, "GM": gm, "CSF": np.zeros_like(gm)}
+    result = simulate(Volume(data, affine_of("LPS")), tissues, preset=preset, axis=axis)
+    assert np.isfinite(result.thick.data).all()
+    assert np.isfinite(result.upsampled).all()
+    assert result.upsampled.shape == shape
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LIA", "PSR"])
+@pytest.mark.parametrize("axis", ["R", "A", "S"])
+def test_an_anisotropic_acquisition_keeps_a_landmark_in_its_place(codes, axis):
+    """Voxels of 3.2 x 3.2 x 5 mm of a scan of 2 mm: to 0.1 voxel of the scan, in the slices and back on the grid."""
+    volume = blob((23.3, 25.6, 21.9), codes=codes)
+    settings = {"unit": "mm", "thickness": 5, "gap": 0, "in_plane": 3.2, "axis": axis, **OFF}
+    result = simulate(volume, None, **settings)
+    assert sorted(result.thick.voxel_size.round(1)) == [3.2, 3.2, 5.0]
+    assert np.abs(place(result.thick) - place(volume)).max() < 0.2
+    assert np.abs(place(Volume(result.upsampled, volume.affine)) - place(volume)).max() < 0.2
+
+
+@pytest.mark.parametrize("codes", ["LIA", "PSR", "ASL"])
+def test_a_scan_stored_in_another_orientation_is_simulated_alike(codes):
+    """All parts at once, without noise, which is drawn in the order of the array."""
+    volume, tissues = smooth_phantom()
+    settings = LowField(preset="64mT", noise="none", **ALL)
+    drawn = draw(settings, 1, "sub-01")
+    straight = apply(volume, tissues, settings, drawn)
+
+    def turned(data, affine):
+        turn = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
+        moved = affine @ nib.orientations.inv_ornt_aff(turn, data.shape)
+        return Volume(np.ascontiguousarray(nib.orientations.apply_orientation(data, turn)), moved)
+
+    other = turned(volume.data, volume.affine)
+    assert "".join(nib.aff2axcodes(other.affine)) == codes
+    maps = {name: turned(data, volume.affine).data for name, data in tissues.items()}
+    found = apply(other, maps, settings, drawn)
+    expected = turned(straight.upsampled, volume.affine).data
+    np.testing.assert_allclose(found.upsampled, expected, atol=0.02 * expected.max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "words"),
+    [((64, 64, 4), 2.0, "only 4 along one axis"), ((64, 64, 20), (1.0, 1.0, 5.0), "consists of thick slices")],
+)
+def test_thin_input_is_refused(shape, size, words):
+    volume = Volume(np.ones(shape, np.float32), np.diag([*np.broadcast_to(size, 3), 1.0]))
+    with pytest.raises(UserError, match=words):
+        simulate(volume, None, **OFF)
+
+
+def test_slices_finer_than_the_scans_are_refused():
+    volume = Volume(np.ones((40, 40, 40), np.float32), affine_of("RAS", 3.0))
+    with pytest.raises(UserError, match="finer than the scan's own"):
+        simulate(volume, None, unit="mm", thickness=2, gap=0, **OFF)
+
+
+def test_in_plane_voxels_are_never_finer_than_the_scans():
+    volume, tissues = phantom()
+    assert simulate(volume, tissues, preset="64mT").thick.data.shape[:2] == volume.data.shape[:2]
+
+
+# --- the parts of the physical model
+
+
+def test_a_part_that_is_off_draws_nothing_and_leaves_the_others_draws_alone():
+    rng = np.random.default_rng
+    everything = artefacts.draw_artefacts(Artefacts(**ALL["artefacts"]), rng(5))
+    assert set(everything) == {"kspace", "bias_field", "distortion", "motion"}
+    assert artefacts.draw_artefacts(Artefacts(), rng(5)) == {}
+    parts = {"kspace": {"kspace": (1, 1)}, "bias_field": {"bias_field": (0, 0)}, "distortion": {"distortion": (0, 0)}}
+    for part, change in parts.items():
+        fewer = artefacts.draw_artefacts(Artefacts(**{**ALL["artefacts"], **change}), rng(5))
+        assert fewer == {name: value for name, value in everything.items() if name != part}
+
+
+def test_draws_lie_in_their_ranges():
+    settings = Artefacts(**ALL["artefacts"])
+    for seed in range(30):
+        drawn = artefacts.draw_artefacts(settings, np.random.default_rng(seed))
+        assert 0.7 <= drawn["kspace"] <= 0.9
+        field = artefacts.field((40, 40, 40), np.eye(4), artefacts._BIAS, drawn["bias_field"])
+        assert 0.09 < field.std() < 0.34  # the ends of the sampled field weigh a little more than a continuous one's
+        shift = artefacts.field((41, 41, 41), np.eye(4), artefacts._DISTORTION, drawn["distortion"])
+        assert 1.99 <= np.abs(shift).max() <= 4.01
+        still = [pose for pose in drawn["motion"] if pose["start"] <= 0.5 < pose["end"]]
+        assert [pose["rotation"] for pose in still] == [[0.0, 0.0, 0.0]]
+        for pose in (pose for pose in drawn["motion"] if pose not in still):
+            assert all(1 <= abs(angle) <= 3 for angle in pose["rotation"])
+            assert all(1 <= abs(shift) <= 2 for shift in pose["translation"])
+
+
+def test_bias_field_multiplies_by_the_drawn_field():
+    volume = Volume(np.full((20, 24, 28), 100, np.float32), affine_of("LPS"))
+    coefficients = np.zeros(len(artefacts._BIAS))
+    coefficients[artefacts._BIAS.index((0, 0, 1))] = 0.2  # linear from bottom to top
+    found = artefacts.apply_bias(volume.data, volume.affine, coefficients)
+    np.testing.assert_allclose(found[3, 4], 100 * np.exp(0.2 * np.linspace(-1, 1, 28)), rtol=1e-5)
+    coefficients[:] = 0
+    coefficients[artefacts._BIAS.index((1, 0, 0))] = 0.2  # brighter on the right, which is where this array begins
+    found = artefacts.apply_bias(volume.data, volume.affine, coefficients)
+    assert found[0, 0, 0] > found[-1, 0, 0]
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS"])
+def test_distortion_moves_along_the_read_axis_and_keeps_the_signal(codes):
+    centre = (24, 25, 23)
+    volume = blob(centre, codes=codes, sigma=2.0)
+    coefficients = np.zeros(len(artefacts._DISTORTION))
+    coefficients[artefacts._DISTORTION.index((0, 0, 2))] = -6  # -6 (3 z^2 - 1) / 2: +3 mm in the middle
+    found = artefacts.apply_distortion(volume.data, volume.affine, coefficients, read_axis=1)
+    moved = place(Volume(np.maximum(found, 0), volume.affine)) - place(volume)
+    assert moved == pytest.approx([0, 3, 0], abs=0.15)  # towards anterior, whichever way the array runs
+    assert found.sum() == pytest.approx(volume.data.sum(), rel=0.01)
+
+
+def test_what_distortion_pushes_together_gets_brighter():
+    volume = Volume(np.ones((9, 64, 9), np.float32), affine_of("RAS", 1.0))
+    coefficients = np.zeros(len(artefacts._DISTORTION))
+    coefficients[artefacts._DISTORTION.index((0, 2, 0))] = 4  # 4 (3 y^2 - 1) / 2 mm: slope 12 y per half field of view
+    found = artefacts.apply_distortion(volume.data, volume.affine, coefficients, read_axis=1)[4, :, 4]
+    y = np.linspace(-1, 1, 64)
+    np.testing.assert_allclose(found[2:-2], (1 - 12 * y / 31.5)[2:-2], atol=0.02)
+
+
+def test_a_movement_before_everything_is_read_moves_the_head():
+    volume = blob((24, 25, 23), sigma=3.0)
+    pose = [{"start": 0.0, "end": 1.0, "rotation": [0, 0, 0], "translation": [3.0, -2.0, 1.0]}]
+    found = Volume(artefacts.apply_motion(volume.data, volume.affine, pose, phase_axis=0), volume.affine)
+    assert place(found) - place(volume) == pytest.approx([3, -2, 1], abs=0.05)
+    off = blob((34, 25, 23), sigma=3.0)
+    pose = [{"start": 0.0, "end": 1.0, "rotation": [0, 0, 10.0], "translation": [0, 0, 0]}]
+    turned = Volume(artefacts.apply_motion(off.data, off.affine, pose, phase_axis=0), off.affine)
+    centre = nib.affines.apply_affine(off.affine, (np.array(off.data.shape) - 1) / 2)
+    arm = place(off) - centre
+    angle = np.radians(10)
+    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    assert place(turned) - centre == pytest.approx(rotation @ arm, abs=0.05)
+
+
+def test_motion_during_the_acquisition_ghosts_along_the_phase_axis_alone():
+    volume = blob((24, 25, 23), sigma=1.5)
+    still = {"rotation": [0, 0, 0], "translation": [0, 0, 0]}
+    poses = [
+        {"start": 0.0, "end": 0.6, **still},
+        {"start": 0.6, "end": 1.0, "rotation": [0, 0, 0], "translation": [1.0, 0, 0]},
+    ]
+    resting = artefacts.apply_motion(volume.data, volume.affine, [{"start": 0.0, "end": 1.0, **still}], phase_axis=0)
+    np.testing.assert_allclose(resting, volume.data, atol=1e-5)
+    found = artefacts.apply_motion(volume.data, volume.affine, poses, phase_axis=0)
+    error = np.abs(found - volume.data)
+    assert error.max() > 0.01
+    assert error[:, 0].max() < 1e-3, "nothing where the blob has no row"
+    assert np.unravel_index(found.argmax(), found.shape) == (24, 25, 23), "the head stays where the centre was read"
+
+
+def test_kspace_truncation_keeps_low_and_removes_high_frequencies():
+    x = np.arange(64) / 64
+    wave = {cycles: np.cos(2 * np.pi * cycles * x).astype(np.float32) for cycles in (0, 10, 30)}
+    data = np.tile((1 + wave[10] + wave[30])[:, None, None], (1, 3, 3))
+    found = slices.truncate_kspace(data, 0.5, axis=0)
+    np.testing.assert_allclose(found[:, 1, 1], 1 + wave[10], atol=1e-5)
+    np.testing.assert_allclose(slices.truncate_kspace(data, 1.0, axis=0), data, atol=1e-5)
+
+
+def test_fewer_in_plane_voxels_sample_what_they_can_resolve_exactly():
+    x = np.arange(60) / 60
+    data = np.tile((2 + np.cos(2 * np.pi * 7 * x + 0.4)).astype(np.float32)[:, None, None], (1, 3, 3))
+    found = slices.acquire_matrix(data, {0: 36})[:, 1, 1]
+    np.testing.assert_allclose(found, 2 + np.cos(2 * np.pi * 7 * np.arange(36) / 36 + 0.4), atol=1e-5)
+
+
+# --- contrast
+
+
+def test_inversion_recovery_nulls_at_its_known_time():
+    """With TR >> T1 the signal is null at TI = T1 ln 2, and full at TI -> infinity."""
+    t1 = 300.0
+    assert contrast.signal(t1, 1e9, 1.0, (1e6, 0.0, t1 * np.log(2))) == pytest.approx(0, abs=1e-9)
+    assert contrast.signal(t1, 1e9, 0.8, (1e6, 0.0, 1e5)) == pytest.approx(0.8)
+    assert contrast.signal(t1, 100.0, 1.0, (t1, 100.0, 0.0)) == pytest.approx((1 - np.exp(-1)) * np.exp(-1))
+
+
+@pytest.mark.parametrize("fixed", ["WM", "GM"])
+@pytest.mark.parametrize("suffix", ["T1w", "T2w", "FLAIR"])
+def test_relaxation_gives_every_tissue_its_low_field_intensity(suffix, fixed):
+    volume, tissues = phantom()
+    settings = LowField(contrast="relaxation", noise="none", fixed_tissue=fixed)
+    drawn = draw(settings, 1, "sub-01", suffix)
+    thick = apply(volume, tissues, settings, drawn, suffix).thick.data
+    found = {name: thick[tissues[name][:, :, :12] == 1].mean() for name in contrast.TISSUES}
+    signals = contrast.relaxation_signals(drawn.relaxation, settings.relaxation, suffix)
+    assert found[fixed] == pytest.approx({"WM": WM, "GM": GM}[fixed], rel=1e-3)
+    for name in contrast.TISSUES:
+        assert found[name] / found[fixed] == pytest.approx(signals[name] / signals[fixed], rel=1e-3)
+    assert (signals["CSF"] > signals["WM"]) == (suffix == "T2w"), "CSF is bright in T2w alone"
+
+
+def test_relaxation_times_vary_from_person_to_person_by_the_spread():
+    settings = LowField(contrast="relaxation", relaxation=Relaxation(spread=0.1))
+    t1 = np.array([draw(settings, 1, f"sub-{number}").relaxation["t1"] for number in range(800)])
+    np.testing.assert_allclose(t1.mean(0), settings.relaxation.t1, rtol=0.02)
+    np.testing.assert_allclose(t1.std(0) / t1.mean(0), 0.1, rtol=0.1)
+
+
+# --- shifted sets
+
+
+def test_a_shifted_set_shares_the_draw_of_main():
+    main, low = (LowField(preset="64mT", shift={"snr": factor}) for factor in (1, 0.5))
+    assert draw(main, 1, "sub-01") == draw(low, 1, "sub-01")
+    assert draw(main, 1, "sub-01", number=2) != draw(main, 1, "sub-01")
+
+
+def test_less_snr_is_more_noise_and_nothing_else():
+    volume, tissues = phantom()
+    main, low = LowField(), LowField(shift={"snr": 0.25})
+    drawn = draw(main, 1, "sub-01")
+    clean = apply(volume, tissues, LowField(noise="none"), drawn).thick.data
+    noise = [apply(volume, tissues, settings, drawn).thick.data - clean for settings in (main, low)]
+    np.testing.assert_allclose(noise[1], 4 * noise[0], atol=0.05)
+
+
+@pytest.mark.parametrize(("kind", "fixed"), list(itertools.product(["snr", "relaxation"], ["WM", "GM"])))
+def test_contrast_is_moved_to_equality_and_past_it(kind, fixed):
+    volume, tissues = phantom()
+    ratios = []
+    for shift in (0, 1, 2):
+        settings = LowField(contrast=kind, noise="none", fixed_tissue=fixed, shift={"contrast": shift})
+        thick = apply(volume, tissues, settings, draw(settings, 1, "sub-01")).thick.data
+        moved = "GM" if fixed == "WM" else "WM"
+        ratios.append(thick[tissues[moved][:, :, :12] == 1].mean() / thick[tissues[fixed][:, :, :12] == 1].mean())
+    assert ratios[1] == pytest.approx(1, rel=1e-4)
+    assert ratios[2] - 1 == pytest.approx(1 - ratios[0], rel=1e-3)
+    assert abs(ratios[0] - 1) > 0.01
+
+
+# --- configuration
+
+
+def test_a_preset_sets_what_is_not_given():
+    assert LowField(preset="iqt-8x").thickness == 6
+    changed = LowField(preset="64mT", thickness=4, artefacts={"rotation": [0, 0]})
+    assert (changed.thickness, changed.in_plane, changed.noise) == (4, 1.6, "rician")
+    assert changed.artefacts.rotation == (0, 0)
+    assert changed.artefacts.distortion == tuple(PRESETS["64mT"]["artefacts"]["distortion"])
+    assert LowField.model_validate(changed.model_dump(mode="json")) == changed
+
+
+def test_a_set_is_based_on_another():
+    raw = {
+        "main": {"preset": "iqt-8x", "draws": 3},
+        "noisy": {"base": "main", "shift": {"snr": 0.5}},
+        "noisier": {"base": "noisy", "noise": "rician"},
+    }
+    sets = parse_config({"lowfield": raw}).lowfield
+    assert sets["noisier"].thickness == 6
+    assert (sets["noisier"].shift.snr, sets["noisier"].noise) == (0.5, "rician")
+    for wrong, words in (
+        ({"base": "mian"}, "did you mean main"),
+        ({"base": "main", "preset": "64mT"}, "both base and preset"),
+        ({"base": "wrong"}, "circle"),
+    ):
+        with pytest.raises(UserError, match=words):
+            parse_config({"lowfield": {"main": {}, "wrong": wrong}}, "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"preset": "iqt-2x"}, "preset"),
+        ({"artefacts": {"rotation": [2, 1]}}, "lowest, highest"),
+        ({"axis": "A", "read_axis": "A"}, "read_axis A"),
+        ({"contrast": "flair"}, "contrast"),
+        ({"shift": {"snr": 0}}, "snr"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, words):
+    with pytest.raises(UserError, match=words):
+        parse_config({"lowfield": {"main": settings}})

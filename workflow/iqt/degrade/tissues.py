@@ -1,0 +1,136 @@
+"""Tissue posteriors for the simulator, by the engine that the configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from iqt import batch
+from iqt.config import Tissues
+from iqt.degrade import classify, fast
+from iqt.degrade.contrast import TISSUES
+from iqt.degrade.labels import tissues_from_labels
+from iqt.errors import UserError
+from iqt.files import write_table
+from iqt.naming import anat, flat
+from iqt.volumes import Volume, read_on_grid, read_volume, save_volume
+
+GIVEN = "posteriors"
+"""Name of the engine in a record where the user gave the posteriors."""
+
+
+class TissueFiles(NamedTuple):
+    """What the user gives for one scan: the posteriors, or labels, or nothing but perhaps a mask."""
+
+    probseg: Mapping[str, Path] = {}
+    labels: Path | None = None
+    mask: Path | None = None
+
+
+def segment_scans(
+    scans: Iterable[str], cohort: Path, out: Path, suffix: str, settings: Tissues, fast_folder: Path | None = None
+) -> None:
+    """Write each scan's `out/sub-X/anat/sub-X_label-{WM,GM,CSF}_probseg.nii.gz` and `_probseg.json`.
+
+    Args:
+        fast_folder: what `fast.run_fast` wrote; needed by the engine `fast`.
+    """
+
+    def outputs(scan: str) -> list[Path]:
+        return [probseg(out, scan)[name] for name in TISSUES]
+
+    def work(scan: str) -> dict:
+        batch.require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
+        volume = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
+        mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
+        if settings.engine == "labels":
+            labels = read_on_grid(anat(cohort, scan, "dseg.nii.gz"), volume, np.int32)
+            found = tissues_from_labels(labels, mask, volume.voxel_size, settings.labels)
+        elif settings.engine == "hmrf":
+            found = classify.tissues_by_hmrf(volume.data, mask, suffix, settings.hmrf)
+        elif settings.engine == "fast":
+            batch.require_ok(flat(fast_folder, scan, "fast.json"), "fast")
+            found = classify.tissues_from_fast(fast.maps_of(fast_folder, scan), volume, suffix)
+        else:
+            raise UserError(f"tissues.engine {settings.engine}: needs no segmentation")
+        for name, path in zip(TISSUES, outputs(scan), strict=True):
+            save_volume(path, found[name], volume.affine)
+        size = float(np.prod(volume.voxel_size)) / 1000
+        return {
+            "engine": settings.engine,
+            "settings": getattr(settings, settings.engine).model_dump(mode="json"),
+            "ml": {name: round(float(found[name].sum(dtype=float)) * size, 1) for name in TISSUES},
+        }
+
+    batch.run_scans(scans, lambda scan: anat(out, scan, "probseg.json"), outputs, work)
+
+
+def probseg(folder: Path, scan: str) -> dict[str, Path]:
+    """The paths of a scan's posteriors, by tissue."""
+    return {name: anat(folder, scan, f"label-{name}_probseg.nii.gz") for name in TISSUES}
+
+
+def compare_scans(scans: Iterable[str], reference: Path, other: Path, out: Path) -> None:
+    """Write a table with the Dice overlap of each scan's tissues in two folders of posteriors, cut at one half.
+
+    Raises:
+        UserError: a scan's posteriors are absent in one of them, or on another grid.
+    """
+    rows = []
+    for scan in scans:
+        for name in TISSUES:
+            truth = read_volume(probseg(reference, scan)[name])
+            found = read_on_grid(probseg(other, scan)[name], truth) > 0.5
+            wanted = truth.data > 0.5
+            total = int(wanted.sum() + found.sum())
+            dice = 2 * float((wanted & found).sum()) / total if total else 0.0
+            rows.append({"scan": scan, "tissue": name, "dice": f"{dice:.4f}"})
+    write_table(out, rows, ("scan", "tissue", "dice"))
+
+
+def tissues_of_file(
+    volume: Volume, given: TissueFiles, suffix: str, settings: Tissues
+) -> tuple[str, dict[str, np.ndarray]]:
+    """The engine's name and the posteriors of one scan, from the files that the user gave.
+
+    Files on another grid are brought to the scan's.
+
+    Raises:
+        UserError: not all three posteriors are given, the engine needs what is not given, or as the engine says.
+    """
+    if given.probseg:
+        missing = [name for name in TISSUES if name not in given.probseg]
+        if missing:
+            raise UserError(f"tissue posterior {', '.join(missing)} is not given; the simulator needs all three")
+        return GIVEN, {name: read_like(given.probseg[name], volume, order=1) for name in TISSUES}
+    mask = None if given.mask is None else read_like(given.mask, volume, order=0) > 0
+    if given.labels is not None:
+        labels = np.rint(read_like(given.labels, volume, order=0)).astype(np.int32)
+        return "labels", tissues_from_labels(labels, mask, volume.voxel_size, settings.labels)
+    brain = classify.brain_of(volume, mask)
+    return "hmrf", classify.tissues_by_hmrf(volume.data, brain, suffix, settings.hmrf)
+
+
+def read_like(path: Path, volume: Volume, order: int) -> np.ndarray:
+    """A file's data on the scan's grid, resampled by their affines where it lies on another one.
+
+    Args:
+        order: 0 nearest neighbour, 1 linear.
+
+    Raises:
+        UserError: unreadable, or nothing of it lies within the scan.
+    """
+    found = read_volume(path)
+    if found.data.shape == volume.data.shape and np.allclose(found.affine, volume.affine, atol=1e-3):
+        return found.data
+    from fsl.data.image import Image
+    from fsl.utils.image.resample import resampleToReference
+
+    reference = Image(np.empty(volume.data.shape, np.uint8), xform=volume.affine)
+    data, _ = resampleToReference(Image(found.data, xform=found.affine), reference, order=order)
+    if not data.any():
+        raise UserError(f"{path}: nothing of it lies within the scan; do both have the right affine?")
+    return data
