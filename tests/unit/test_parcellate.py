@@ -12,9 +12,9 @@ import torch
 from iqt.config import Parcellator
 from iqt.errors import UserError
 from iqt.files import read_json, write_json, write_table
+from iqt.labels import LabelTable, read_lut
 from iqt.naming import anat, flat
 from iqt.networks.multiview import IN_SLICES, PLANES, CompetitiveBlock, MultiView, SliceNet
-from iqt.parcellate.labels import LabelTable, read_lut
 from iqt.parcellate.losses import class_weights, label_edges, mean_dice, slice_loss
 from iqt.parcellate.people import make_person, read_person, usable_scans
 from iqt.parcellate.predict import KIND, TrainedParcellator, build_network, plane_scores, predict_labels

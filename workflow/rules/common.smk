@@ -33,6 +33,11 @@ SEED = CONFIG.seed
 PRECISION = CONFIG.compute.precision
 SCANS = template_scans(CONFIG.cohort.split)
 PARCELLATOR = "parcellator"
+TRAINED = [*CONFIG.models(), *([PARCELLATOR] if CONFIG.parcellate.engine == "builtin" else [])]
+"""Every network that is trained here."""
+TABLE = CONFIG.parcellate.table(CONFIG.cohort.source)
+LUT = TABLE if TABLE.endswith(".tsv") else str(WORKFLOW.parent / "resources" / f"{TABLE}_dseg.tsv")
+"""Look-up table of the parcellator's labels."""
 METHODS = list(CONFIG.methods)
 SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
 """The test people whose slices are drawn: the first by name, so never chosen by their result."""

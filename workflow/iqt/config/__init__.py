@@ -19,14 +19,14 @@ from iqt.config.methods import (
     UNetMethod,
 )
 from iqt.config.networks import CrossBatch, DiffusionIQTNetwork, UNetNetwork
-from iqt.config.parcellate import Parcellate, Parcellator, ParcellatorTraining
+from iqt.config.parcellate import FastSurfer, Parcellate, Parcellator, ParcellatorTraining
 from iqt.config.parse import merge, parse_config, parse_section
 from iqt.config.section import Section
 from iqt.config.training import Patches, Training
 
 __all__ = [
     "KINDS", "Cohort", "Compute", "Config", "CrossBatch", "Cubic", "Diffusion", "DiffusionIQTMethod",
-    "DiffusionIQTNetwork", "Evaluate", "Learned", "LowField", "Method", "Parcellate", "Parcellator",
+    "DiffusionIQTNetwork", "Evaluate", "FastSurfer", "Learned", "LowField", "Method", "Parcellate", "Parcellator",
     "ParcellatorTraining", "Patches", "Report", "RunFacts", "Sampling", "Section", "Split", "Template", "Tiling",
     "Training", "UNetMethod", "UNetNetwork", "merge", "parse_config", "parse_section",
 ]  # fmt: skip

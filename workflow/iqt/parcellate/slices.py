@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from iqt.labels import LabelTable
 from iqt.naming import seed_of
 from iqt.networks.multiview import IN_SLICES, PLANES
-from iqt.parcellate.labels import LabelTable
 from iqt.parcellate.people import Person
 
 SLICE_AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
