@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from nibabel.processing import resample_from_to
 
 from iqt.config import Parcellator
 from iqt.errors import UserError
@@ -179,6 +180,23 @@ def test_targets_lie_on_their_images(augment):
                 assert middle[core].mean() < middle[shell].mean() - 0.2
 
 
+def test_random_contrast_paints_structures_alike_on_both_sides():
+    """Flat greys: a structure and its mirror image share one, another draw has others, the background stays 0."""
+    greys = []
+    for item in map(stacks(random_contrast=True).__getitem__, range(8)):
+        stack, target = item["axial"][IN_SLICES // 2], item["axial_target"]
+        sides = [stack[target == number] for number in (1, 3)]
+        if min(len(side) for side in sides) > 40:
+            left, right = (float(side.median()) for side in sides)
+            assert left == pytest.approx(right, abs=0.15)
+            greys.append(left)
+        assert ((stack > 0) == (target > 0)).float().mean() > 0.9
+    assert len(greys) > 2
+    assert max(greys) - min(greys) > 0.2
+    plain, painted = stacks(augment=False), stacks(augment=False, random_contrast=True)
+    assert same(plain[0], painted[0]), "validation reads the scans"
+
+
 def test_without_augmentation_a_stack_is_cut_out_as_it_is():
     data = stacks(augment=False)
     people = [(person.image, person.classes) for person in data.people]
@@ -237,6 +255,27 @@ def test_labels_do_not_depend_on_the_array_orientation():
     np.testing.assert_allclose(back.affine, AFFINE)
     assert len(np.unique(straight[labels > 0])) > 1
     np.testing.assert_array_equal(back.get_fdata().astype(int), straight)
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 1.0, 1.0), (2.0, 2.0, 3.0)])
+def test_other_voxel_sizes_are_brought_to_the_trainings(sizes):
+    """A volume sampled finer or coarser, and turned, gets labels on its own grid that agree with the usual ones."""
+    parcellator = random_parcellator()._replace(voxel_size=(2.0, 2.0, 2.0))
+    data, labels = phantom((32, 30, 28))
+    smooth = Volume(np.where(labels > 0, 0.4 + 0.5 * (labels == 16), 0).astype(np.float32), AFFINE)
+    usual = predict_labels(parcellator, smooth, labels > 0)
+    shape = tuple(np.round(np.array(data.shape) * 2 / sizes).astype(int))
+    affine = np.diag([*sizes, 1.0]) @ nib.affines.from_matvec(np.diag([-1, 1, 1]), [shape[0] - 1, 0, 0])
+    image = nib.Nifti1Image(smooth.data, AFFINE)
+    other = np.asarray(resample_from_to(image, (shape, affine), order=0, mode="nearest").dataobj)
+    mask = other > 0
+    found = predict_labels(parcellator, Volume(other.astype(np.float32), affine), mask)
+    assert found.shape == shape
+    assert not found[~mask].any()
+    back = nib.Nifti1Image(found.astype(np.int32), affine)
+    back = np.asarray(resample_from_to(back, (data.shape, AFFINE), order=0, mode="nearest").dataobj)
+    inner = labels > 0
+    assert (back == usual)[inner].mean() > (0.85 if sizes[2] < 2 else 0.6)
 
 
 def test_what_lies_outside_the_mask_is_neither_read_nor_labelled():

@@ -43,6 +43,8 @@ class Parcellator(Section):
     """Encoder blocks; each halves the resolution. 4 in FastSurferCNN."""
     slice_size: Positive = 64
     """Edge of the square crops that training reads, in voxels."""
+    contrast: Literal["scan", "random"] = "scan"
+    """What training reads: the scans, or volumes of random contrast painted from their labels (as in SynthSeg)."""
     training: ParcellatorTraining = ParcellatorTraining()
     """Budget and optimiser of this network alone."""
 

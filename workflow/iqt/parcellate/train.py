@@ -64,7 +64,9 @@ def train_parcellator(
     people = {split: [read_person(cohort, scan, suffix, table) for scan in names] for split, names in scans.items()}
     budget = settings.training
     size, length = settings.slice_size, budget.steps * budget.batch_size
-    train = SliceStacks(people["train"], table, size, length, seed_of(seed, "train"), augment=True)
+    train = SliceStacks(
+        people["train"], table, size, length, seed_of(seed, "train"), True, settings.contrast == "random"
+    )
     val = SliceStacks(people["val"], table, size, budget.validation_regions, seed_of(seed, "val"), augment=False)
     torch.manual_seed(seed_of(seed, "weights"))
     network = build_network(settings, table)
