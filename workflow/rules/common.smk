@@ -137,3 +137,15 @@ def figure_files(*endings):
 def table_files():
     """Every table of every low-field set."""
     return [f"{R}/{folder}/benchmark.{ending}" for folder in TABLES.values() for ending in ("csv", "md", "tex")]
+
+
+def read_by_fastsurfer(wildcards, batch):
+    """The sidecars of the volumes that FastSurfer shall read."""
+    if wildcards.judged == "hq":
+        return []
+    return sidecars(f"enhanced/{wildcards.judged}", "test", batch, name=flat)
+
+
+def volumes_of(wildcards):
+    """Folder and layout of the volumes that FastSurfer shall read."""
+    return (R / "cohort", "anat") if wildcards.judged == "hq" else (R / "enhanced" / wildcards.judged, "flat")

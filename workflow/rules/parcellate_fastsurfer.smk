@@ -14,18 +14,6 @@ wildcard_constraints:
     judged=rf"hq|(?:{'|'.join(CONFIG.lowfield)})/(?:{'|'.join(CONFIG.methods)})",
 
 
-def read_by_fastsurfer(wildcards, batch):
-    """The sidecars of the volumes that FastSurfer shall read."""
-    if wildcards.judged == "hq":
-        return []
-    return sidecars(f"enhanced/{wildcards.judged}", "test", batch, name=flat)
-
-
-def volumes_of(wildcards):
-    """Folder and layout of the volumes that FastSurfer shall read."""
-    return (R / "cohort", "anat") if wildcards.judged == "hq" else (R / "enhanced" / wildcards.judged, "flat")
-
-
 rule find_fastsurfer:
     """Find run_fastsurfer.sh where it will run, and record its version and the options that it knows."""
     input:
