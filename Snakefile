@@ -47,7 +47,7 @@ rule lowfield:
 rule models:
     """Every trained network."""
     input:
-        [model_files(name) for name in (*CONFIG.models(), PARCELLATOR)],
+        [model_files(name) for name in TRAINED],
 
 
 rule figures:

@@ -11,7 +11,8 @@ from scipy.ndimage import gaussian_filter
 from iqt.config import Config, Evaluate, LowField
 from iqt.errors import UserError
 from iqt.evaluate.gather import HISTORY_COLUMNS, RunFacts, gather
-from iqt.evaluate.overlap import mean_overlap, missed, overlap
+from iqt.evaluate.judge import score_parcellator
+from iqt.evaluate.overlap import mean_overlap, missed, n_present, overlap
 from iqt.evaluate.run import SUBJECT_COLUMNS, evaluate_scans
 from iqt.evaluate.similarity import (
     BETAS,
@@ -24,7 +25,7 @@ from iqt.evaluate.similarity import (
 )
 from iqt.files import read_json, read_table, write_json, write_table
 from iqt.naming import anat, flat
-from iqt.volumes import SCALE_PERCENTILE, save_volume
+from iqt.volumes import SCALE_PERCENTILE, read_volume, save_volume
 
 SHAPE = (34, 30, 32)
 MEASURES = (
@@ -211,7 +212,10 @@ def test_overlap_is_scikit_learns():
     reference, result = labels(1), labels(2)
     affine = np.diag([-2.0, 1.5, 3.0, 1.0])
     found = overlap(reference, result, affine, NAMES)
-    assert [structure.index for structure in found] == [1, 2, 3]
+    assert [structure.index for structure in found] == [1, 2, 3, 9]
+    assert np.isnan([found[3].iou, found[3].dice]).all(), "neither map holds it"
+    assert n_present(found) == 3
+    found = found[:3]
     truth = {"labels": [1, 2, 3], "average": None}
     np.testing.assert_allclose([one.iou for one in found], jaccard_score(reference.ravel(), result.ravel(), **truth))
     np.testing.assert_allclose([one.dice for one in found], f1_score(reference.ravel(), result.ravel(), **truth))
@@ -227,17 +231,20 @@ def test_structures_in_one_map_count_as_zero_and_in_neither_not_at_all():
     reference[5:10] = 2
     result = np.where(reference == 2, 3, reference)
     found = overlap(reference, result, np.eye(4), NAMES)
-    assert [(one.index, one.iou, one.dice) for one in found] == [(1, 1, 1), (2, 0, 0), (3, 0, 0)]
+    present = [one for one in found if one.index != 9]
+    assert [(one.index, one.iou, one.dice) for one in present] == [(1, 1, 1), (2, 0, 0), (3, 0, 0)]
     assert mean_overlap(found) == pytest.approx((1 / 3, 1 / 3))
     lost = missed(reference, np.eye(4), NAMES)
-    assert [(one.index, one.iou) for one in lost] == [(1, 0), (2, 0)]
-    assert all(np.isnan(one.volume_mm3) and one.volume_reference_mm3 > 0 for one in lost)
+    assert [(one.index, one.iou) for one in lost if one.volume_reference_mm3 > 0] == [(1, 0), (2, 0)]
+    assert all(np.isnan(one.volume_mm3) for one in lost)
+    assert n_present(lost) == 2
     with pytest.raises(UserError, match="label 3"):
         overlap(reference, result, np.eye(4), {1: "one", 2: "two"})
 
 
 SCANS = [f"sub-test00{number}" for number in range(1, 5)]
 METHODS = ["cubic", "unet"]
+JUDGED = {"status": "ok", "engine": "builtin", "version": "9"}
 
 
 @pytest.fixture
@@ -262,16 +269,14 @@ def run(tmp_path, brain):
         write_json(anat(root / "lowfield/main", scan, "T1w.json"), {"status": "ok"})
     scale = np.percentile(reference[mask], SCALE_PERCENTILE)
     for scan in SCANS[:3]:
-        write_json(
-            flat(root / "parcellation/hq", scan, "dseg.json"), {"status": "ok", "engine": "builtin", "version": "9"}
-        )
+        write_json(flat(root / "parcellation/hq", scan, "dseg.json"), JUDGED)
         save_volume(flat(root / "parcellation/hq", scan, "dseg.nii.gz"), labels(1), affine)
         for method in METHODS:
             enhanced, parcellation = root / "enhanced/main" / method, root / "parcellation/main" / method
             cost = {"seconds": 1.5, "nfe": 4, "samples": 2, "n_parameters": 10}
             write_json(flat(enhanced, scan, "T1w.json"), {"status": "ok", **cost})
             save_volume(flat(enhanced, scan, "T1w.nii.gz"), np.where(mask, noisy(reference, 0.05) / scale, 0), affine)
-            write_json(flat(parcellation, scan, "dseg.json"), {"status": "ok"})
+            write_json(flat(parcellation, scan, "dseg.json"), JUDGED)
             save_volume(flat(parcellation, scan, "dseg.nii.gz"), labels(2), affine)
     write_json(flat(root / "parcellation/main/unet", SCANS[0], "dseg.json"), {"status": "no white matter"})
     write_json(flat(root / "parcellation/hq", SCANS[1], "dseg.json"), {"status": "out of luck"})
@@ -342,7 +347,9 @@ def test_every_scan_and_method_has_a_row_whatever_failed(run, brain):
         assert all(row[name] == "" for name in SUBJECT_COLUMNS[4:12])
 
     table = read_table(structures)
-    assert len(table) == 6
+    assert [row["index"] for row in table] == ["1", "2", "3", "9"] * 2
+    assert {row["iou"] for row in table if row["name"] == "nowhere"} == {""}, "in neither map"
+    table = [row for row in table if row["name"] != "nowhere"]
     assert {row["iou"] for row in table if row["method"] == "unet"} == {"0.0"}
     assert all(row["volume_mm3"] == "" for row in table if row["method"] == "unet")
     first = table[0]
@@ -379,13 +386,13 @@ def test_gathering_orders_parts_and_lists_every_failure_once(run):
         "unet": model(run, "unet", {"kind": "unet", "steps": 10, "seconds": 1.0, "metrics": metrics}),
         "parcellator": model(run, "parcellator", {"kind": "builtin", "steps": 10, "metrics": {"val_dice": 0.7}}),
     }
-    gather(run, [one[0], two[0]], [one[1], two[1]], histories, facts(), run / "metrics")
+    gather(run, [one[0], two[0]], [one[1], two[1]], histories, facts(), run / "cohort/dseg.tsv", run / "metrics")
 
     rows = read_table(run / "metrics/subjects.csv")
     assert [(row["method"], row["scan"]) for row in rows] == [(method, scan) for method in METHODS for scan in SCANS]
     assert list(rows[0]) == list(SUBJECT_COLUMNS)
     structures = read_table(run / "metrics/structures.csv")
-    assert [row["index"] for row in structures] == ["1", "2", "3"] * 2
+    assert [row["index"] for row in structures] == ["1", "2", "3", "9"] * 2
     history = read_table(run / "metrics/history.csv")
     assert tuple(history[0]) == HISTORY_COLUMNS
     assert [(row["model"], row["step"]) for row in history] == [
@@ -413,19 +420,54 @@ def test_gathering_orders_parts_and_lists_every_failure_once(run):
     assert told["machine"]["cpu"] == "abacus"
 
     before = (run / "metrics/run.json").read_bytes()
-    gather(run, [two[0], one[0]], [two[1], one[1]], histories, facts(), run / "metrics")
+    gather(run, [two[0], one[0]], [two[1], one[1]], histories, facts(), run / "cohort/dseg.tsv", run / "metrics")
     assert (run / "metrics/run.json").read_bytes() == before
 
 
 def test_gathering_refuses_parts_of_another_run(run):
     part = evaluate(run, SCANS[:1])
     with pytest.raises(UserError, match="another part"):
-        gather(run, [part[0], part[0]], [part[1]], {}, facts(), run / "metrics")
+        gather(run, [part[0], part[0]], [part[1]], {}, facts(), run / "cohort/dseg.tsv", run / "metrics")
     other = facts()
     del other.methods["unet"]
     with pytest.raises(UserError, match="method 'unet'"):
-        gather(run, [part[0]], [part[1]], {}, other, run / "metrics")
+        gather(run, [part[0]], [part[1]], {}, other, run / "cohort/dseg.tsv", run / "metrics")
 
 
 def test_facts_pass_through_json():
     assert RunFacts.model_validate(json.loads(facts().model_dump_json())) == facts()
+
+
+def test_readings_of_different_parcellators_are_not_compared(run):
+    write_json(flat(run / "parcellation/main/cubic", SCANS[0], "dseg.json"), {**JUDGED, "version": "10"})
+    subjects, structures = evaluate(run, [SCANS[0]])
+    rows = read_table(subjects)
+    cubic = next(row for row in rows if row["method"] == "cubic")
+    assert cubic["status"].startswith("parcellation: read by builtin 10, but the reference by builtin 9")
+    assert (cubic["miou"], cubic["parcellator"]) == ("", "builtin 9")
+    assert cubic["psnr"]
+    assert not [row for row in read_table(structures) if row["method"] == "cubic"]
+
+
+def test_the_parcellator_is_scored_against_the_scans_own_labels(run, brain):
+    """Merged labels are read as their structure, and nothing outside the mask counts."""
+    _, mask = brain
+    reading = read_volume(flat(run / "parcellation/hq", SCANS[0], "dseg.nii.gz"), np.int32)
+    own = np.where(reading.data == 1, 7, reading.data)
+    own[~mask] = 2
+    save_volume(anat(run / "cohort", SCANS[0], "dseg.nii.gz"), own.astype(np.int16), reading.affine)
+    lut = [{"index": 0, "name": "BG", "mirror": 0, "merges": ""}]
+    lut += [{"index": index, "name": str(index), "mirror": index, "merges": ""} for index in (1, 2, 3)]
+    lut[1]["merges"] = "7"
+    write_table(run / "merged.tsv", lut)
+    out = run / "metrics/parcellator.csv"
+    score_parcellator(
+        run / "cohort/participants.tsv", run / "cohort", run / "parcellation/hq", "T1w", run / "merged.tsv", out
+    )
+    rows = read_table(out)
+    assert {row["scan"] for row in rows} == {SCANS[0]}, "the others bring no labels"
+    inside = np.where(mask, reading.data, 0)
+    for row in rows:
+        k = int(row["index"])
+        expected = 2 * (inside == k).sum() / ((inside == k).sum() + (reading.data == k).sum())
+        assert float(row["dice"]) == pytest.approx(expected, abs=1e-6)

@@ -8,13 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from nibabel.processing import resample_from_to
 
 from iqt.config import Parcellator
 from iqt.errors import UserError
 from iqt.files import read_json, write_json, write_table
+from iqt.labels import LabelTable
 from iqt.naming import anat, flat
 from iqt.networks.multiview import IN_SLICES, PLANES, CompetitiveBlock, MultiView, SliceNet
-from iqt.parcellate.labels import LabelTable, read_lut
 from iqt.parcellate.losses import class_weights, label_edges, mean_dice, slice_loss
 from iqt.parcellate.people import make_person, read_person, usable_scans
 from iqt.parcellate.predict import KIND, TrainedParcellator, build_network, plane_scores, predict_labels
@@ -55,52 +56,6 @@ def random_parcellator(levels: int = 2, filters: int = 4) -> TrainedParcellator:
         for net in network.nets.values():
             net.classify.bias.zero_()
     return TrainedParcellator(network.eval(), TABLE, levels, "float32")
-
-
-def write_lut(path: Path, rows: list[tuple[int, str]]) -> Path:
-    write_table(path, [{"index": index, "name": str(index), "mirror": mirror} for index, mirror in rows])
-    return path
-
-
-# Labels
-
-
-def test_classes_and_labels_go_back_and_forth(tmp_path):
-    table = read_lut(write_lut(tmp_path / "lut.tsv", [(41, "2"), (2, "41"), (16, "16")]))
-    assert table == TABLE
-    labels = np.array([[41, 0], [16, 2]])
-    classes = table.to_classes(labels, "x")
-    assert classes.max() < table.n_classes
-    np.testing.assert_array_equal(np.asarray(table.ids)[classes], labels)
-
-
-def test_merged_classes_join_the_sides_and_nothing_else():
-    merged = TABLE.merged
-    assert merged[1] == merged[3]
-    assert len({merged[0], merged[1], merged[2]}) == TABLE.n_merged == 3
-    assert merged[0] == 0
-    np.testing.assert_array_equal(merged[list(TABLE.mirrors)], merged)
-
-
-def test_labels_that_the_table_lacks_are_listed():
-    with pytest.raises(UserError, match=r"scan\.nii: labels -1, 3, 99 are not"):
-        TABLE.to_classes(np.array([0, 2, 99, 3, -1]), "scan.nii")
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([(2, "41"), (41, "41")], "index 2 has mirror 41"),
-        ([(2, "7")], "index 2 has mirror 7"),
-        ([(2, "2"), (2, "2")], "index 2 is listed twice"),
-        ([(2, "left")], "mirror 'left'"),
-        ([(40000, "40000")], "index 40000 is outside"),
-        ([(0, "0")], "no structure"),
-    ],
-)
-def test_a_wrong_table_is_refused(tmp_path, rows, message):
-    with pytest.raises(UserError, match=message):
-        read_lut(write_lut(tmp_path / "lut.tsv", rows))
 
 
 # Network
@@ -225,6 +180,23 @@ def test_targets_lie_on_their_images(augment):
                 assert middle[core].mean() < middle[shell].mean() - 0.2
 
 
+def test_random_contrast_paints_structures_alike_on_both_sides():
+    """Flat greys: a structure and its mirror image share one, another draw has others, the background stays 0."""
+    greys = []
+    for item in map(stacks(random_contrast=True).__getitem__, range(8)):
+        stack, target = item["axial"][IN_SLICES // 2], item["axial_target"]
+        sides = [stack[target == number] for number in (1, 3)]
+        if min(len(side) for side in sides) > 40:
+            left, right = (float(side.median()) for side in sides)
+            assert left == pytest.approx(right, abs=0.15)
+            greys.append(left)
+        assert ((stack > 0) == (target > 0)).float().mean() > 0.9
+    assert len(greys) > 2
+    assert max(greys) - min(greys) > 0.2
+    plain, painted = stacks(augment=False), stacks(augment=False, random_contrast=True)
+    assert same(plain[0], painted[0]), "validation reads the scans"
+
+
 def test_without_augmentation_a_stack_is_cut_out_as_it_is():
     data = stacks(augment=False)
     people = [(person.image, person.classes) for person in data.people]
@@ -285,6 +257,27 @@ def test_labels_do_not_depend_on_the_array_orientation():
     np.testing.assert_array_equal(back.get_fdata().astype(int), straight)
 
 
+@pytest.mark.parametrize("sizes", [(1.0, 1.0, 1.0), (2.0, 2.0, 3.0)])
+def test_other_voxel_sizes_are_brought_to_the_trainings(sizes):
+    """A volume sampled finer or coarser, and turned, gets labels on its own grid that agree with the usual ones."""
+    parcellator = random_parcellator()._replace(voxel_size=(2.0, 2.0, 2.0))
+    data, labels = phantom((32, 30, 28))
+    smooth = Volume(np.where(labels > 0, 0.4 + 0.5 * (labels == 16), 0).astype(np.float32), AFFINE)
+    usual = predict_labels(parcellator, smooth, labels > 0)
+    shape = tuple(np.round(np.array(data.shape) * 2 / sizes).astype(int))
+    affine = np.diag([*sizes, 1.0]) @ nib.affines.from_matvec(np.diag([-1, 1, 1]), [shape[0] - 1, 0, 0])
+    image = nib.Nifti1Image(smooth.data, AFFINE)
+    other = np.asarray(resample_from_to(image, (shape, affine), order=0, mode="nearest").dataobj)
+    mask = other > 0
+    found = predict_labels(parcellator, Volume(other.astype(np.float32), affine), mask)
+    assert found.shape == shape
+    assert not found[~mask].any()
+    back = nib.Nifti1Image(found.astype(np.int32), affine)
+    back = np.asarray(resample_from_to(back, (data.shape, AFFINE), order=0, mode="nearest").dataobj)
+    inner = labels > 0
+    assert (back == usual)[inner].mean() > (0.85 if sizes[2] < 2 else 0.6)
+
+
 def test_what_lies_outside_the_mask_is_neither_read_nor_labelled():
     parcellator, (data, labels) = random_parcellator(), phantom()
     mask = labels > 0
@@ -328,8 +321,8 @@ def test_unusable_training_data_is_named(tmp_path):
     write_scan(tmp_path, "sub-01", dseg=None)
     with pytest.raises(UserError, match=r"sub-01_dseg\.nii\.gz: no such label map"):
         read_person(tmp_path, "sub-01", "T1w", TABLE)
-    write_scan(tmp_path, "sub-02", dseg=np.where(labels == 16, 17, labels).astype(np.int16))
-    with pytest.raises(UserError, match=r"sub-02_dseg\.nii\.gz: labels 17"):
+    write_scan(tmp_path, "sub-02", dseg=np.zeros_like(labels))
+    with pytest.raises(UserError, match=r"sub-02_dseg\.nii\.gz: holds no label inside the brain mask"):
         read_person(tmp_path, "sub-02", "T1w", TABLE)
     thin = {"T1w": image[:, :, 9:14], "desc-brain_mask": np.uint8(labels > 0)[:, :, 9:14], "dseg": labels[:, :, 9:14]}
     write_scan(tmp_path, "sub-03", **thin)

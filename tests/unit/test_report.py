@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from iqt.errors import UserError
 from iqt.files import read_table, write_json, write_table
 from iqt.naming import anat, flat, seed_of
-from iqt.report import figures, page, tables
+from iqt.report import figures, page, structures, tables
 from iqt.report.panels import PLANES, Panel, extract_panels
 from iqt.volumes import intensity_scale, save_volume
 
@@ -42,7 +42,8 @@ def score(scan: str, method: str, number: float, **changes: object) -> dict:
         "dice": 0.6 + place / 20 + number / 40,
     }
     row |= {"n_structures": 2, "seconds": 1.5 + number, "nfe": [0, 1, 4, 16][place], "samples": [1, 1, 1, 4][place]}
-    return row | {"n_parameters": [0, 631111, 745802, 745802][place]} | changes
+    row |= {"n_parameters": [0, 631111, 745802, 745802][place], "parcellator": "builtin 0.1.0"}
+    return row | changes
 
 
 def blob(rng: np.random.Generator, smooth: float = 2) -> np.ndarray:
@@ -241,7 +242,7 @@ def test_a_broken_panel_is_the_users_error(tmp_path: Path) -> None:
 def test_columns_are_the_contract(made: Path) -> None:
     with (made / "tables/benchmark.csv").open(newline="") as handle:
         columns, *rows = csv.reader(handle)
-    assert columns == [*CONTRACT, "set", "n_failed", "samples", "msssim_scales", "miou_common"]
+    assert columns == [*CONTRACT, "set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator"]
     assert [row[0] for row in rows] == METHODS
     assert [row[2] for row in rows] == ["0", "631111", "745802", "745802"]
     assert [row[3] for row in rows] == ["0", "1", "4", "16"]
@@ -451,3 +452,57 @@ def test_page_takes_named_png_figures_only(made: Path, drawn: list[Path], tmp_pa
     with pytest.raises(UserError, match="not a PNG"):
         page.write_page(made / "metrics", made / "tables", [drawn[1]], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_every_miou_names_its_parcellator(made: Path, tmp_path: Path) -> None:
+    page.write_page(made / "metrics", made / "tables", [], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert '<th scope="col">mIoU (builtin 0.1.0)</th>' in text
+    assert "structures, read by builtin 0.1.0" in text
+    assert "mIoU (builtin 0.1.0)" in (made / "tables/benchmark.md").read_text()
+    assert "mIoU (builtin 0.1.0)" in (made / "tables/benchmark.tex").read_text()
+    assert "mIoU by the parcellator builtin 0.1.0" in tables.format_terminal(made / "tables/benchmark.csv")
+
+
+def structure(scan: str, method: str, name: str, dice: float | str) -> dict:
+    key = {"set": "main", "scan": scan, "method": method, "name": name}
+    return key | {"iou": dice and float(dice) / 2, "dice": dice, "volume_reference_mm3": 2000}
+
+
+def test_structures_are_sorted_by_their_paired_effect() -> None:
+    """A structure that one method lacks for a person, one that gets worse, and one that nobody holds."""
+    rows = [
+        *(structure("a", method, "small gain", dice) for method, dice in (("cubic", 0.5), ("unet", 0.6))),
+        *(structure("a", method, "loss", dice) for method, dice in (("cubic", 0.9), ("unet", 0.2))),
+        *(structure(scan, "cubic", "uneven", dice) for scan, dice in (("a", 0.2), ("b", 0.8))),
+        structure("a", "unet", "uneven", 0.6),
+        structure("a", "cubic", "absent", ""),
+    ]
+    found = structures.compare_methods(rows, "cubic", {"loss": "#123456"})
+    lines = found["lines"]
+    assert [line["name"] for line in lines] == ["loss", "uneven", "small gain"]
+    assert [line["effect"] for line in lines] == pytest.approx([-0.7, 0.4, 0.1])
+    assert [line["best"] for line in lines] == ["unet"] * 3
+    assert lines[0]["colour"] == "#123456"
+    assert lines[0]["volume"] == 2
+    alone = structures.compare_methods([row for row in rows if row["method"] == "cubic"], "cubic", {})
+    assert [line["best"] for line in alone["lines"]] == [""] * 3
+
+
+def test_page_says_how_well_the_parcellator_reads(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "metrics", tmp_path / "metrics")
+    rows = [(scan, name, dice) for scan, low in (("a", 0.5), ("b", 0.7)) for name, dice in (("one", 0.9), ("two", low))]
+    columns = ("scan", "name", "dice")
+    table = [dict(zip(columns, row, strict=True)) | {"volume_reference_mm3": 1000} for row in rows]
+    write_table(tmp_path / "metrics/parcellator.csv", table)
+    lut = tmp_path / "lut.tsv"
+    write_table(lut, [{"name": "left half", "color": "#4e79a7"}, {"name": "two", "color": "#ff0000"}])
+    page.write_page(tmp_path / "metrics", made / "tables", [], tmp_path / "report.html", lut)
+    text = (tmp_path / "report.html").read_text()
+    assert "mean Dice <strong>0.750</strong>" in text
+    judged = text[text.index('id="judge"') : text.index('id="run"')]
+    assert judged.index("two</th>") < judged.index("one</th>"), "worst first"
+    assert 'style="background: #ff0000"' in judged
+    assert 'style="background: #4e79a7"' in text
+    page.write_page(made / "metrics", made / "tables", [], tmp_path / "report.html")
+    assert 'id="judge"' not in (tmp_path / "report.html").read_text()

@@ -71,6 +71,7 @@ CHAIN = {
     "parcellate_reference",
     "parcellate_result",
     "evaluate",
+    "score_parcellator",
     "gather_metrics",
     "extract_panels",
     "write_tables",
@@ -88,6 +89,19 @@ def test_shipped_configurations_plan_the_whole_chain(workflow: Path, config: str
     jobs = planned(workflow, config=config)
     assert set(jobs) == CHAIN
     assert jobs["train"] == 2, "methods that differ only in sampling share a model"
+
+
+def test_fastsurfer_is_an_engine_of_the_configuration(workflow: Path) -> None:
+    """Found once, planned and run for the references and for every method; nothing of the built-in one is trained."""
+    path = workflow / "config" / "fastsurfer.yaml"
+    text = (workflow / "config" / "smoke.yaml").read_text()
+    path.write_text(text.replace("parcellate:", "parcellate:\n  engine: fastsurfer"))
+    builtin, jobs = planned(workflow), planned(workflow, config="config/fastsurfer.yaml")
+    new = {"find_fastsurfer", "plan_fastsurfer", "run_fastsurfer", "parcellate"}
+    assert set(jobs) == CHAIN - {"train_parcellator", "parcellate_reference", "parcellate_result"} | new
+    assert jobs["find_fastsurfer"] == 1
+    volumes = builtin["parcellate_reference"] + builtin["parcellate_result"]
+    assert jobs["plan_fastsurfer"] == jobs["run_fastsurfer"] == jobs["parcellate"] == volumes
 
 
 def test_the_demo_is_planned_without_a_configuration_file(workflow: Path) -> None:
@@ -126,6 +140,7 @@ def test_nothing_is_left_to_do_after_a_run_and_one_edit_reruns_what_depends_on_i
     )
     again = planned(finished, config="config/edited.yaml")
     stay = {"make_template", "list_participants", "train_parcellator", "parcellate_reference", "list_scans"}
+    stay |= {"score_parcellator"}
     assert set(again) == CHAIN - stay
     first = planned(finished, "--forceall")
     edited.write_text((finished / "config" / "smoke.yaml").read_text().replace("seed: 1", "seed: 2"))
@@ -166,6 +181,7 @@ def test_an_edit_of_a_stages_code_reruns_that_stage(finished: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
+        ("parcellate: {engine: fastsurfer, labels: aseg}\n", ["labels 'aseg'", "leave labels out"]),
         ("nmae: x\n", ["nmae", "unknown key", "did you mean name"]),
         ("methods: {a: {base: b}}\n", ["methods.a.base", "'b'"]),
         ("suffix: T2w\n", ["T2w", "template"]),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from iqt.files import read_json
@@ -81,6 +84,7 @@ def test_every_stage_left_its_files(finished: Path) -> None:
         "parcellation/hq/sub-test001_dseg.nii.gz",
         "parcellation/main/unet/sub-test001_dseg.nii.gz",
         "metrics/structures.csv",
+        "metrics/parcellator.csv",
         "metrics/panels/main/sub-test001.npz",
         "tables/benchmark.tex",
         "figures/slices_sub-test001.svg",
@@ -123,6 +127,33 @@ def test_snakemakes_own_report_is_written(finished: Path) -> None:
     with zipfile.ZipFile(finished / "report.zip") as archive:
         names = archive.namelist()
     assert any(name.endswith("slices_sub-test001.png") for name in names)
+
+
+def test_fastsurfer_reads_the_same_run(finished: Path, repository: Path, tmp_path: Path) -> None:
+    """With a stand-in for its script: found, planned, run and read by rules of their own."""
+    config = tmp_path / "fastsurfer.yaml"
+    text = (repository / "config/smoke.yaml").read_text()
+    section = "parcellate:\n  engine: fastsurfer\n  fastsurfer: {allow_root: true, threads: 1}"
+    config.write_text(text.replace("parcellate:", section))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("Snakefile", "workflow", "config", "envs", "profiles", "resources"):
+        (folder / name).symlink_to(repository / name)
+    shutil.copytree(finished / "results", folder / "results")
+    variables = {"FASTSURFER_HOME": str(repository / "tests/standins/fastsurfer")}
+    variables |= {"STANDIN_PYTHON": sys.executable, "STANDIN_SIDE": "200", "PYTHONPATH": ""}
+    wanted = "results/smoke/parcellation/main/unet/sub-test001_dseg.json"
+    command = [str(SNAKEMAKE), "--cores", "2", "--configfile", str(config), "--rerun-triggers", "mtime", "--", wanted]
+    (folder / wanted).unlink()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | variables)
+    assert done.returncode == 0, done.stderr[-4000:]
+    record = read_json(folder / wanted)
+    assert (record["status"], record["engine"], record["version"]) == ("ok", "fastsurfer", "2.4.2+standin")
+    assert read_json(folder / "results/smoke/fastsurfer/program.json")["version"] == "2.4.2+standin"
+    labels = nib.load(folder / wanted.replace("dseg.json", "dseg.nii.gz"))
+    image = nib.load(folder / "results/smoke/enhanced/main/unet/sub-test001_T1w.nii.gz")
+    assert np.allclose(labels.affine, image.affine)
+    assert labels.shape == image.shape
 
 
 def test_a_scan_that_fails_is_reported_and_stops_nothing(finished: Path) -> None:

@@ -33,6 +33,11 @@ SEED = CONFIG.seed
 PRECISION = CONFIG.compute.precision
 SCANS = template_scans(CONFIG.cohort.split)
 PARCELLATOR = "parcellator"
+TRAINED = [*CONFIG.models(), *([PARCELLATOR] if CONFIG.parcellate.engine == "builtin" else [])]
+"""Every network that is trained here."""
+TABLE = CONFIG.parcellate.table(CONFIG.cohort.source)
+LUT = TABLE if TABLE.endswith(".tsv") else str(WORKFLOW.parent / "resources" / f"{TABLE}_dseg.tsv")
+"""Look-up table of the parcellator's labels."""
 METHODS = list(CONFIG.methods)
 SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
 """The test people whose slices are drawn: the first by name, so never chosen by their result."""
@@ -132,3 +137,15 @@ def figure_files(*endings):
 def table_files():
     """Every table of every low-field set."""
     return [f"{R}/{folder}/benchmark.{ending}" for folder in TABLES.values() for ending in ("csv", "md", "tex")]
+
+
+def read_by_fastsurfer(wildcards, batch):
+    """The sidecars of the volumes that FastSurfer shall read."""
+    if wildcards.judged == "hq":
+        return []
+    return sidecars(f"enhanced/{wildcards.judged}", "test", batch, name=flat)
+
+
+def volumes_of(wildcards):
+    """Folder and layout of the volumes that FastSurfer shall read."""
+    return (R / "cohort", "anat") if wildcards.judged == "hq" else (R / "enhanced" / wildcards.judged, "flat")

@@ -13,7 +13,7 @@ for batch in batches("test"):
         input:
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
-            lut=rules.list_participants.output.lut,
+            lut=LUT,
             enhanced=[sidecars(f"enhanced/{{set}}/{method}", "test", batch, name=flat) for method in METHODS],
             reference=sidecars("parcellation/hq", "test", batch, "dseg.json", flat),
             parcellation=[
@@ -64,8 +64,9 @@ rule gather_metrics:
         subjects=parts("subjects"),
         structures=parts("structures"),
         participants=rules.list_participants.output.participants,
-        models=[model_files(name) for name in (*CONFIG.models(), PARCELLATOR)],
-        histories=[f"{model_folder(name)}/history.csv" for name in (*CONFIG.models(), PARCELLATOR)],
+        models=[model_files(name) for name in TRAINED],
+        histories=[f"{model_folder(name)}/history.csv" for name in TRAINED],
+        lut=LUT,
         code=code("evaluate/gather.py"),
     output:
         subjects=f"{R}/metrics/subjects.csv",
@@ -87,7 +88,7 @@ rule gather_metrics:
         out=R / "metrics",
         parts=[f"--subjects {path}" for path in parts("subjects")]
         + [f"--structures {path}" for path in parts("structures")],
-        histories=[f"--history {name}={model_folder(name)}/history.csv" for name in (*CONFIG.models(), PARCELLATOR)],
+        histories=[f"--history {name}={model_folder(name)}/history.csv" for name in TRAINED],
         settings=as_json(RunFacts.of(CONFIG)),
     shell:
         r"""
@@ -96,7 +97,44 @@ rule gather_metrics:
             {params.parts} \
             {params.histories} \
             --settings {params.settings:q} \
+            --lut {input.lut:q} \
             --out {params.out:q} \
+            >{log:q} 2>&1
+        """
+
+
+rule score_parcellator:
+    """Compare the parcellator's reading of the test people's high-quality scans with their own label maps."""
+    input:
+        participants=rules.list_participants.output.participants,
+        parcellation=sidecars("parcellation/hq", "test", ending="dseg.json", name=flat),
+        lut=LUT,
+        code=code("labels.py", "evaluate/judge.py", "evaluate/overlap.py"),
+    output:
+        f"{R}/metrics/parcellator.csv",
+    log:
+        f"{R}/logs/score_parcellator.log",
+    benchmark:
+        f"{R}/benchmarks/score_parcellator.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        suffix=SUFFIX,
+        cohort=R / "cohort",
+        parcellation=R / "parcellation" / "hq",
+    shell:
+        r"""
+        iqt score-parcellator \
+            --participants {input.participants:q} \
+            --cohort {params.cohort:q} \
+            --parcellation {params.parcellation:q} \
+            --lut {input.lut:q} \
+            --suffix {params.suffix} \
+            --out {output:q} \
             >{log:q} 2>&1
         """
 

@@ -86,7 +86,7 @@ rule draw_parcellation:
     """Draw the parcellator's labels over a person's reference and results."""
     input:
         panel=f"{R}/metrics/panels/main/{{scan}}.npz",
-        lut=rules.list_participants.output.lut,
+        lut=LUT,
         subjects=rules.gather_metrics.output.subjects,
         code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
@@ -195,7 +195,9 @@ rule write_page:
             rules.gather_metrics.output.subjects,
             rules.gather_metrics.output.structures,
             rules.gather_metrics.output.run,
+            rules.score_parcellator.output[0],
         ],
+        lut=LUT,
         figures=figure_files("png"),
         vectors=figure_files("svg"),
         code=code("report", "report/page.html"),
@@ -225,6 +227,7 @@ rule write_page:
         iqt page \
             --metrics {params.metrics:q} \
             --tables {params.tables:q} \
+            --lut {input.lut:q} \
             {params.figures} \
             --out {output:q} \
             >{log:q} 2>&1

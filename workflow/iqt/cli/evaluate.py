@@ -45,12 +45,28 @@ def evaluate(
 
 
 @app.command()
+def score_parcellator(
+    participants: Annotated[Path, typer.Option(help="participants.tsv of the cohort.")],
+    cohort: CohortOption,
+    parcellation: Annotated[Path, typer.Option(help="Folder of the parcellations of the high-quality scans.")],
+    lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
+    out: Annotated[Path, typer.Option(help="CSV to write: a row a scan and structure.")],
+    suffix: SuffixOption = "T1w",
+) -> None:
+    """Compare the parcellator's reading of the test people's high-quality scans with their own label maps."""
+    from iqt.evaluate.judge import score_parcellator
+
+    score_parcellator(participants, cohort, parcellation, suffix, lut, out)
+
+
+@app.command()
 def gather(
     results: Annotated[Path, typer.Option(help="Folder of the run.")],
     subjects: Annotated[list[Path], typer.Option(help="A batch's scores; may be repeated.")],
     structures: Annotated[list[Path], typer.Option(help="A batch's structures; may be repeated.")],
     history: Annotated[list[str], typer.Option(help="MODEL=history.csv; may be repeated.")],
     settings: Annotated[str, typer.Option(help="Facts of the configuration, as JSON text.")],
+    lut: Annotated[Path, typer.Option(help="Look-up table of the parcellator's labels.")],
     out: OutOption,
 ) -> None:
     """Gather scores, training curves and the facts of the run in one folder."""
@@ -58,7 +74,7 @@ def gather(
     from iqt.evaluate.gather import RunFacts, gather
 
     histories = {name: Path(path) for name, path in (item.split("=", 1) for item in history)}
-    gather(results, subjects, structures, histories, parse_section(RunFacts, settings), out)
+    gather(results, subjects, structures, histories, parse_section(RunFacts, settings), lut, out)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Commands of the built-in parcellator."""
+"""Commands of the parcellators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from iqt.cli.options import (
     SettingsOption,
     SuffixOption,
     app,
+    needed,
 )
+
+ScansOption = Annotated[Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")]
+ImagesOption = Annotated[Path | None, typer.Option(help="With --list: folder of the volumes to label.")]
+LayoutOption = Annotated[str, typer.Option(help="anat (high-quality scans) or flat (enhanced results).")]
 
 
 @app.command()
@@ -39,17 +44,66 @@ def train_parcellator(
 
 @app.command()
 def parcellate(
-    scans: ListOption,
-    images: Annotated[Path, typer.Option(help="Folder of the volumes to label.")],
-    layout: Annotated[str, typer.Option(help="anat (high-quality scans) or flat (enhanced results).")],
-    cohort: CohortOption,
-    model: Annotated[Path, typer.Option(help="Folder of the trained parcellator.")],
-    out: OutOption,
+    image: Annotated[Path | None, typer.Argument(help="A volume.")] = None,
+    output: Annotated[Path | None, typer.Argument(help="The label map to write.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Brain mask of IMAGE.")] = None,
+    scans: ScansOption = None,
+    images: ImagesOption = None,
+    layout: LayoutOption = "anat",
+    cohort: Annotated[Path | None, typer.Option(help="With --list: folder of the high-quality scans.")] = None,
+    engine: Annotated[str, typer.Option(help="builtin or fastsurfer.")] = "builtin",
+    model: Annotated[Path | None, typer.Option(help="builtin: folder of the trained parcellator.")] = None,
+    lut: Annotated[Path | None, typer.Option(help="fastsurfer: its look-up table.")] = None,
+    jobs: Annotated[Path | None, typer.Option(help="fastsurfer with --list: the plan of its jobs.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="fastsurfer with --list: how they ended.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --list: folder to write to.")] = None,
     suffix: SuffixOption = "T1w",
     precision: PrecisionOption = "auto",
+    settings: SettingsOption = None,
 ) -> None:
-    """Label the structures of each volume of a list."""
+    """Label the structures of one volume (IMAGE OUTPUT), or of each volume of a list."""
     from iqt.batch import read_list
-    from iqt.parcellate.run import parcellate_scans
+    from iqt.config import FastSurfer, parse_section
+    from iqt.errors import UserError
+    from iqt.labels import read_lut
+    from iqt.parcellate import run
 
-    parcellate_scans(read_list(scans), images, layout, suffix, cohort, model, out, precision)
+    if engine not in ("builtin", "fastsurfer"):
+        raise UserError(f"--engine {engine}: must be builtin or fastsurfer")
+    if scans is None:
+        files = needed(image, "IMAGE"), needed(output, "OUTPUT"), needed(mask, "--mask")
+        if engine == "builtin":
+            run.parcellate_file(*files, needed(model, "--model"), precision)
+        else:
+            section = parse_section(FastSurfer, settings)
+            run.fastsurfer_file(*files, read_lut(needed(lut, "--lut")), section)
+        return
+    source = needed(images, "--images"), layout, suffix, needed(cohort, "--cohort")
+    if engine == "builtin":
+        run.parcellate_scans(read_list(scans), *source, needed(model, "--model"), needed(out, "--out"), precision)
+    else:
+        from iqt.parcellate.fastsurfer.read import read_results
+
+        ends = needed(jobs, "--jobs"), needed(runs, "--runs")
+        read_results(read_list(scans), *source, *ends, read_lut(needed(lut, "--lut")), needed(out, "--out"))
+
+
+@app.command()
+def plan_fastsurfer(
+    scans: ListOption,
+    images: Annotated[Path, typer.Option(help="Folder of the volumes to label.")],
+    layout: LayoutOption,
+    cohort: CohortOption,
+    program: Annotated[Path, typer.Option(help="What `find` recorded of the FastSurfer that will run.")],
+    work: Annotated[Path, typer.Option(help="Folder of FastSurfer's inputs and subjects.")],
+    out: Annotated[Path, typer.Option(help="JSON to write.")],
+    suffix: SuffixOption = "T1w",
+    settings: SettingsOption = None,
+) -> None:
+    """Write what FastSurfer shall read, and its command lines."""
+    from iqt.batch import read_list
+    from iqt.config import FastSurfer, parse_section
+    from iqt.parcellate.fastsurfer.plan import plan_jobs
+
+    section = parse_section(FastSurfer, settings)
+    plan_jobs(read_list(scans), images, layout, suffix, cohort, program, section, work, out)

@@ -75,11 +75,12 @@ def page(
     tables: Annotated[Path, typer.Option(help="Folder of the tables.")],
     figure: Annotated[list[Path], typer.Option(help="A figure (PNG); may be repeated.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    lut: Annotated[Path | None, typer.Option(help="Look-up table, for the structures' colours.")] = None,
 ) -> None:
     """Write the page that a person opens: one file, without a network."""
     from iqt.report.page import write_page
 
-    write_page(metrics, tables, figure, out)
+    write_page(metrics, tables, figure, out, lut)
 
 
 @app.command()

@@ -21,7 +21,7 @@ from iqt.config.methods import (
     UNetMethod,
 )
 from iqt.config.networks import CrossBatch, DiffusionIQTNetwork, ESRGANNetwork, UNetNetwork
-from iqt.config.parcellate import Parcellate, Parcellator, ParcellatorTraining
+from iqt.config.parcellate import FastSurfer, Parcellate, Parcellator, ParcellatorTraining
 from iqt.config.parse import merge, parse_config, parse_section, read_config
 from iqt.config.section import Section
 from iqt.config.tissues import FAST, HMRF, LabelTissues, Tissues
@@ -30,8 +30,8 @@ from iqt.config.training import Patches, Training
 __all__ = [
     "FAST", "HMRF", "KINDS", "PRESETS", "Adversarial", "Artefacts", "Cohort", "Compute", "Config",
     "CrossBatch", "Diffusion", "DiffusionIQTMethod", "DiffusionIQTNetwork", "ESRGANMethod", "ESRGANNetwork",
-    "Evaluate", "Interpolation", "LabelTissues", "Learned", "LowField", "Method", "Parcellate", "Parcellator",
-    "ParcellatorTraining", "Patches", "Relaxation", "Report", "RunFacts", "Sampling", "Section", "Shift",
-    "Split", "Template", "Tiling", "Tissues", "Training", "UNetMethod", "UNetNetwork", "merge",
-    "parse_config", "parse_section", "read_config",
+    "Evaluate", "FastSurfer", "Interpolation", "LabelTissues", "Learned", "LowField", "Method", "Parcellate",
+    "Parcellator", "ParcellatorTraining", "Patches", "Relaxation", "Report", "RunFacts", "Sampling",
+    "Section", "Shift", "Split", "Template", "Tiling", "Tissues", "Training", "UNetMethod", "UNetNetwork",
+    "merge", "parse_config", "parse_section", "read_config",
 ]  # fmt: skip

@@ -93,6 +93,8 @@ class Config(Section):
             raise ValueError("lowfield needs a set named main, the one that is trained on")
         if self.cohort.source == "template" and self.suffix != "T1w":
             raise ValueError(f"suffix {self.suffix}: the template source has T1w contrast only; set suffix: T1w")
+        if self.parcellate.engine == "fastsurfer" and self.suffix != "T1w":
+            raise ValueError(f"suffix {self.suffix}: FastSurfer reads T1w only; set parcellate.engine: builtin")
         if not self.methods:
             raise ValueError("methods is empty; name at least one")
         reserved = {"parcellator", "hq", "lowfield"} & set(self.methods)

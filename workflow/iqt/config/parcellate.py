@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from iqt.config.section import Positive, Section
 from iqt.config.training import Training
+
+TABLES = ("template", "aseg", "fastsurfer")
+"""Look-up tables in resources/, by what comes before `_dseg.tsv`."""
 
 
 class ParcellatorTraining(Training):
@@ -31,19 +34,66 @@ class Parcellator(Section):
     """The built-in FastSurfer-style network: three planes, seven slices in, the middle one's labels out."""
 
     filters: Positive = 16
-    """Channels of every block."""
-    levels: Annotated[int, Field(ge=2, le=4)] = 3
-    """Encoder blocks; each halves the resolution."""
+    """Channels of every block; 64 in FastSurferCNN."""
+    kernel: Literal[3, 5] = 3
+    """Edge of the convolutions: 5 in FastSurferCNN, 3 in its successor FastSurferVINN."""
+    levels: Annotated[int, Field(ge=2, le=4)] = 4
+    """Encoder blocks; each halves the resolution. 4 in FastSurferCNN."""
     slice_size: Positive = 64
     """Edge of the square crops that training reads, in voxels."""
+    contrast: Literal["scan", "random"] = "scan"
+    """What training reads: the scans, or volumes of random contrast painted from their labels (as in SynthSeg)."""
     training: ParcellatorTraining = ParcellatorTraining()
     """Budget and optimiser of this network alone."""
 
 
-class Parcellate(Section):
-    """The judge behind mIoU: it reads the reference and each result, and is trained on high-quality scans alone."""
+class FastSurfer(Section):
+    """The external program FastSurfer: `run_fastsurfer.sh`, segmentation only."""
 
-    engine: Literal["builtin"] = "builtin"
-    """Who labels: the built-in network."""
+    home: str | None = None
+    """Folder of `run_fastsurfer.sh`. Default: the environment variable FASTSURFER_HOME, else PATH."""
+    image: str = "docker://deepmi/fastsurfer:{device}-v2.4.2"
+    """Container image for `--sdm apptainer`; `{device}` becomes cpu or cuda. Pin the tag, since mIoU depends on it."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where its networks run: 17 minutes a volume on one CPU thread, about one minute on a GPU."""
+    vox_size: Annotated[float, Field(ge=0.7, le=1)] | Literal["min"] = 1.0
+    """Voxel size in mm that references and results are resampled to alike; `min`: their own, between 0.7 and 1 mm."""
+    batch_size: Positive = 1
+    """Slices that its networks read at once."""
+    threads: Positive = 4
+    """CPU threads of a FastSurfer job."""
+    allow_root: bool = False
+    """Let it run as root, which it refuses otherwise."""
+
+    @property
+    def container(self) -> str:
+        """The image for this device."""
+        return self.image.replace("{device}", self.device)
+
+
+class Parcellate(Section):
+    """The judge behind mIoU: it reads the reference and each result alike."""
+
+    engine: Literal["builtin", "fastsurfer"] = "builtin"
+    """Who labels: the built-in network, trained on the training people's high-quality scans alone, or FastSurfer."""
+    labels: str | None = None
+    """Look-up table: `template`, `aseg` or `fastsurfer` (tables in `resources/`), or a file ending in .tsv.
+    Default: what the source brings, `template` or (source `labelmaps`) `aseg`, else `fastsurfer`."""
     builtin: Parcellator = Parcellator()
     """Settings of the built-in network."""
+    fastsurfer: FastSurfer = FastSurfer()
+    """Settings of FastSurfer."""
+
+    @model_validator(mode="after")
+    def _known_labels(self) -> Parcellate:
+        if self.labels is not None and self.labels not in TABLES and not self.labels.endswith(".tsv"):
+            raise ValueError(f"labels {self.labels!r} must be one of {', '.join(TABLES)}, or a file ending in .tsv")
+        if self.engine == "fastsurfer" and self.labels not in (None, "fastsurfer"):
+            raise ValueError(f"labels {self.labels!r}: FastSurfer has its own, so leave labels out")
+        return self
+
+    def table(self, source: str) -> str:
+        """The name or file of the look-up table for a kind of cohort."""
+        if self.engine == "fastsurfer":
+            return "fastsurfer"
+        return self.labels or {"template": "template", "labelmaps": "aseg"}.get(source, "fastsurfer")

@@ -24,6 +24,7 @@ def gather(
     structures: Sequence[Path],
     histories: Mapping[str, Path],
     run: RunFacts,
+    lut: Path,
     out: Path,
 ) -> None:
     """Write `subjects.csv`, `structures.csv`, `history.csv` and `run.json` to `out`.
@@ -33,6 +34,7 @@ def gather(
     Args:
         root: folder of the run, with cohort/, lowfield/, enhanced/ and parcellation/.
         subjects, structures: the parts that `evaluate_scans` wrote.
+        lut: look-up table of the parcellator's labels.
         histories: each model's history.csv, its model.json beside it, in the order to show them.
 
     Raises:
@@ -56,7 +58,7 @@ def gather(
         "lowfield": {name: settings.model_dump(mode="json") for name, settings in run.lowfield.items()},
         "models": {model: _model(card) for model, card in cards.items()},
         "methods": {name: _method(root, name, people, run) for name in run.methods},
-        "parcellator": _parcellator(root, people, run),
+        "parcellator": _parcellator(root, people, run, lut),
         "machine": next((card["machine"] for card in cards.values() if card.get("machine")), {}),
         "evaluate": run.evaluate.model_dump(mode="json"),
     }
@@ -169,9 +171,9 @@ def _method(root: Path, name: str, people: Sequence[Mapping], run: RunFacts) -> 
     return {**run.methods[name].model_dump(), "nfe": record.get("nfe"), "samples": record.get("samples")}
 
 
-def _parcellator(root: Path, people: Sequence[Mapping], run: RunFacts) -> dict[str, Any]:
+def _parcellator(root: Path, people: Sequence[Mapping], run: RunFacts, lut: Path) -> dict[str, Any]:
     record = _first_ok(flat(root / "parcellation" / "hq", row["scan"], "dseg.json") for row in people)
-    labels = read_table(root / "cohort" / "dseg.tsv", required=("index",))
+    labels = read_table(lut, required=("index",))
     return {
         "engine": record.get("engine", run.engine),
         "version": record.get("version"),

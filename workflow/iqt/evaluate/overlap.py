@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,10 @@ from iqt.errors import UserError
 
 
 class Structure(NamedTuple):
-    """One structure that is present in the reference or in the result; volumes in mm3, NaN where not measured."""
+    """One structure of the look-up table; `iou` and `dice` are NaN where neither map holds it.
+
+    Volumes are in mm3, NaN where not measured.
+    """
 
     index: int
     name: str
@@ -22,9 +26,9 @@ class Structure(NamedTuple):
 
 
 def overlap(reference: np.ndarray, result: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> list[Structure]:
-    """Intersection over union and Dice of each structure present in either label map, by index.
+    """Intersection over union and Dice of each structure of the look-up table, by index, without the background.
 
-    Background (0) is excluded, and a structure that neither map holds has no entry: it is neither right nor wrong.
+    A structure that only one map holds scores 0; one that neither holds is neither right nor wrong: NaN.
 
     Args:
         reference, result: label maps (X, Y, Z) on the same grid.
@@ -37,19 +41,22 @@ def overlap(reference: np.ndarray, result: np.ndarray, affine: np.ndarray, names
     voxel = abs(float(np.linalg.det(affine[:3, :3])))
     voxels_reference, voxels_result = _count(reference), _count(result)
     voxels_both = _count(reference[reference == result])
+    unknown = sorted((voxels_reference.keys() | voxels_result.keys()) - {0} - names.keys())
+    if unknown:
+        raise UserError(
+            f"label {', '.join(map(str, unknown))}: is in a parcellation but not in the look-up table; use the "
+            "parcellator's own"
+        )
     found = []
-    for index in sorted((voxels_reference.keys() | voxels_result.keys()) - {0}):
-        if index not in names:
-            raise UserError(
-                f"label {index}: is in a parcellation but not in the look-up table; use the parcellator's own"
-            )
+    for index in sorted(names.keys() - {0}):
         a, b, both = (voxels.get(index, 0) for voxels in (voxels_reference, voxels_result, voxels_both))
-        found.append(Structure(index, names[index], both / (a + b - both), 2 * both / (a + b), voxel * a, voxel * b))
+        iou, dice = (both / (a + b - both), 2 * both / (a + b)) if a + b else (math.nan, math.nan)
+        found.append(Structure(index, names[index], iou, dice, voxel * a, voxel * b))
     return found
 
 
 def missed(reference: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> list[Structure]:
-    """The entries of a result that could not be parcellated: 0 for every structure of the reference."""
+    """The entries of a result that could not be parcellated: 0 for every structure of the reference, NaN for others."""
     nothing = overlap(reference, np.zeros_like(reference), affine, names)
     return [structure._replace(volume_mm3=float("nan")) for structure in nothing]
 
@@ -57,9 +64,14 @@ def missed(reference: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) 
 def mean_overlap(structures: Sequence[Structure]) -> tuple[float, float]:
     """(mIoU, mean Dice) over the structures present in either map, of which there must be one."""
     return (
-        float(np.mean([structure.iou for structure in structures])),
-        float(np.mean([structure.dice for structure in structures])),
+        float(np.nanmean([structure.iou for structure in structures])),
+        float(np.nanmean([structure.dice for structure in structures])),
     )
+
+
+def n_present(structures: Sequence[Structure]) -> int:
+    """How many structures one of the maps holds at least."""
+    return sum(not math.isnan(structure.iou) for structure in structures)
 
 
 def _count(labels: np.ndarray) -> dict[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 from iqt.batch import OK, require_ok, status_of
 from iqt.config import Evaluate
 from iqt.errors import UserError
-from iqt.evaluate.overlap import Structure, mean_overlap, missed, overlap
+from iqt.evaluate.overlap import Structure, mean_overlap, missed, n_present, overlap
 from iqt.evaluate.similarity import similarity
 from iqt.files import read_table, write_table
 from iqt.naming import anat, flat
@@ -22,7 +22,7 @@ from iqt.volumes import Volume, intensity_scale, read_on_grid, read_volume
 
 SUBJECT_COLUMNS = (
     *("scan", "set", "method", "status", "psnr", "msssim", "msssim_scales", "ssim", "hfcorr", "miou", "dice"),
-    *("n_structures", "seconds", "nfe", "samples", "n_parameters"),
+    *("n_structures", "parcellator", "seconds", "nfe", "samples", "n_parameters"),
 )
 STRUCTURE_COLUMNS = ("scan", "set", "method", *Structure._fields)
 COSTS = ("seconds", "nfe", "samples", "n_parameters")
@@ -37,6 +37,8 @@ class Reference(NamedTuple):
     mask: np.ndarray
     labels: np.ndarray | None
     labels_status: str
+    parcellator: str
+    """Engine and version that read it."""
 
 
 def evaluate_scans(
@@ -101,6 +103,7 @@ def _score(
     if scores is None:
         return row, []
     row.update(scores)
+    row["parcellator"] = reference.parcellator
     if reference.labels is None:
         row["status"] = reference.labels_status
         return row, []
@@ -109,7 +112,7 @@ def _score(
         return row, []
     structures, row["status"] = compared
     row["miou"], row["dice"] = mean_overlap(structures)
-    row["n_structures"] = len(structures)
+    row["n_structures"] = n_present(structures)
     return row, structures
 
 
@@ -118,8 +121,9 @@ def _read_reference(cohort: Path, parcellation: Path, scan: str, suffix: str) ->
     volume = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
     mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
     scaled = volume._replace(data=volume.data / np.float32(intensity_scale(volume.data, mask)))
-    labels, status = _attempt(_read_labels, parcellation, scan, scaled)
-    return Reference(scaled, mask, labels, status)
+    found, status = _attempt(_read_labels, parcellation, scan, scaled)
+    labels, parcellator = found or (None, "")
+    return Reference(scaled, mask, labels, status, parcellator)
 
 
 def _read_result(folder: Path, scan: str, suffix: str, reference: Reference) -> tuple[np.ndarray, dict]:
@@ -129,9 +133,11 @@ def _read_result(folder: Path, scan: str, suffix: str, reference: Reference) -> 
     return data, {name: record[name] for name in COSTS if record.get(name) is not None}
 
 
-def _read_labels(folder: Path, scan: str, volume: Volume) -> np.ndarray:
-    require_ok(flat(folder, scan, "dseg.json"), "parcellation")
-    return read_on_grid(flat(folder, scan, "dseg.nii.gz"), volume, np.int32)
+def _read_labels(folder: Path, scan: str, volume: Volume) -> tuple[np.ndarray, str]:
+    """The label map (X, Y, Z), and the engine and version that made it."""
+    record = require_ok(flat(folder, scan, "dseg.json"), "parcellation")
+    parcellator = " ".join(str(record[key]) for key in ("engine", "version") if record.get(key))
+    return read_on_grid(flat(folder, scan, "dseg.nii.gz"), volume, np.int32), parcellator
 
 
 def _compare(reference: Reference, folder: Path, scan: str, names: Mapping[int, str]) -> tuple[list[Structure], str]:
@@ -142,9 +148,15 @@ def _compare(reference: Reference, folder: Path, scan: str, names: Mapping[int, 
         structures = missed(reference.labels, affine, names)
         status = f"parcellation: {failure}"
     else:
-        structures = overlap(reference.labels, _read_labels(folder, scan, reference.volume), affine, names)
+        labels, parcellator = _read_labels(folder, scan, reference.volume)
+        if parcellator != reference.parcellator:
+            raise UserError(
+                f"parcellation: read by {parcellator or 'an unknown engine'}, but the reference by "
+                f"{reference.parcellator or 'an unknown engine'}; parcellate both again with the same"
+            )
+        structures = overlap(reference.labels, labels, affine, names)
         status = OK
-    if not structures:
+    if not n_present(structures):
         raise UserError("parcellation: the reference holds no structure, and neither does the result")
     return structures, status
 

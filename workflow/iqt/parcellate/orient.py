@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
 
 def to_ras(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -14,3 +14,8 @@ def to_ras(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
 def from_ras(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Undo `to_ras`: a RAS+ volume in the axis order of the volume that `affine` belongs to."""
     return apply_orientation(data, ornt_transform([[0, 1], [1, 1], [2, 1]], io_orientation(affine)))
+
+
+def ras_affine(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The affine of `to_ras` of a volume with this affine and shape."""
+    return affine @ inv_ornt_aff(io_orientation(affine), shape)

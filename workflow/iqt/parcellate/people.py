@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import nibabel as nib
 import numpy as np
 
 from iqt.batch import OK
 from iqt.errors import UserError
 from iqt.files import read_table
+from iqt.labels import LabelTable
 from iqt.naming import anat
 from iqt.networks.multiview import IN_SLICES
-from iqt.parcellate.labels import LabelTable
+from iqt.parcellate.grid import ras_voxel_size
 from iqt.parcellate.orient import to_ras
 from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
 
@@ -45,6 +47,13 @@ def usable_scans(participants: Path, split: str) -> list[str]:
         failed = f", but {len(rows)} that failed ({rows[0]['status']})" if rows else ""
         raise UserError(f"{participants}: no usable scan in split {split}{failed}; the parcellator needs at least one")
     return usable
+
+
+def common_voxel_size(cohort: Path, scans: list[str], suffix: str) -> list[float]:
+    """The median voxel size of scans in mm, along R, A and S."""
+    headers = [nib.load(anat(cohort, scan, f"{suffix}.nii.gz")) for scan in scans]
+    sizes = [ras_voxel_size(header.affine, header.shape) for header in headers]
+    return np.median(sizes, axis=0).round(4).tolist()
 
 
 def read_person(cohort: Path, scan: str, suffix: str, table: LabelTable) -> Person:

@@ -11,8 +11,9 @@ import torch
 from iqt.config import Parcellator
 from iqt.devices import autocast, best_device
 from iqt.errors import UserError
+from iqt.labels import LabelTable
 from iqt.networks.multiview import IN_SLICES, PLANES, MultiView
-from iqt.parcellate.labels import LabelTable
+from iqt.parcellate.grid import at_voxel_size, labels_on
 from iqt.parcellate.orient import from_ras, to_ras
 from iqt.parcellate.slices import SLICE_AXIS, slab
 from iqt.training.checkpoints import load_card, load_weights
@@ -35,11 +36,13 @@ class TrainedParcellator(NamedTuple):
     table: LabelTable
     levels: int
     precision: str
+    voxel_size: tuple[float, float, float] | None = None
+    """mm along R, A, S that it was trained on; None takes every volume as it is."""
 
 
 def build_network(settings: Parcellator, table: LabelTable) -> MultiView:
     """The untrained network of a configuration entry for a label table."""
-    return MultiView(table.n_classes, table.n_merged, settings.filters, settings.levels)
+    return MultiView(table.n_classes, table.n_merged, settings.filters, settings.levels, settings.kernel)
 
 
 def load_parcellator(folder: Path, precision: str) -> TrainedParcellator:
@@ -51,28 +54,26 @@ def load_parcellator(folder: Path, precision: str) -> TrainedParcellator:
     table = LabelTable(tuple(card["ids"]), tuple(card["mirrors"]))
     network = build_network(settings, table)
     load_weights(folder, network)
-    return TrainedParcellator(network.eval().to(best_device()), table, settings.levels, precision)
+    voxel_size = tuple(card["voxel_size"]) if card.get("voxel_size") else None
+    return TrainedParcellator(network.eval().to(best_device()), table, settings.levels, precision, voxel_size)
 
 
 def predict_labels(parcellator: TrainedParcellator, volume: Volume, mask: np.ndarray) -> np.ndarray:
     """Label map (X, Y, Z) int16 of a volume on the intensity scale, in the volume's own axis order.
 
-    `mask` (X, Y, Z) is the brain: the networks see 0 outside it, and the labels there are 0. Voxels are taken as the
-    networks were trained on them, so the voxel size should be the training's.
+    `mask` (X, Y, Z) is the brain: the networks see 0 outside it, and the labels there are 0. A volume with other voxels
+    than the training's is resampled to those, and its labels are brought back by nearest neighbour.
 
     Raises:
         UserError: the mask is empty.
     """
-    brain = to_ras(mask > 0, volume.affine)
-    box = bounding_box(brain, MARGIN)
-    image = np.where(brain[box], to_ras(volume.data, volume.affine)[box], 0).astype(np.float32)
-    factor = 2**parcellator.levels
-    padded = np.pad(image, [(0, -size % factor) for size in image.shape])
-    classes = plane_scores(parcellator, padded).argmax(dim=-1).cpu().numpy()
-    labels = np.zeros(brain.shape, np.int16)
-    inside = classes[tuple(slice(0, size) for size in image.shape)]
-    labels[box] = np.where(brain[box], np.asarray(parcellator.table.ids, np.int16)[inside], 0)
-    return np.ascontiguousarray(from_ras(labels, volume.affine))
+    if parcellator.voxel_size is None:
+        return _predict(parcellator, volume, mask)
+    known, inside = at_voxel_size(volume, mask, parcellator.voxel_size)
+    labels = _predict(parcellator, known, inside)
+    if known is not volume:
+        labels = labels_on(labels, known.affine, volume).astype(np.int16)
+    return np.where(mask > 0, labels, 0).astype(np.int16)
 
 
 @torch.inference_mode()
@@ -98,3 +99,17 @@ def plane_scores(parcellator: TrainedParcellator, image: np.ndarray) -> torch.Te
                 logits = logits[..., merged]
             along[start : start + count].add_(logits, alpha=PLANE_WEIGHTS[plane])
     return scores
+
+
+def _predict(parcellator: TrainedParcellator, volume: Volume, mask: np.ndarray) -> np.ndarray:
+    """`predict_labels` of a volume with the training's voxels."""
+    brain = to_ras(mask > 0, volume.affine)
+    box = bounding_box(brain, MARGIN)
+    image = np.where(brain[box], to_ras(volume.data, volume.affine)[box], 0).astype(np.float32)
+    factor = 2**parcellator.levels
+    padded = np.pad(image, [(0, -size % factor) for size in image.shape])
+    classes = plane_scores(parcellator, padded).argmax(dim=-1).cpu().numpy()
+    labels = np.zeros(brain.shape, np.int16)
+    inside = classes[tuple(slice(0, size) for size in image.shape)]
+    labels[box] = np.where(brain[box], parcellator.table.to_labels(inside), 0)
+    return np.ascontiguousarray(from_ras(labels, volume.affine))

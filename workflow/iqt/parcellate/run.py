@@ -1,7 +1,8 @@
-"""Parcellating the scans of a list with the built-in network."""
+"""Parcellating with the built-in network the scans of a list, and with either engine a single volume."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Literal
 import numpy as np
 
 from iqt import __version__
-from iqt.batch import require_ok, run_scans
+from iqt.batch import run_scans
+from iqt.config import FastSurfer
 from iqt.errors import UserError
-from iqt.naming import anat, flat
-from iqt.parcellate.predict import load_parcellator, predict_labels
-from iqt.volumes import intensity_scale, read_on_grid, read_volume, save_volume
+from iqt.files import write_json
+from iqt.labels import LabelTable
+from iqt.naming import flat
+from iqt.parcellate.images import Images
+from iqt.volumes import Volume, intensity_scale, read_on_grid, read_volume, save_volume
 
 ENGINE = "builtin"
 
@@ -31,18 +35,15 @@ def parcellate_scans(
 ) -> None:
     """Write `<scan>_dseg.nii.gz` and its sidecar (status, seconds, engine, version) for each scan.
 
-    `layout: anat` reads the cohort's high-quality scans, which are divided by their own percentile first; `flat` reads
-    enhanced results, which are on that scale already and are never rescaled. Masks are the cohort's.
+    `layout: anat` reads the cohort's high-quality scans, `flat` enhanced results. Masks are the cohort's.
     """
+    from iqt.parcellate.predict import load_parcellator, predict_labels
+
     parcellator = load_parcellator(model, precision)
-    name, stage = (anat, "cohort") if layout == "anat" else (flat, "enhance")
+    source = Images(images, layout, suffix, cohort)
 
     def work(scan: str) -> dict:
-        require_ok(name(images, scan, f"{suffix}.json"), stage)
-        volume = read_volume(name(images, scan, f"{suffix}.nii.gz"))
-        mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
-        if layout == "anat":
-            volume = volume._replace(data=volume.data / intensity_scale(volume.data, mask))
+        volume, mask = source.read(scan)
         start = time.monotonic()
         labels = predict_labels(parcellator, volume, mask)
         seconds = time.monotonic() - start
@@ -52,3 +53,69 @@ def parcellate_scans(
         return {"seconds": round(seconds, 2), "engine": ENGINE, "version": __version__}
 
     run_scans(scans, lambda scan: flat(out, scan, "dseg.json"), lambda scan: [flat(out, scan, "dseg.nii.gz")], work)
+
+
+def parcellate_file(image: Path, out: Path, mask: Path, model: Path, precision: str) -> None:
+    """Label one volume with the built-in network; its sidecar lies beside `out`.
+
+    Raises:
+        UserError: a file is not usable, or no structure was found.
+    """
+    from iqt.parcellate.predict import load_parcellator, predict_labels
+
+    parcellator = load_parcellator(model, precision)
+    volume, brain = _read(image, mask)
+    start = time.monotonic()
+    labels = predict_labels(parcellator, volume, brain)
+    _save(out, labels, volume, {"seconds": time.monotonic() - start, "engine": ENGINE, "version": __version__})
+
+
+def fastsurfer_file(image: Path, out: Path, mask: Path, table: LabelTable, settings: FastSurfer) -> None:
+    """Label one volume with the FastSurfer that is installed; its sidecar lies beside `out`.
+
+    Raises:
+        UserError: a file is not usable, FastSurfer is not found or failed on the volume, or no structure was found.
+    """
+    from iqt.parcellate.fastsurfer.command import RunFastSurfer, inputs_of, refuse_root
+    from iqt.parcellate.fastsurfer.faults import explain, installation_fault
+    from iqt.parcellate.fastsurfer.program import find_program, probe
+    from iqt.parcellate.fastsurfer.read import ENGINE as NAME
+    from iqt.parcellate.fastsurfer.read import labels_on_grid
+
+    script = find_program(settings.home)
+    refuse_root(probe(script), settings)
+    volume, brain = _read(image, mask)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fastsurfer-", dir=out.parent) as folder:
+        masked = Path(folder, "input.nii.gz")
+        save_volume(masked, np.where(brain, volume.data, 0).astype(np.float32), volume.affine)
+        command = RunFastSurfer.installed(
+            script,
+            threads=settings.threads,
+            terminal_output="allatonce",
+            **inputs_of(settings, masked, "subject", Path(folder)),
+        )
+        start = time.monotonic()
+        done = command.run(cwd=folder, ignore_exception=True)
+        seconds = time.monotonic() - start
+        code = done.runtime.returncode
+        if code:
+            said = f"{done.runtime.stdout or ''}\n{done.runtime.stderr or ''}"
+            fault = installation_fault(code, said)
+            raise UserError(f"{image}: {explain(code, said)}" + (f"; {fault}" if fault else ""))
+        labels = labels_on_grid(Path(folder, "subject"), volume, brain, table)
+        _save(out, labels, volume, {"seconds": seconds, "engine": NAME, "version": command.version})
+
+
+def _read(image: Path, mask: Path) -> tuple[Volume, np.ndarray]:
+    volume = read_volume(image)
+    brain = read_on_grid(mask, volume, np.uint8) > 0
+    return volume._replace(data=volume.data / intensity_scale(volume.data, brain)), brain
+
+
+def _save(out: Path, labels: np.ndarray, volume: Volume, record: dict) -> None:
+    if not labels.any():
+        raise UserError("the parcellator found no structure in the brain mask; look at the image")
+    save_volume(out, labels, volume.affine)
+    sidecar = out.with_name(out.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    write_json(sidecar, {"status": "ok", **record, "seconds": round(record["seconds"], 2)})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
+from iqt.labels import LabelTable
 from iqt.naming import seed_of
 from iqt.networks.multiview import IN_SLICES, PLANES
-from iqt.parcellate.labels import LabelTable
 from iqt.parcellate.people import Person
+from iqt.volumes import SCALE_PERCENTILE
 
 SLICE_AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
 """Axis of a RAS+ volume along which a plane's slices follow one another; the other two, in order, are H and W."""
@@ -20,13 +22,16 @@ ROTATION, ZOOM, SHIFT = 10.0, 0.1, 0.06
 """Largest in-plane rotation in degrees, change of size, and shift as a share of the crop."""
 SCALE, GAMMA, NOISE, BIAS = 0.1, 0.2, 0.03, 0.1
 """Largest change of intensity, of the log of the gamma, of the noise (in units of the scale) and of the log bias."""
+GREYS, SPREAD, BLUR = (0.05, 1.0), 0.08, 0.8
+"""With random contrast: a structure's mean intensity, its largest standard deviation, and the blur in voxels."""
 
 
 class SliceStacks(torch.utils.data.Dataset):
     """Item i holds, for each plane, `<plane>` (7, size, size) float32 and `<plane>_target` (size, size) int64.
 
     It is drawn from (seed, i) alone. The sagittal target has merged classes. With `augment`, slices are rotated and
-    zoomed, and their intensities scaled, bent, biased and given noise; without, they are cut out as they are.
+    zoomed, and their intensities scaled, bent, biased and given noise; without, they are cut out as they are. With
+    `random_contrast` too, they are painted from the labels instead, each structure with a grey of its own every time.
     """
 
     def __init__(
@@ -37,9 +42,11 @@ class SliceStacks(torch.utils.data.Dataset):
         length: int,
         seed: int,
         augment: bool,
+        random_contrast: bool = False,
     ) -> None:
         self.people, self.size, self.length, self.seed = people, size, length, seed
         self.augment, self.merged = augment, table.merged
+        self.random_contrast = augment and random_contrast
 
     def __len__(self) -> int:
         return self.length
@@ -58,7 +65,11 @@ class SliceStacks(torch.utils.data.Dataset):
         axis = SLICE_AXIS[plane]
         centre = list(np.unravel_index(_draw_voxel(person, rng), person.image.shape))
         number = centre.pop(axis)
-        stack = slab(person.image, axis, number - IN_SLICES // 2, IN_SLICES).astype(np.float32)
+        first = number - IN_SLICES // 2
+        if self.random_contrast:
+            stack = _paint(self.merged[slab(person.classes, axis, first, IN_SLICES)], rng)
+        else:
+            stack = slab(person.image, axis, first, IN_SLICES).astype(np.float32)
         target = np.moveaxis(person.classes, axis, 0)[number]
         if plane == "sagittal":
             target = self.merged[target]
@@ -106,6 +117,23 @@ def _draw_voxel(person: Person, rng: np.random.Generator) -> int:
 def _sample(stack: np.ndarray, grid: torch.Tensor, mode: str) -> torch.Tensor:
     image = torch.from_numpy(np.ascontiguousarray(stack))[None]
     return functional.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=True)[0]
+
+
+def _paint(merged: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A scan of any contrast from merged classes (7, H, W), float32, on about the intensity scale; background 0.
+
+    The generative model of SynthSeg (Billot et al., Medical Image Analysis 86, 2023): a Gaussian intensity a structure,
+    then a blur for partial volume. Both sides of the brain share a grey.
+    """
+    n_classes = int(merged.max()) + 1
+    mean, spread = rng.uniform(*GREYS, n_classes), rng.uniform(0, SPREAD, n_classes)
+    mean[0] = spread[0] = 0
+    noise = rng.standard_normal(merged.shape, dtype=np.float32)
+    image = (mean[merged] + spread[merged] * noise).astype(np.float32)
+    image = gaussian_filter(image, rng.uniform(0, BLUR), truncate=3).clip(min=0)
+    image[merged == 0] = 0
+    brightest = np.percentile(image[merged > 0], SCALE_PERCENTILE) if merged.any() else 1
+    return image / np.float32(max(brightest, GREYS[0]))
 
 
 def _change_intensity(stack: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from iqt.config import Parcellator
+from iqt.labels import read_lut
 from iqt.naming import seed_of
 from iqt.networks.multiview import PLANES, MultiView
-from iqt.parcellate.labels import read_lut
 from iqt.parcellate.losses import class_weights, mean_dice, slice_loss
-from iqt.parcellate.people import read_person, usable_scans
+from iqt.parcellate.people import common_voxel_size, read_person, usable_scans
 from iqt.parcellate.predict import KIND, build_network
 from iqt.parcellate.slices import SliceStacks
 from iqt.training.checkpoints import save_model
@@ -58,15 +58,17 @@ def train_parcellator(
     """Train on the scans of the training split, validate on those of the validation split, and save to `out`.
 
     Raises:
-        UserError: no usable scan in either split, a scan without a label map, with labels that `lut` lacks, or with
-            fewer slices than the network reads; the look-up table is not valid.
+        UserError: no usable scan in either split, a scan without a label map, or with fewer slices than the network
+            reads; the look-up table is not valid.
     """
     table = read_lut(lut)
     scans = {split: usable_scans(participants, split) for split in ("train", "val")}
     people = {split: [read_person(cohort, scan, suffix, table) for scan in names] for split, names in scans.items()}
     budget = settings.training
     size, length = settings.slice_size, budget.steps * budget.batch_size
-    train = SliceStacks(people["train"], table, size, length, seed_of(seed, "train"), augment=True)
+    train = SliceStacks(
+        people["train"], table, size, length, seed_of(seed, "train"), True, settings.contrast == "random"
+    )
     val = SliceStacks(people["val"], table, size, budget.validation_regions, seed_of(seed, "val"), augment=False)
     torch.manual_seed(seed_of(seed, "weights"))
     network = build_network(settings, table)
@@ -77,6 +79,7 @@ def train_parcellator(
         "settings": settings.model_dump(mode="json"),
         "ids": list(table.ids),
         "mirrors": list(table.mirrors),
+        "voxel_size": common_voxel_size(cohort, scans["train"], suffix),
         "seed": seed,
     }
     identity = {**card, "scans": scans, "suffix": suffix}

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from iqt.batch import OK
 from iqt.files import read_table, replacing
 from iqt.report.panels import PLANES, Panel
-from iqt.report.scores import NAMES, Score, colour_of, methods_of, read_scores, shown
+from iqt.report.scores import NAMES, Score, colour_of, methods_of, named, parcellator_of, read_scores, shown
 from iqt.report.sheet import DPI, Sheet
 
 STYLE = {
@@ -110,7 +110,8 @@ def draw_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: 
         if "hq" not in found or "seg-hq" not in found:
             reason = found.missing.get("hq") or found.missing.get("seg-hq", "no parcellation")
             return _save(sheet.apologise(reason), out)
-        sheet.head(0, "labels of the parcellator", "on the volume that it read")
+        reader = parcellator_of(list(scores.values())) or "the parcellator"
+        sheet.head(0, f"labels of {reader}", "on the volume that it read")
         for row, what in enumerate(rows):
             notes = [] if what == "hq" else _measures(scores.get(what), ("miou", "dice"), found.missing.get(what))
             sheet.label(row, "reference" if what == "hq" else what, notes)
@@ -164,7 +165,7 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
                 path = {s.method: s.values[name] for s in scores if s.scan == scan}
                 heights = [place + shift[scan] for place, method in enumerate(methods) if method in path]
                 axes.plot([path[m] for m in methods if m in path], heights, color="0.75", linewidth=0.6, zorder=1)
-            axes.set(xlabel=NAMES[name], ylim=(len(methods) - 0.5, -0.5))
+            axes.set(xlabel=named(name, parcellator_of(scores)), ylim=(len(methods) - 0.5, -0.5))
             axes.set_yticks(range(len(methods)), methods)
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.grid(axis="x", color="0.92")

@@ -14,7 +14,8 @@ import jinja2
 from iqt.batch import OK
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_text
-from iqt.report.scores import NAMES, Score, read_scores, shown
+from iqt.report.scores import Score, named, read_scores
+from iqt.report.structures import NEEDED, compare_methods, judge, read_colours
 from iqt.report.tables import METRICS, best_of, with_interval
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -23,8 +24,10 @@ FIGURES = ("slices", "metrics", "parcellation", "training")
 FEW_PEOPLE = 10
 
 
-def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path) -> None:
+def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path, lut: Path | None = None) -> None:
     """Write the page from metrics/ (run.json, subjects.csv, structures.csv), the tables and PNG figures.
+
+    metrics/parcellator.csv, where it exists, says how well the parcellator reads; `lut` gives structures their colours.
 
     A figure's file name begins with `slices`, `metrics`, `parcellation` or `training`; its first word after that and
     its folder are shown as its name. Every `benchmark*.csv` below `tables` is shown, benchmark.csv first.
@@ -39,9 +42,9 @@ def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path) -> N
     )
     if not found:
         raise UserError(f"{tables}: no benchmark.csv; run the tables first")
-    structures = read_table(
-        metrics / "structures.csv", required=("set", "method", "name", "iou", "dice", "volume_reference_mm3")
-    )
+    structures = read_table(metrics / "structures.csv", required=NEEDED)
+    colours = read_colours(lut)
+    plain = next((name for name, method in run.get("methods", {}).items() if method.get("kind") == "cubic"), None)
     benchmarks = []
     for path in found:
         rows = read_table(path, required=("method", "set", "n_failed"))
@@ -52,9 +55,10 @@ def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path) -> N
         benchmarks.append(
             {
                 "set": set_name,
-                "head": [NAMES[name] for name in METRICS],
+                "head": [named(name, rows[0].get("parcellator", "")) for name in METRICS],
+                "parcellator": rows[0].get("parcellator", ""),
                 "rows": _benchmark(rows),
-                "structures": _structures([row for row in structures if row["set"] == set_name]),
+                "structures": compare_methods([row for row in structures if row["set"] == set_name], plain, colours),
                 "failures": [score for score in scores if score.failed and not _listed(score, set_name, skipped)],
                 "warnings": _warnings(rows, scores, run),
                 "scales": ", ".join(sorted({row["msssim_scales"] for row in rows if row["msssim_scales"]})),
@@ -78,6 +82,7 @@ def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path) -> N
         run_methods=_as_table(run.get("methods", {})),
         lowfield=_as_table(run.get("lowfield", {})),
         skipped=skipped,
+        judge=judge(metrics, colours),
     )
     write_text(out, page)
 
@@ -98,34 +103,6 @@ def _benchmark(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-
-
-def _structures(rows: list[dict[str, str]]) -> dict[str, Any]:
-    """Mean Dice, IoU and reference volume over scans, a row a structure, in the table's order."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    names = list(dict.fromkeys(row["name"] for row in rows))
-
-    def mean(name: str, column: str, method: str | None = None) -> float:
-        values = [
-            float(row[column])
-            for row in rows
-            if row["name"] == name and method in (None, row["method"]) and row[column]
-        ]
-        values = [value for value in values if not math.isnan(value)]
-        return sum(values) / len(values) if values else math.nan
-
-    lines = [
-        {
-            "name": name,
-            "volume": mean(name, "volume_reference_mm3") / 1000,
-            "cells": [
-                (shown("dice", mean(name, "dice", method)), shown("miou", mean(name, "iou", method)))
-                for method in methods
-            ],
-        }
-        for name in names
-    ]
-    return {"methods": methods, "lines": lines}
 
 
 def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> list[str]:

@@ -37,6 +37,8 @@ class Score(NamedTuple):
     method: str
     status: str
     values: dict[str, float]
+    parcellator: str = ""
+    """Engine and version behind its mIoU and Dice."""
 
     @property
     def subject(self) -> str:
@@ -65,10 +67,20 @@ def read_scores(subjects_csv: str | Path, set_name: str) -> list[Score]:
                 values[name] = float(row[name]) if row[name].strip() else math.nan
             except ValueError:
                 raise UserError(f"{subjects_csv}: {name} of {row['scan']} is {row[name]!r}, not a number") from None
-        scores.append(Score(row["scan"], row["method"], row["status"], values))
+        scores.append(Score(row["scan"], row["method"], row["status"], values, row.get("parcellator", "")))
     if not scores:
         raise UserError(f"{subjects_csv}: no row of the low-field set {set_name!r}; run the evaluate stage for it")
     return scores
+
+
+def parcellator_of(scores: list[Score]) -> str:
+    """Engine and version of the parcellator behind the scores; empty where none is recorded."""
+    return ", ".join(sorted({score.parcellator for score in scores if score.parcellator}))
+
+
+def named(name: str, parcellator: str) -> str:
+    """A metric's name as a person reads it, with the parcellator that it depends on."""
+    return f"{NAMES[name]} ({parcellator})" if name in OVERLAPS and parcellator else NAMES[name]
 
 
 def methods_of(scores: list[Score]) -> list[str]:

@@ -11,7 +11,7 @@ from scipy.stats import bootstrap as resample
 
 from iqt.files import read_table, write_table, write_text
 from iqt.naming import seed_of
-from iqt.report.scores import IMAGE_METRICS, NAMES, OVERLAPS, Score, methods_of, read_scores, shown
+from iqt.report.scores import IMAGE_METRICS, OVERLAPS, Score, methods_of, named, parcellator_of, read_scores, shown
 
 CONTRACT = (
     "method", "n_subjects", "n_parameters", "nfe", "seconds_per_volume",
@@ -19,7 +19,7 @@ CONTRACT = (
     "miou", "miou_lo", "miou_hi", "dice",
 )  # fmt: skip
 """The stable part of benchmark.csv; columns may be added after it."""
-FURTHER = ("set", "n_failed", "samples", "msssim_scales", "miou_common")
+FURTHER = ("set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator")
 WITH_INTERVAL = ("psnr", "msssim", "miou")
 METRICS = (*IMAGE_METRICS, *OVERLAPS)
 
@@ -67,6 +67,8 @@ def format_terminal(csv: Path) -> str:
         text.append("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]))
     most = max((int(row["n_subjects"]) for row in rows), default=0)
     foot = f"{most} test {'person' if most == 1 else 'people'}; in brackets 95 % limits over people"
+    if rows and rows[0]["parcellator"]:
+        foot += f"; mIoU by the parcellator {rows[0]['parcellator']}"
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:], foot]) + "\n"
 
 
@@ -101,6 +103,7 @@ def _row(
         "n_failed": sum(score.failed for score in own),
         "samples": _constant(own, "samples"),
         "msssim_scales": _constant(own, "msssim_scales"),
+        "parcellator": parcellator_of(scores),
         "miou_common": _number(_mean([score.values["miou"] for score in own if score.scan in common])),
     }
     for name in METRICS:
@@ -165,7 +168,8 @@ def _whole(scores: list[Score], name: str) -> str:
 def _cells(rows: list[dict[str, str]], compact: bool = False, bold: Callable[[str], str] = str) -> list[list[str]]:
     """A heading and one line a method, for people; `compact` leaves out what a terminal has no room for."""
     metrics = [name for name in METRICS if not compact or name not in ("ssim", "dice")]
-    lines = [["method", *(NAMES[name] for name in metrics), "parameters", "NFE", "s/volume", "people", "failed"]]
+    judge = rows[0]["parcellator"] if rows and not compact else ""
+    lines = [["method", *(named(name, judge) for name in metrics), "parameters", "NFE", "s/volume", "people", "failed"]]
     best = best_of(rows)
     for row in rows:
         line = [row["method"]]

@@ -1,0 +1,96 @@
+"""The page's sections a structure: the methods' overlap, largest effect first, and how well the parcellator reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iqt.files import read_table
+from iqt.report.scores import shown
+
+NEEDED = ("set", "scan", "method", "name", "iou", "dice", "volume_reference_mm3")
+
+
+def read_colours(lut: Path | None) -> dict[str, str]:
+    """Colour (#rrggbb) by structure's name; nothing without a look-up table."""
+    return {} if lut is None else {row["name"]: row["color"] for row in read_table(lut, required=("name", "color"))}
+
+
+def compare_methods(rows: Sequence[Mapping[str, str]], baseline: str | None, colours: Mapping[str, str]) -> dict:
+    """A line a structure: mean Dice and IoU of each method, volume, and effect; the largest effect first.
+
+    The effect is the largest mean difference in Dice, scan by scan, between a method and `baseline` (the first method
+    where that is None or absent), with its sign. Structures that no scan holds are left out.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    against = baseline if baseline in methods else next(iter(methods), None)
+    grouped: dict[str, dict[str, dict[str, Mapping[str, str]]]] = {}
+    for row in rows:
+        if row["dice"]:
+            grouped.setdefault(row["name"], {}).setdefault(row["method"], {})[row["scan"]] = row
+    lines = []
+    for name, by_method in grouped.items():
+        effect, best = _effect(by_method, against)
+        lines.append(
+            {
+                "name": name,
+                "colour": colours.get(name),
+                "volume": _mean(by_method, "volume_reference_mm3") / 1000,
+                "effect": effect,
+                "best": best,
+                "cells": [
+                    (
+                        shown("dice", _mean({method: by_method.get(method, {})}, "dice")),
+                        shown("miou", _mean({method: by_method.get(method, {})}, "iou")),
+                    )
+                    for method in methods
+                ],
+            }
+        )
+    lines.sort(key=lambda line: (-abs(line["effect"]), line["name"]))
+    return {"methods": methods, "lines": lines, "baseline": against}
+
+
+def judge(metrics: Path, colours: Mapping[str, str]) -> dict[str, Any] | None:
+    """How well the parcellator reads the high-quality test scans, from parcellator.csv; None without any.
+
+    The mean Dice is over the structures of a scan, then over scans; lines are sorted from the worst structure.
+    """
+    path = metrics / "parcellator.csv"
+    rows = read_table(path, required=("scan", "name", "dice", "volume_reference_mm3")) if path.is_file() else []
+    if not rows:
+        return None
+    scans = list(dict.fromkeys(row["scan"] for row in rows))
+    a_scan = [np.mean([float(row["dice"]) for row in rows if row["scan"] == scan]) for scan in scans]
+    lines = []
+    for name in dict.fromkeys(row["name"] for row in rows):
+        own = [row for row in rows if row["name"] == name]
+        dice = [float(row["dice"]) for row in own]
+        volume = np.mean([float(row["volume_reference_mm3"]) for row in own]) / 1000
+        lines.append(
+            {"name": name, "colour": colours.get(name), "volume": volume, "dice": np.mean(dice), "lowest": min(dice)}
+        )
+    lines.sort(key=lambda line: line["dice"])
+    return {"n_scans": len(scans), "dice": float(np.mean(a_scan)), "lines": lines}
+
+
+def _effect(by_method: Mapping[str, Mapping], against: str | None) -> tuple[float, str]:
+    """The largest mean paired difference in Dice to a method, and whose it is; 0 and "" where there is none."""
+    base = by_method.get(against, {})
+    found = {}
+    for method, scans in by_method.items():
+        pairs = [float(scans[scan]["dice"]) - float(base[scan]["dice"]) for scan in scans if scan in base]
+        if method != against and pairs:
+            found[method] = sum(pairs) / len(pairs)
+    best = max(found, key=lambda method: abs(found[method]), default="")
+    return (found[best], best) if best else (0.0, "")
+
+
+def _mean(by_method: Mapping[str, Mapping], column: str) -> float:
+    values = [float(row[column]) for scans in by_method.values() for row in scans.values() if row[column]]
+    values = [value for value in values if not math.isnan(value)]
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,154 @@
+"""The built-in parcellator: trained on the training people's high-quality scans, then run on the test people's.
+
+in:  cohort/, enhanced/<set>/<method>/
+out: models/parcellator/, parcellation/hq/*, parcellation/<set>/<method>/*
+"""
+
+
+rule train_parcellator:
+    """Train the built-in parcellator on the training people's high-quality scans."""
+    input:
+        participants=rules.list_participants.output.participants,
+        lut=LUT,
+        cohort=sidecars("cohort", "trained"),
+        code=code(
+            "labels.py",
+            "parcellate",
+            "networks/multiview.py",
+            "networks/build.py",
+            "training/fit.py",
+            "training/checkpoints.py",
+            "devices.py",
+        ),
+    output:
+        weights=model_files(PARCELLATOR)[0],
+        card=model_files(PARCELLATOR)[1],
+        history=f"{model_folder(PARCELLATOR)}/history.csv",
+    log:
+        f"{R}/logs/train_parcellator.log",
+    benchmark:
+        f"{R}/benchmarks/train_parcellator.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: CONFIG.compute.train_threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 720 * attempt,
+        gpu=1,
+    params:
+        suffix=SUFFIX,
+        seed=SEED,
+        precision=PRECISION,
+        cohort=R / "cohort",
+        out=lambda wildcards, output: Path(output.card).parent,
+        settings=as_json(CONFIG.parcellate.builtin),
+    shell:
+        r"""
+        iqt --threads {threads} train-parcellator \
+            --participants {input.participants:q} \
+            --cohort {params.cohort:q} \
+            --lut {input.lut:q} \
+            --out {params.out:q} \
+            --suffix {params.suffix} \
+            --seed {params.seed} \
+            --precision {params.precision} \
+            --settings {params.settings:q} \
+            2>&1 | tee {log:q}
+        """
+
+
+PARCELLATE = r"""
+            iqt --threads {threads} parcellate \
+                --list {input.scans:q} \
+                --images {params.images:q} \
+                --layout {params.layout} \
+                --cohort {params.cohort:q} \
+                --model {params.model:q} \
+                --out {params.out:q} \
+                --suffix {params.suffix} \
+                --precision {params.precision} \
+                > {log:q} 2>&1
+            """
+
+for batch in batches("test"):
+
+    rule:
+        """Label the structures of a batch's high-quality scans."""
+        name:
+            f"parcellate_reference_{batch}"
+        input:
+            scans=scan_list("test", batch),
+            cohort=sidecars("cohort", "test", batch),
+            model=model_files(PARCELLATOR),
+            code=code(
+                "labels.py",
+                "parcellate",
+                "networks/multiview.py",
+                "networks/build.py",
+                "training/checkpoints.py",
+                "devices.py",
+            ),
+        output:
+            sidecars("parcellation/hq", "test", batch, "dseg.json", flat),
+        log:
+            f"{R}/logs/parcellate/hq/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/parcellate/hq/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 6000 * attempt,
+            runtime=lambda wildcards, attempt: 120 * attempt,
+            gpu=1,
+        params:
+            suffix=SUFFIX,
+            precision=PRECISION,
+            cohort=R / "cohort",
+            images=R / "cohort",
+            layout="anat",
+            model=lambda wildcards, input: Path(input.model[0]).parent,
+            out=R / "parcellation" / "hq",
+        shell:
+            PARCELLATE
+
+    rule:
+        """Label the structures of a batch's results by one method."""
+        name:
+            f"parcellate_result_{batch}"
+        input:
+            scans=scan_list("test", batch),
+            cohort=sidecars("cohort", "test", batch),
+            enhanced=sidecars("enhanced/{set}/{method}", "test", batch, name=flat),
+            model=model_files(PARCELLATOR),
+            code=code(
+                "labels.py",
+                "parcellate",
+                "networks/multiview.py",
+                "networks/build.py",
+                "training/checkpoints.py",
+                "devices.py",
+            ),
+        output:
+            sidecars("parcellation/{set}/{method}", "test", batch, "dseg.json", flat),
+        log:
+            f"{R}/logs/parcellate/{{set}}/{{method}}/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/parcellate/{{set}}/{{method}}/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 6000 * attempt,
+            runtime=lambda wildcards, attempt: 120 * attempt,
+            gpu=1,
+        params:
+            suffix=SUFFIX,
+            precision=PRECISION,
+            cohort=R / "cohort",
+            images=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
+            layout="flat",
+            model=lambda wildcards, input: Path(input.model[0]).parent,
+            out=lambda wildcards: R / "parcellation" / wildcards.set / wildcards.method,
+        shell:
+            PARCELLATE
