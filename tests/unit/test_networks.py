@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch.nn import functional
 
-from iqt.config import DiffusionIQTMethod, UNetMethod
-from iqt.networks.build import build_network, count_parameters
+from iqt.config import DiffusionIQTMethod, ESRGANMethod, UNetMethod
+from iqt.networks.build import build_network, count_parameters, network_size
 from iqt.networks.cross_batch import PatchConv3d, PatchGrid, PatchGroupNorm
+from iqt.networks.describe import describe
 from iqt.networks.diffusion_iqt import DiffusionIQT, linear_attention
 from iqt.networks.shuffle import shuffle, unshuffle
 
@@ -40,13 +43,18 @@ def test_merge_undoes_split_and_a_patch_is_a_block_of_the_region() -> None:
         PatchGrid.of((8, 9, 4), (3, 3, 4))
 
 
-def test_cross_batch_convolution_equals_an_explicit_halo_exchange() -> None:
-    grid, edge = PatchGrid(2, 2, 2), 4
+GRIDS = [PatchGrid(2, 2, 2), PatchGrid(3, 3, 3), PatchGrid(1, 1, 1), PatchGrid(4, 1, 2)]
+"""The paper's is 3 x 3 x 3; a single patch is a whole volume without neighbours."""
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_cross_batch_convolution_equals_an_explicit_halo_exchange(grid: PatchGrid) -> None:
+    edge = 4
     conv = PatchConv3d(3, 2, 3, cross=True)
-    region = torch.randn(1, 3, 8, 8, 8)
+    region = torch.randn(1, 3, *(edge * count for count in grid))
     halo = functional.pad(region, (1,) * 6)
-    for number, (x, y, z) in enumerate((i, j, k) for i in range(2) for j in range(2) for k in range(2)):
-        box = tuple(slice(start * edge, start * edge + edge + 2) for start in (x, y, z))
+    for number, corner in enumerate(itertools.product(*map(range, grid))):
+        box = tuple(slice(start * edge, start * edge + edge + 2) for start in corner)
         alone = functional.conv3d(halo[(slice(None), slice(None), *box)], conv.weight, conv.bias)
         together = grid.split(conv(region, grid))[number : number + 1]
         torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
@@ -72,9 +80,10 @@ def test_group_norm_is_each_patchs_own(grid: PatchGrid) -> None:
     torch.testing.assert_close(norm(region, grid, scale, shift), norm(region, grid) * (1 + scale) + shift)
 
 
-def test_linear_attention_equals_its_definition_and_gathers_every_patchs_keys() -> None:
-    heads, width, grid = 2, 3, PatchGrid(2, 1, 2)
-    qkv = torch.randn(1, 3 * heads * width, 4, 2, 4)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_linear_attention_equals_its_definition_and_gathers_every_patchs_keys(grid: PatchGrid) -> None:
+    heads, width = 2, 3
+    qkv = torch.randn(1, 3 * heads * width, *(2 * count for count in grid))
     result = linear_attention(qkv, heads)
     # Patch by patch: queries of the patch, keys and values gathered from all patches.
     query, key, value = qkv.chunk(3, dim=1)
@@ -131,6 +140,10 @@ def test_statistics_and_attention_do_not_depend_on_the_tile() -> None:
     torch.testing.assert_close(together, apart)
 
 
+def shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
+
+
 @pytest.mark.parametrize(
     ("changes", "gone"),
     [
@@ -139,10 +152,129 @@ def test_statistics_and_attention_do_not_depend_on_the_tile() -> None:
     ],
 )
 def test_a_part_that_is_switched_off_takes_its_parameters_and_no_others(changes: dict, gone: str) -> None:
-    whole = {name: value.shape for name, value in small().state_dict().items()}
-    part = {name: value.shape for name, value in small(**changes).state_dict().items()}
+    whole, part = shapes(small()), shapes(small(**changes))
     assert part == {name: shape for name, shape in whole.items() if f".{gone}." not in name}
     assert len(part) < len(whole)
+
+
+def test_without_channel_shuffle_only_the_steps_between_levels_differ() -> None:
+    whole, part = shapes(small()), shapes(small(shuffle=False))
+    differing = {name for name in whole if whole[name] != part[name]}
+    assert whole.keys() == part.keys()
+    assert differing == {name for name in whole if ".down.conv.weight" in name or ".up.conv." in name}
+
+
+def test_each_way_between_levels_is_what_it_is_called() -> None:
+    """Strided convolution and trilinear upsampling against pixel-unshuffle, 1x1 convolution, Mish, pixel-shuffle."""
+    features, grid = volume(8, 8, 8, channels=8), PatchGrid(2, 2, 2)
+    with torch.no_grad():
+        for shuffled in (True, False):
+            network = small(shuffle=shuffled)
+            down, up = network.encoder[0]["down"], network.decoder[0]["up"]
+            if shuffled:
+                lower = functional.conv3d(unshuffle(features, 2), down.conv.weight, down.conv.bias)
+                upper = functional.mish(functional.conv3d(features, up.conv.weight, up.conv.bias))
+                upper = shuffle(upper, 2)
+            else:
+                lower = functional.conv3d(features, down.conv.weight, down.conv.bias, stride=2, padding=1)
+                upper = functional.interpolate(features, scale_factor=2, mode="trilinear", align_corners=False)
+                upper = functional.conv3d(upper, up.conv.weight, up.conv.bias, padding=1)
+            torch.testing.assert_close(down(features, grid), lower)
+            torch.testing.assert_close(up(features, grid), upper)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"attention_skip": False}, {"cross_batch": {"padding": False}}, {"cross_batch": {"attention": False}}]
+)
+def test_what_has_no_parameters_leaves_the_weights_as_they_are(changes: dict) -> None:
+    whole, part = small().state_dict(), small(**changes).state_dict()
+    assert whole.keys() == part.keys()
+    assert all(torch.equal(whole[name], part[name]) for name in whole)
+
+
+def test_the_skip_around_attention_adds_what_went_in() -> None:
+    features = volume(8, 8, 8, channels=8)
+    with torch.no_grad():
+        around, without = (small(attention_skip=skip).encoder[0]["attention"] for skip in (True, False))
+        torch.testing.assert_close(around(features), features + without(features))
+
+
+def test_without_cross_batch_padding_only_patch_borders_differ() -> None:
+    """One convolution: the inside of each patch does not know whether its neighbours were looked at."""
+    grid, region = PatchGrid(2, 2, 2), torch.randn(1, 3, 8, 8, 8)
+    conv = PatchConv3d(3, 2, 3, cross=True)
+    merged = grid.split(conv(region, grid))
+    conv.cross = False
+    apart = grid.split(conv(region, grid))
+    inner = (..., *(slice(1, -1),) * 3)
+    torch.testing.assert_close(merged[inner], apart[inner])
+    assert not torch.allclose(merged, apart)
+
+
+def test_a_whole_volume_of_any_number_of_regions_passes() -> None:
+    network = small()
+    whole, low = volume(16, 8, 24), volume(16, 8, 24, seed=2)
+    with torch.no_grad():
+        assert network(whole, low, torch.zeros(1, dtype=torch.float64)).shape == whole.shape
+    with pytest.raises(ValueError, match="cannot be cut into patches"):
+        network(volume(10, 8, 8), volume(10, 8, 8), torch.zeros(1, dtype=torch.float64))
+
+
+PAPER = DiffusionIQTMethod(
+    network={
+        "channels": 64,
+        "multipliers": (1, 2, 4),
+        "blocks": 2,
+        "stem": 1,
+        "heads": 8,
+        "head_dim": 64,
+        "tokens": (8, 4, 2),
+    },
+    patches={"patch": 32, "grid": (1, 1, 1)},
+)
+
+
+def test_the_papers_network_has_about_the_authors_size() -> None:
+    """The authors' has 10.8 M live parameters and takes 93 GFLOP, or 46.5 GMAC, for a patch of 32^3."""
+    described = describe(PAPER)
+    assert described.parameters == pytest.approx(10.8e6, rel=0.1)
+    assert described.macs == pytest.approx(46.5e9, rel=0.05)
+    by_name = {layer.name: layer for layer in described.layers}
+    assert by_name["encoder.0.blocks.0"].output == (64, 32, 32, 32)
+    assert by_name["encoder.1.blocks.0"].output == (64, 16, 16, 16)
+    assert by_name["encoder.2.blocks.0"].output == (128, 8, 8, 8)
+    assert by_name["middle"].output == (256, 8, 8, 8)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 9])
+def test_a_description_adds_up_at_every_depth(depth: int) -> None:
+    for method in (DiffusionIQTMethod(network=SMALL, patches=PATCHES), UNetMethod(), ESRGANMethod()):
+        described = describe(method, depth)
+        assert sum(layer.parameters for layer in described.layers) == described.parameters
+        assert sum(layer.macs for layer in described.layers) == described.macs
+        assert described.parameters == network_size(method)
+        assert described.activations["bfloat16"] < described.activations["float32"]
+
+
+def test_described_costs_are_the_closed_forms() -> None:
+    """A 3x3x3 convolution of C to C channels at n voxels: 27 C^2 n MACs."""
+    described = describe(PAPER, depth=9)
+    conv = next(layer for layer in described.layers if layer.name == "encoder.0.blocks.0.conv1")
+    assert conv.parameters == 27 * 64**2 + 64
+    assert conv.macs == 27 * 64**2 * 32**3
+    assert described.state == 20 * described.parameters
+
+
+def test_esrgans_generator_starts_close_to_a_pass_through_of_its_trunk() -> None:
+    """Scaled residuals (0.2) and small weights: a block changes its input little, and any stem keeps the shape."""
+    from iqt.networks.esrgan import RRDB
+
+    features = torch.randn(1, 8, 6, 6, 6)
+    change = (RRDB(8, 4)(features) - features).norm() / features.norm()
+    assert 0.15 < change < 0.25, "0.2 times what went in, plus next to nothing"
+    for stem in (1, 2, 4):
+        method = ESRGANMethod(network={"channels": 4, "growth": 2, "blocks": 1, "stem": stem})
+        assert build_network(method)(torch.zeros(1, 1, 8, 8, 12)).shape == (1, 1, 8, 8, 12)
 
 
 @pytest.mark.parametrize("changes", [{"shuffle": False}, {"attention_skip": False}, {"stem": 2, "tokens": (1, 1)}])
