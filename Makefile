@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-speed setup lint format docs constraints report clean
+.PHONY: help demo test bench-data test-speed setup lint format docs constraints report clean
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -51,6 +51,9 @@ constraints: ## Renew envs/constraints.txt from the pins of pyproject.toml, indi
 	$(MAKE) setup
 	{ $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable || $(BIN)/python -m pip freeze --exclude-editable; } \
 	  | sed 's/+cpu$$//' > envs/constraints.txt
+
+bench-data: $(READY) ## Measure how fast training data are read
+	$(BIN)/iqt bench data docs/measurements/data.md
 
 report: $(READY) ## Pack the demo's results with Snakemake's own report
 	$(SNAKEMAKE) --report results/demo/snakemake-report.zip

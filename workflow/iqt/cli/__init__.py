@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from iqt import __version__
-from iqt.cli import cohort, config, degrade, enhance, evaluate, parcellate, report, train  # noqa: F401  (they register)
+from iqt.cli import bench, cohort, config, degrade, enhance, evaluate, parcellate, report, train  # noqa: F401  (they register)
 from iqt.cli.options import app
 from iqt.errors import UserError
 
