@@ -80,6 +80,8 @@ class Config(Section):
             raise ValueError("lowfield needs a set named main, the one that is trained on")
         if self.cohort.source == "template" and self.suffix != "T1w":
             raise ValueError(f"suffix {self.suffix}: the template source has T1w contrast only; set suffix: T1w")
+        if self.cohort.source == "hcp" and self.suffix == "FLAIR":
+            raise ValueError("suffix FLAIR: the hcp source has T1w and T2w only; set suffix: T1w or T2w")
         if not self.methods:
             raise ValueError("methods is empty; name at least one")
         reserved = {"parcellator", "hq", "lowfield"} & set(self.methods)
