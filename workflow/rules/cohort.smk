@@ -66,6 +66,41 @@ for batch in batches("all") if CONFIG.cohort.source == "template" else []:
             """
 
 
+rule check_source:
+    """Ask for every file before any is read: keys, terms, network, what is missing, room on the disk."""
+    input:
+        lists=scan_lists("all"),
+        code=ancient(code("cohort/fetch.py", "cohort/entries.py", "cohort/s3.py", "cohort/download.py")),
+    output:
+        f"{R}/source/checked.json",
+    log:
+        f"{R}/logs/check_source.log",
+    benchmark:
+        f"{R}/benchmarks/check_source.tsv"
+    localrule: True
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        suffix=SUFFIX,
+        lists=[f"--list {path}" for path in scan_lists("all")],
+        index=INDEX,
+        settings=as_json(source_settings() | {"max_missing": CONFIG.cohort.max_missing}),
+    shell:
+        r"""
+        iqt check-source \
+            {params.lists} \
+            --out {output:q} \
+            --index {params.index:q} \
+            --suffix {params.suffix} \
+            --settings {params.settings:q} \
+            2>&1 | tee {log:q}
+        """
+
+
 for batch in batches("all") if CONFIG.cohort.source != "template" else []:
 
     rule:
@@ -74,7 +109,8 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             f"fetch_{batch}"
         input:
             scans=scan_list("all", batch),
-            code=ancient(code("cohort/fetch.py", "cohort/entries.py", "cohort/hcp.py")),
+            checked=ancient(rules.check_source.output),
+            code=ancient(code("cohort/fetch.py", "cohort/entries.py", "cohort/s3.py", "cohort/download.py")),
         output:
             sidecars("source", "all", batch, "files.json", flat),
         log:
@@ -101,7 +137,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
                 --index {params.index:q} \
                 --suffix {params.suffix} \
                 --settings {params.settings:q} \
-                >{log:q} 2>&1
+                2>&1 | tee {log:q}
             """
 
     rule:

@@ -43,6 +43,24 @@ def fetch(
 
 
 @app.command()
+def check_source(
+    lists: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="JSON to write.")],
+    settings: SettingsOption,
+    index: Annotated[Path, typer.Option(help="Index of the source, where it has one.")],
+    suffix: SuffixOption = "T1w",
+) -> None:
+    """Ask the source for every file before any is read: keys, terms, network, what is missing, room on the disk."""
+    from iqt.batch import read_list
+    from iqt.cohort import fetch
+    from iqt.config import Cohort, parse_section
+    from iqt.files import write_json
+
+    scans = [scan for path in lists for scan in read_list(path)]
+    write_json(out, fetch.check_source(scans, suffix, parse_section(Cohort, settings), index))
+
+
+@app.command()
 def ingest(
     scans: ListOption,
     files: Annotated[Path, typer.Option(help="Folder of the records that `iqt fetch` wrote.")],

@@ -11,6 +11,7 @@ import iqt
 from iqt.batch import OK, run_scans
 from iqt.cohort.anatomy import LUT
 from iqt.cohort.checks import read_labels
+from iqt.cohort.fetch import allow_missing
 from iqt.cohort.split import SPLITS, check_leaks
 from iqt.cohort.template import Person, make_person
 from iqt.config import Template
@@ -96,7 +97,8 @@ def write_participants(lists: Sequence[Path], out: Path, suffix: str, source: st
         raise UserError(f"{', '.join(map(str, lists))}: split {', '.join(unknown)}; allowed are {', '.join(SPLITS)}")
     rows.sort(key=lambda row: (SPLITS.index(row["split"]), row["scan"]))
     facts = {row["scan"]: read_json(anat(out, row["scan"], f"{suffix}.json")) for row in rows}
-    _check_missing(facts, max_missing)
+    failed = {scan: record.get("status") for scan, record in facts.items() if record.get("status") != OK}
+    allow_missing(failed, len(facts), max_missing)
     people = [row["scan"].split("_")[0] for row in rows]
     check_leaks((person, row["split"], person) for person, row in zip(people, rows, strict=True))
     _check_same_files(rows, facts)
@@ -113,17 +115,6 @@ def write_participants(lists: Sequence[Path], out: Path, suffix: str, source: st
             **SOURCES[source],
         },
     )
-
-
-def _check_missing(facts: Mapping[str, Mapping], max_missing: float) -> None:
-    failed = {scan: record.get("status") for scan, record in facts.items() if record.get("status") != OK}
-    if len(failed) > max_missing * len(facts):
-        listed = "".join(f"\n  {scan}: {reason}" for scan, reason in list(failed.items())[:10])
-        more = f"\n  and {len(failed) - 10} more" if len(failed) > 10 else ""
-        raise UserError(
-            f"{len(failed)} of {len(facts)} scans of the cohort failed, more than cohort.max_missing = {max_missing:g} "
-            f"allows; put them right, name other people, or raise it:{listed}{more}"
-        )
 
 
 def _check_same_files(rows: Sequence[Mapping], facts: Mapping[str, Mapping]) -> None:

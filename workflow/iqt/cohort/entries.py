@@ -22,6 +22,10 @@ READ = ("brain", "head", "mask", "labels", "wm", "gm", "csf", "lowfield")
 """Fields of an entry that are places."""
 
 
+class AbsentError(UserError):
+    """A file that the source does not have."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """The places of a scan's files; empty where the source has none.
