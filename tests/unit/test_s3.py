@@ -224,10 +224,10 @@ def test_connections_that_break_are_gone_on_with(
 
 def test_no_network_no_keys_and_unknown_profiles(keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = S3(bucket="a-bucket", endpoint="http://127.0.0.1:9", attempts=1)
-    with pytest.raises(StopError, match="cannot be reached.*check the network"):
+    with pytest.raises(StopError, match=r"cannot be reached.*check the network"):
         s3.check_access(nobody)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    with pytest.raises(StopError, match="no AWS keys.*profile named hcp"):
+    with pytest.raises(StopError, match=r"no AWS keys.*profile named hcp"):
         s3.check_access(nobody.model_copy(update={"profile": "hcp"}))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "half")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

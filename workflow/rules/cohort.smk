@@ -147,7 +147,14 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
         input:
             scans=scan_list("all", batch),
             files=sidecars("source", "all", batch, "files.json", flat),
-            code=code("cohort/ingest.py", "cohort/checks.py", "cohort/regrid.py"),
+            code=code(
+                "cohort/ingest.py",
+                "cohort/checks.py",
+                "cohort/regrid.py",
+                "cohort/brain_mask.py",
+                "cohort/picture.py",
+                *(["cohort/synthesize.py", "cohort/deform.py"] if SYNTHESISED else []),
+            ),
         output:
             sidecars("cohort", "all", batch),
         log:
@@ -155,16 +162,17 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
         benchmark:
             f"{R}/benchmarks/ingest/batch-{batch}.tsv"
         conda:
-            "../../envs/iqt.yaml"
+            f"../../envs/{INGEST_ENVIRONMENT}.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
             mem_mb=lambda wildcards, attempt: 4000 * attempt,
             runtime=lambda wildcards, attempt: 120 * attempt,
         params:
             suffix=SUFFIX,
+            seed=SEED if SYNTHESISED else 0,
             files=R / "source",
             out=R / "cohort",
-            settings=as_json(CONFIG.cohort.grid),
+            settings=as_json(ingest_settings()),
         shell:
             r"""
             iqt --threads {threads} ingest \
@@ -172,6 +180,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
                 --files {params.files:q} \
                 --out {params.out:q} \
                 --suffix {params.suffix} \
+                --seed {params.seed} \
                 --settings {params.settings:q} \
                 >{log:q} 2>&1
             """

@@ -39,6 +39,10 @@ shell.prefix(f'iqt() {{{{ PYTHONPATH={shlex.quote(str(WORKFLOW))} python -m iqt 
 SUFFIX = CONFIG.suffix
 SEED = CONFIG.seed
 PRECISION = CONFIG.compute.precision
+SYNTHESISED = CONFIG.cohort.source == "labelmaps"
+INGEST_ENVIRONMENT = "iqt"
+if any(entry.head and not (entry.mask or entry.brain) for entry in ENTRIES.values()):
+    INGEST_ENVIRONMENT = f"mask_{CONFIG.cohort.mask.engine}"
 PARCELLATOR = "parcellator"
 METHODS = list(CONFIG.methods)
 SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
@@ -113,6 +117,13 @@ def source_settings():
     """What fetching a scan depends on: not who else is read."""
     section = CONFIG.cohort.settings.model_dump(mode="json", exclude={"subjects"})
     return {"source": CONFIG.cohort.source, "downloads": CONFIG.cohort.downloads, CONFIG.cohort.source: section}
+
+
+def ingest_settings():
+    """What a scan's volumes depend on besides its files."""
+    grid, mask = (section.model_dump(mode="json") for section in (CONFIG.cohort.grid, CONFIG.cohort.mask))
+    made = {"source": "labelmaps", "labelmaps": CONFIG.cohort.labelmaps.model_dump(mode="json")} if SYNTHESISED else {}
+    return {"grid": grid, "mask": mask, **made}
 
 
 def code(*parts):

@@ -66,14 +66,15 @@ def ingest(
     files: Annotated[Path, typer.Option(help="Folder of the records that `iqt fetch` wrote.")],
     out: OutOption,
     suffix: SuffixOption = "T1w",
+    seed: SeedOption = 1,
     settings: SettingsOption = None,
 ) -> None:
     """Check fetched scans, extract the brain and write the cohort's volumes."""
     from iqt.batch import read_list
     from iqt.cohort.ingest import ingest_scans
-    from iqt.config import Grid, parse_section
+    from iqt.config import Cohort, parse_section
 
-    ingest_scans(read_list(scans), files, out, suffix, parse_section(Grid, settings))
+    ingest_scans(read_list(scans), files, out, suffix, seed, parse_section(Cohort, settings))
 
 
 @app.command()

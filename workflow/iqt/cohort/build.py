@@ -43,6 +43,12 @@ SOURCES = {
         "License": "WU-Minn HCP Consortium Open Access Data Use Terms: not to be shared, nor anything derived from it, "
         "outside those terms.",
     },
+    "bids": {"Description": "Scans of a BIDS dataset, brain-extracted; its own licence holds."},
+    "folder": {"Description": "Scans of a folder, brain-extracted; their own licence holds."},
+    "labelmaps": {
+        "Description": "Scans synthesised from label maps: real anatomy with invented intensities.",
+        "ReferencesAndLinks": ["https://doi.org/10.1016/j.media.2023.102789", "https://doi.org/10.1126/sciadv.add3607"],
+    },
 }
 
 

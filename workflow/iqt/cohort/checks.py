@@ -14,6 +14,7 @@ from iqt.files import read_table
 from iqt.volumes import Volume
 
 RESOURCES = Path(__file__).resolve().parents[3] / "resources"
+COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mirror", "tissue")
 VOXEL_MM = (0.2, 12)
 FIELD_MM = (80, 450)
 BRAIN_LITRES = (0.7, 2.2)
@@ -32,9 +33,9 @@ class Labels(NamedTuple):
 
 
 def read_labels(name: str) -> Labels:
-    """The look-up table `resources/<name>_dseg.tsv`."""
-    path = RESOURCES / f"{name}_dseg.tsv"
-    return Labels(path, {int(row["index"]): row for row in read_table(path, required=("index", "name", "mirror"))})
+    """The look-up table `resources/<name>_dseg.tsv`, or a user's own where the name ends in .tsv."""
+    path = Path(name) if name.endswith(".tsv") else RESOURCES / f"{name}_dseg.tsv"
+    return Labels(path, {int(row["index"]): row for row in read_table(path, required=COLUMNS)})
 
 
 def is_sheared(affine: np.ndarray) -> bool:
@@ -95,7 +96,7 @@ def label_problems(present: Collection[int], labels: Labels) -> list[str]:
     if not unknown:
         return []
     listed = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
-    return [f"holds labels {listed}, which resources/{labels.path.name} does not know"]
+    return [f"holds labels {listed}, which {labels.path.name} does not know"]
 
 
 def _mm(values: np.ndarray) -> str:

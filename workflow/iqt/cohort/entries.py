@@ -18,7 +18,7 @@ from iqt.config import S3, Cohort
 from iqt.errors import UserError
 from iqt.files import read_table, write_table
 
-READ = ("brain", "head", "mask", "labels", "wm", "gm", "csf", "lowfield")
+READ = ("brain", "head", "mask", "labels", "wm", "gm", "csf")
 """Fields of an entry that are places."""
 
 
@@ -42,7 +42,6 @@ class Entry:
     wm: str = ""
     gm: str = ""
     csf: str = ""
-    lowfield: str = ""
     lut: str = ""
 
     def digest(self) -> str:
@@ -154,6 +153,12 @@ def _named_people(cohort: Cohort) -> list[str] | None:
 
 
 def _list_source(cohort: Cohort, suffix: str) -> list[Entry]:
-    from iqt.cohort import hcp
+    from iqt.cohort import bids, folder, hcp
 
+    if cohort.source == "bids":
+        return bids.list_entries(cohort.bids, suffix)
+    if cohort.source == "folder":
+        return folder.list_entries(cohort.folder)
+    if cohort.source == "labelmaps":
+        return folder.list_label_maps(cohort.labelmaps)
     return [hcp.entry(f"sub-{person}", suffix, cohort.hcp) for person in hcp.list_people(cohort.hcp)]

@@ -108,6 +108,8 @@ def bucket_of(cohort: Cohort) -> S3 | None:
     """The bucket that a cohort comes from, if it does from one."""
     if cohort.source == "hcp" and cohort.hcp.access == "s3":
         return cohort.hcp.s3
+    if cohort.source == "bids" and cohort.bids.accession:
+        return cohort.bids.s3
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from iqt.config.section import Section
-from iqt.config.sources import HCP, Id
+from iqt.config.sources import BIDS, HCP, Folder, Id, LabelMaps
 
 
 def _share(value: Any) -> Any:
@@ -86,10 +86,23 @@ class Grid(Section):
         return self
 
 
+class Mask(Section):
+    """Brain masks, for scans whose source has none; and what is done about one that looks wrong."""
+
+    engine: Literal["brainextractor", "bet"] = "brainextractor"
+    """`brainextractor`: BET's published method as a Python library; `bet`: FSL's own, which has to be installed (or run
+    with --use-conda)."""
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Fractional intensity threshold of either; smaller gives larger brains."""
+    wrong: Literal["keep", "skip"] = "keep"
+    """What to do with a scan whose mask looks wrong (volume outside 0.7 to 2.2 l, cut off at the border, in pieces). It
+    is reported with a picture in either case."""
+
+
 class Cohort(Section):
     """Where the high-quality scans come from."""
 
-    source: Literal["template", "hcp"] = "template"
+    source: Literal["template", "hcp", "bids", "folder", "labelmaps"] = "template"
     """Kind of source; the section of its name below holds its settings."""
     split: Split = Split()
     """People a split."""
@@ -99,15 +112,30 @@ class Cohort(Section):
     """Folder that downloaded files are kept in; several runs may share it."""
     grid: Grid = Grid()
     """Cropping and resampling of real scans."""
+    mask: Mask = Mask()
+    """Brain masks of real scans."""
     template: Template = Template()
     """Settings of the source `template`."""
     hcp: HCP = HCP()
     """Settings of the source `hcp`."""
+    bids: BIDS = BIDS()
+    """Settings of the source `bids`."""
+    folder: Folder = Folder()
+    """Settings of the source `folder`."""
+    labelmaps: LabelMaps = LabelMaps()
+    """Settings of the source `labelmaps`."""
 
     @property
     def settings(self) -> Section:
         """The section of the source."""
         return getattr(self, self.source)
+
+    @model_validator(mode="after")
+    def _source_has_a_place(self) -> Cohort:
+        settings = self.settings
+        if getattr(settings, "path", "") is None and not getattr(settings, "accession", None) and self.source != "hcp":
+            raise ValueError(f"{self.source}.path is missing: the folder that the scans are in")
+        return self
 
     @model_validator(mode="after")
     def _template_is_drawn(self) -> Cohort:
