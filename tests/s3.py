@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -52,10 +53,15 @@ class Server:
         """A client that no fault concerns: it speaks to moto beside the layer."""
         return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **KEYS)
 
-    def upload(self, bucket: str, root: Path, prefix: str = "") -> dict[str, int]:
-        """Every file below a folder, as `<prefix>/<path>`; their sizes by key."""
+    def upload(self, bucket: str, root: Path, prefix: str = "", public: bool = False) -> dict[str, int]:
+        """Every file below a folder, as `<prefix><path>`; their sizes by key. `public` ones need no keys."""
         client = self.client()
         client.create_bucket(Bucket=bucket)
+        if public:
+            everybody = {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": f"arn:aws:s3:::{bucket}/*"}
+            client.put_bucket_policy(
+                Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [everybody]})
+            )
         sizes = {}
         for path in sorted(path for path in root.rglob("*") if path.is_file()):
             key = f"{prefix}{path.relative_to(root).as_posix()}"

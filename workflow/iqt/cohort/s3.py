@@ -156,6 +156,10 @@ def _refused(error: exceptions.ClientError, where: str, settings: S3) -> Excepti
         )
     if code in EXPIRED:
         return StopError(f"{where}: the AWS keys have expired ({code}); {RESET}")
+    if status == 403 and settings.anonymous:
+        return StopError(
+            f"{where}: access denied without keys (403 {code}); is the dataset public, and its name right?"
+        )
     if status == 403:
         return StopError(
             f"{where}: access denied (403 {code}); either the data use terms have not been accepted for these keys, or "
