@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench-data test-speed setup lint format docs constraints report clean
+.PHONY: help demo test bench-data test-archives test-speed setup lint format docs constraints report clean
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -11,7 +11,7 @@ GPUS = $(shell nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU')
 SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(READY) ## Run the whole chain on the embedded cohort and show its table
 	$(SNAKEMAKE)
@@ -22,6 +22,9 @@ test: $(READY) ## Run all tests
 
 test-speed: $(READY) ## Measure the simulator on a volume of HCP's size
 	IQT_SPEED=1 $(BIN)/python -m pytest -s tests/unit/test_degrade_speed.py
+
+test-archives: $(READY) ## What takes minutes of the cohort's sources; needs IQT_REAL_DATA
+	$(BIN)/python -m pytest --timeout=1800 tests/archives
 
 setup: $(READY) ## Create .venv with the pinned dependencies
 

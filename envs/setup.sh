@@ -14,7 +14,7 @@ elif "$venv/bin/python" -m pip install --quiet uv; then
 else
     uv=
 fi
-set -- --constraint "$here/constraints.txt" --editable ".[workflow,test]"
+set -- --constraint "$here/constraints.txt" --editable ".[workflow,masks,test]"
 if [ -n "$uv" ]; then
     # uv does not read pip's variable for folders of wheels.
     if [ -n "${PIP_FIND_LINKS:-}" ] && [ -z "${UV_FIND_LINKS:-}" ]; then

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from iqt.errors import UserError
+from iqt.errors import StopError, UserError
 from iqt.files import read_json, read_table, write_json
 
 OK = "ok"
@@ -72,4 +72,4 @@ def run_scans(
 
 def _is_the_machines(error: Exception) -> bool:
     full = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.EIO}
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in full)
+    return isinstance(error, MemoryError | StopError) or (isinstance(error, OSError) and error.errno in full)

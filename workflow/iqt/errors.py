@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The command line prints it as one message without a traceback and exits with 1; a batch command records it as
     the status of the scan it belongs to and goes on.
     """
+
+
+class StopError(UserError):
+    """What is wrong with every scan alike, such as a wrong key or a full disk: a batch command stops at it."""

@@ -1,7 +1,7 @@
-"""Cohort: high-quality scans with brain mask, tissue posteriors and labels.
+"""Cohort: high-quality scans with brain mask, and tissue posteriors and labels where the source has them.
 
-in:  the configuration (source `template`: the MNI152 maps that nilearn ships)
-out: lists/ of each batch's scans, cohort/sub-X/anat/*, cohort/participants.tsv, cohort/dseg.tsv
+in:  the configuration (source `template`: the MNI152 maps that nilearn ships; else an archive or a folder)
+out: source/*_files.json (where each file came from), lists/ of each batch's scans, cohort/sub-X/anat/*, cohort/participants.tsv, cohort/dseg.tsv
 """
 
 
@@ -28,7 +28,7 @@ rule list_scans:
         """
 
 
-for batch in batches("all"):
+for batch in batches("all") if CONFIG.cohort.source == "template" else []:
 
     rule:
         """Make a batch of people from the template."""
@@ -66,13 +66,133 @@ for batch in batches("all"):
             """
 
 
+rule check_source:
+    """Ask for every file before any is read: keys, terms, network, what is missing, room on the disk."""
+    input:
+        lists=scan_lists("all"),
+        code=ancient(code("cohort/fetch.py", "cohort/entries.py", "cohort/s3.py", "cohort/download.py")),
+    output:
+        f"{R}/source/checked.json",
+    log:
+        f"{R}/logs/check_source.log",
+    benchmark:
+        f"{R}/benchmarks/check_source.tsv"
+    localrule: True
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        suffix=SUFFIX,
+        lists=[f"--list {path}" for path in scan_lists("all")],
+        index=INDEX,
+        settings=as_json(source_settings() | {"max_missing": CONFIG.cohort.max_missing}),
+    shell:
+        r"""
+        iqt check-source \
+            {params.lists} \
+            --out {output:q} \
+            --index {params.index:q} \
+            --suffix {params.suffix} \
+            --settings {params.settings:q} \
+            2>&1 | tee {log:q}
+        """
+
+
+for batch in batches("all") if CONFIG.cohort.source != "template" else []:
+
+    rule:
+        """Have the source's files of a batch of scans at hand; an edit of the package never repeats a download."""
+        name:
+            f"fetch_{batch}"
+        input:
+            scans=scan_list("all", batch),
+            checked=ancient(rules.check_source.output),
+            code=ancient(code("cohort/fetch.py", "cohort/entries.py", "cohort/s3.py", "cohort/download.py")),
+        output:
+            sidecars("source", "all", batch, "files.json", flat),
+        log:
+            f"{R}/logs/fetch/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/fetch/batch-{batch}.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=lambda wildcards, attempt: 720 * attempt,
+        params:
+            suffix=SUFFIX,
+            out=R / "source",
+            index=INDEX,
+            places=places(batch),
+            settings=as_json(source_settings()),
+        shell:
+            r"""
+            iqt fetch \
+                --list {input.scans:q} \
+                --out {params.out:q} \
+                --index {params.index:q} \
+                --suffix {params.suffix} \
+                --settings {params.settings:q} \
+                2>&1 | tee {log:q}
+            """
+
+    rule:
+        """Check a batch's scans, extract the brain and write them on the wanted grid."""
+        name:
+            f"ingest_{batch}"
+        input:
+            scans=scan_list("all", batch),
+            files=sidecars("source", "all", batch, "files.json", flat),
+            code=code(
+                "cohort/ingest.py",
+                "cohort/checks.py",
+                "cohort/regrid.py",
+                "cohort/brain_mask.py",
+                "cohort/picture.py",
+                *(["cohort/synthesize.py", "cohort/deform.py"] if SYNTHESISED else []),
+            ),
+        output:
+            sidecars("cohort", "all", batch),
+        log:
+            f"{R}/logs/ingest/batch-{batch}.log",
+        benchmark:
+            f"{R}/benchmarks/ingest/batch-{batch}.tsv"
+        conda:
+            f"../../envs/{INGEST_ENVIRONMENT}.yaml"
+        threads: CONFIG.compute.batch_threads
+        resources:
+            mem_mb=lambda wildcards, attempt: 4000 * attempt,
+            runtime=lambda wildcards, attempt: 120 * attempt,
+        params:
+            suffix=SUFFIX,
+            seed=SEED if SYNTHESISED else 0,
+            files=R / "source",
+            out=R / "cohort",
+            settings=as_json(ingest_settings()),
+        shell:
+            r"""
+            iqt --threads {threads} ingest \
+                --list {input.scans:q} \
+                --files {params.files:q} \
+                --out {params.out:q} \
+                --suffix {params.suffix} \
+                --seed {params.seed} \
+                --settings {params.settings:q} \
+                >{log:q} 2>&1
+            """
+
+
 rule list_participants:
     """Collect the cohort's statuses into participants.tsv, with the split and the look-up table of the labels."""
     input:
         lists=scan_lists("all"),
         sidecars=sidecars("cohort", "all"),
-        lut=WORKFLOW.parent / "resources" / "template_dseg.tsv",
-        code=code("cohort/build.py"),
+        luts=[WORKFLOW.parent / "resources" / f"{name}_dseg.tsv" for name in ("template", "freesurfer")],
+        code=code("cohort/build.py", "cohort/checks.py", "cohort/split.py"),
     output:
         participants=f"{R}/cohort/participants.tsv",
         description=f"{R}/cohort/dataset_description.json",
@@ -92,6 +212,7 @@ rule list_participants:
         lists=[f"--list {path}" for path in scan_lists("all")],
         out=R / "cohort",
         source=CONFIG.cohort.source,
+        max_missing=CONFIG.cohort.max_missing,
     shell:
         r"""
         iqt participants \
@@ -99,5 +220,6 @@ rule list_participants:
             --out {params.out:q} \
             --suffix {params.suffix} \
             --source {params.source} \
+            --max-missing {params.max_missing} \
             >{log:q} 2>&1
         """

@@ -1,5 +1,6 @@
-"""Reads and validates the configuration, and names things. Nothing is written here."""
+"""Reads and validates the configuration, and names things. Nothing is written here but a source's index, once."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -11,7 +12,8 @@ from snakemake.exceptions import WorkflowError
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
 
-from iqt.cohort.split import template_scans
+from iqt.cohort.entries import index_path, list_entries
+from iqt.cohort.split import split_scans, template_scans
 from iqt.config import RunFacts, parse_config
 from iqt.errors import UserError
 from iqt.naming import SCAN_PATTERN, anat, batch_of, flat
@@ -21,17 +23,26 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 
 try:
     CONFIG = parse_config(config, ", ".join(map(str, workflow.configfiles)))
+    R = Path("results") / CONFIG.name
+    INDEX = index_path(CONFIG.cohort, CONFIG.suffix, R)
+    if CONFIG.cohort.source == "template":
+        ENTRIES, SCANS = {}, template_scans(CONFIG.cohort.split)
+    else:
+        ENTRIES = list_entries(CONFIG.cohort, CONFIG.suffix, INDEX)
+        SCANS = split_scans(ENTRIES, CONFIG.cohort.split, CONFIG.seed)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 # A function of each job's shell, so that a line of a log can be pasted where `iqt` is installed. PYTHONPATH is set in it,
 # because --use-conda blanks an inherited one.
 shell.prefix(f'iqt() {{{{ PYTHONPATH={shlex.quote(str(WORKFLOW))} python -m iqt "$@"; }}}}; ')
-R = Path("results") / CONFIG.name
 SUFFIX = CONFIG.suffix
 SEED = CONFIG.seed
 PRECISION = CONFIG.compute.precision
-SCANS = template_scans(CONFIG.cohort.split)
+SYNTHESISED = CONFIG.cohort.source == "labelmaps"
+INGEST_ENVIRONMENT = "iqt"
+if any(entry.head and not (entry.mask or entry.brain) for entry in ENTRIES.values()):
+    INGEST_ENVIRONMENT = f"mask_{CONFIG.cohort.mask.engine}"
 PARCELLATOR = "parcellator"
 TRAINED = [*CONFIG.models(), *([PARCELLATOR] if CONFIG.parcellate.engine == "builtin" else [])]
 """Every network that is trained here."""
@@ -84,6 +95,12 @@ def scan_lists(group):
     return [scan_list(group, batch) for batch in batches(group)]
 
 
+def places(batch):
+    """A few letters that change when the source's files of a batch's scans are elsewhere."""
+    digests = [ENTRIES[scan].digest() for scan, _ in members("all", batch)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
+
+
 def model_files(name):
     """Weights and card of a trained model."""
     folder = model_folder(name)
@@ -99,6 +116,19 @@ def as_json(section):
     """A section of the configuration as one command-line argument: only what a rule uses, so only that reruns it."""
     content = section if isinstance(section, dict) else section.model_dump(mode="json")
     return json.dumps(content, separators=(",", ":"))
+
+
+def source_settings():
+    """What fetching a scan depends on: not who else is read."""
+    section = CONFIG.cohort.settings.model_dump(mode="json", exclude={"subjects"})
+    return {"source": CONFIG.cohort.source, "downloads": CONFIG.cohort.downloads, CONFIG.cohort.source: section}
+
+
+def ingest_settings():
+    """What a scan's volumes depend on besides its files."""
+    grid, mask = (section.model_dump(mode="json") for section in (CONFIG.cohort.grid, CONFIG.cohort.mask))
+    made = {"source": "labelmaps", "labelmaps": CONFIG.cohort.labelmaps.model_dump(mode="json")} if SYNTHESISED else {}
+    return {"grid": grid, "mask": mask, **made}
 
 
 def code(*parts):

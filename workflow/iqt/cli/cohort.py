@@ -27,13 +27,65 @@ def template(
 
 
 @app.command()
+def fetch(
+    scans: ListOption,
+    out: OutOption,
+    settings: SettingsOption,
+    index: Annotated[Path, typer.Option(help="Index of the source, where it has one.")],
+    suffix: SuffixOption = "T1w",
+) -> None:
+    """Have the files of a list's scans at hand, and record their sizes and checksums."""
+    from iqt.batch import read_list
+    from iqt.cohort.fetch import fetch_scans
+    from iqt.config import Cohort, parse_section
+
+    fetch_scans(read_list(scans), out, suffix, parse_section(Cohort, settings), index)
+
+
+@app.command()
+def check_source(
+    lists: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="JSON to write.")],
+    settings: SettingsOption,
+    index: Annotated[Path, typer.Option(help="Index of the source, where it has one.")],
+    suffix: SuffixOption = "T1w",
+) -> None:
+    """Ask the source for every file before any is read: keys, terms, network, what is missing, room on the disk."""
+    from iqt.batch import read_list
+    from iqt.cohort import fetch
+    from iqt.config import Cohort, parse_section
+    from iqt.files import write_json
+
+    scans = [scan for path in lists for scan in read_list(path)]
+    write_json(out, fetch.check_source(scans, suffix, parse_section(Cohort, settings), index))
+
+
+@app.command()
+def ingest(
+    scans: ListOption,
+    files: Annotated[Path, typer.Option(help="Folder of the records that `iqt fetch` wrote.")],
+    out: OutOption,
+    suffix: SuffixOption = "T1w",
+    seed: SeedOption = 1,
+    settings: SettingsOption = None,
+) -> None:
+    """Check fetched scans, extract the brain and write the cohort's volumes."""
+    from iqt.batch import read_list
+    from iqt.cohort.ingest import ingest_scans
+    from iqt.config import Cohort, parse_section
+
+    ingest_scans(read_list(scans), files, out, suffix, seed, parse_section(Cohort, settings))
+
+
+@app.command()
 def participants(
     lists: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
     out: OutOption,
     suffix: SuffixOption = "T1w",
     source: Annotated[str, typer.Option(help="Where the scans come from.")] = "template",
+    max_missing: Annotated[float, typer.Option(help="Share of the scans that may have failed.")] = 1.0,
 ) -> None:
     """Write a cohort's participants.tsv, dataset_description.json and label look-up table."""
     from iqt.cohort.build import write_participants
 
-    write_participants(lists, out, suffix, source)
+    write_participants(lists, out, suffix, source, max_missing)

@@ -1,8 +1,18 @@
-"""Which people a template cohort has. Read by the Snakefile, so nothing heavy is imported here."""
+"""Which people are trained, validated and tested on. Read by the Snakefile, so nothing heavy is imported here."""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
 from iqt.config import Split
+from iqt.errors import UserError
+from iqt.files import read_table
+from iqt.naming import seed_of
+
+SPLITS = ("train", "val", "test")
+ID_COLUMNS = ("participant_id", "Subject", "subject")
 
 
 def template_scans(split: Split) -> dict[str, list[str]]:
@@ -14,3 +24,174 @@ def template_scans(split: Split) -> dict[str, list[str]]:
         name: [f"sub-{name}{number:03d}" for number in range(1, getattr(split, name) + 1)]
         for name in ("train", "val", "test")
     }
+
+
+def split_scans(scans: Iterable[str], split: Split, seed: int) -> dict[str, list[str]]:
+    """Scan names of each split, sorted: a person's scans, and a family's people, are in one split.
+
+    People are ordered by a hash of the seed and their family (or their own id), within each stratum, and the strata
+    are interleaved in proportion; test takes from the front, then val, then train. So the same people and seed give
+    the same split on every machine, and each split holds the strata in proportion.
+
+    Raises:
+        UserError: too few people, an id or column that is not there, somebody named twice, or a family torn apart.
+    """
+    by_person: dict[str, list[str]] = {}
+    for scan in scans:
+        by_person.setdefault(scan.split("_")[0], []).append(scan)
+    table = _read_people(split.table) if split.table else {}
+    family_of = _families(by_person, table, split)
+    people = _given(split.given, by_person) if split.given else _draw(by_person, table, family_of, split, seed)
+    check_leaks([(person, name, family_of[person]) for name in SPLITS for person in people[name]])
+    return {name: sorted(scan for person in people[name] for scan in by_person[person]) for name in SPLITS}
+
+
+def check_leaks(rows: Iterable[tuple[str, str, str]]) -> None:
+    """UserError where a person or a family of (person, split, family) is in more than one split."""
+    seen: dict[str, tuple[str, str]] = {}
+    for person, name, family in rows:
+        for key in {f"person {person}", f"family {family}" if family != person else f"person {person}"}:
+            other, where = seen.setdefault(key, (person, name))
+            if where != name:
+                raise UserError(
+                    f"cohort.split: {key} is in {where} ({other}) and in {name} ({person}), so the test people would "
+                    "not be new; put them in one split"
+                )
+
+
+def person_of(identifier: str) -> str:
+    """`sub-X` of an id that a table may give with or without `sub-`."""
+    return f"sub-{identifier.strip().removeprefix('sub-')}"
+
+
+def _draw(
+    by_person: Mapping[str, list[str]],
+    table: Mapping[str, Mapping[str, str]],
+    family_of: Mapping[str, str],
+    split: Split,
+    seed: int,
+) -> dict[str, list[str]]:
+    people: dict[str, list[str]] = {name: [] for name in SPLITS}
+    named: dict[str, str] = {}
+    for name in SPLITS:
+        share = getattr(split, name)
+        for person in map(person_of, share) if isinstance(share, list) else ():
+            if person not in by_person:
+                raise UserError(f"cohort.split.{name}: {person} is not among the {len(by_person)} people of the source")
+            if person in named:
+                raise UserError(f"cohort.split: {person} is named in {named[person]} and in {name}; name it once")
+            named[person] = name
+            people[name].append(person)
+    taken = {family_of[person] for person in named}
+    families: dict[str, list[str]] = {}
+    for person in sorted(by_person):
+        if family_of[person] not in taken:
+            families.setdefault(family_of[person], []).append(person)
+    order = _interleave(families, table, split.stratify, seed)
+    for name in sorted(("test", "val", "train"), key=lambda name: getattr(split, name) == "rest"):
+        share = getattr(split, name)
+        if isinstance(share, list):
+            continue
+        left = []
+        for family in order:
+            fits = share == "rest" or len(people[name]) + len(families[family]) <= share
+            if fits:
+                people[name] += families[family]
+            else:
+                left.append(family)
+        order = left
+        if share == "rest" and not people[name]:
+            raise UserError(f"cohort.split.{name}: nobody is left of {len(by_person)} people; ask for fewer elsewhere")
+        if share != "rest" and len(people[name]) < share:
+            raise UserError(
+                f"cohort.split.{name} = {share}: only {len(people[name])} of the source's {len(by_person)} people can "
+                "be given to it; ask for fewer, or for `rest`"
+            )
+    return people
+
+
+def _interleave(
+    families: Mapping[str, list[str]], table: Mapping[str, Mapping[str, str]], columns: Sequence[str], seed: int
+) -> list[str]:
+    """Families in the order in which they are given out, so that any first part holds the strata in proportion."""
+    strata: dict[tuple, list[str]] = {}
+    cuts = {column: _quartiles([row[column] for row in table.values()]) for column in columns}
+    for family, people in families.items():
+        row = table.get(people[0], {})
+        key = tuple(_stratum(row.get(column, ""), cuts[column]) for column in columns)
+        strata.setdefault(key, []).append(family)
+    placed = []
+    for key, names in strata.items():
+        names.sort(key=lambda family: seed_of(seed, family, "split"))
+        offset = seed_of(seed, *key, "stratum") / 2**63  # else small strata would all wait for the same place
+        placed += [
+            ((number + offset) / len(names), seed_of(seed, family), family) for number, family in enumerate(names)
+        ]
+    return [family for *_, family in sorted(placed)]
+
+
+def _quartiles(values: Sequence[str]) -> list[float] | None:
+    """Where numbers are cut into strata; None for what is not numbers, or few enough to be their own strata."""
+    try:
+        numbers = [float(value) for value in values if value.strip() not in ("", "n/a", "NA")]
+    except ValueError:
+        return None
+    return statistics.quantiles(numbers, n=4) if len(set(numbers)) > 4 else None
+
+
+def _stratum(value: str, cuts: list[float] | None) -> str:
+    if cuts is None or value.strip() in ("", "n/a", "NA"):
+        return value.strip()
+    return str(sum(float(value) > cut for cut in cuts))
+
+
+def _families(
+    by_person: Mapping[str, list[str]], table: Mapping[str, Mapping[str, str]], split: Split
+) -> dict[str, str]:
+    """The family of each person; their own name where none is known."""
+    for column in (*split.stratify, *([split.family] if split.family else [])):
+        if not any(column in row for row in table.values()):
+            known = ", ".join(next(iter(table.values()), {}))
+            raise UserError(f"{split.table}: no column {column}, which cohort.split names; it has {known or 'none'}")
+    if split.family is None:
+        return {person: person for person in by_person}
+    absent = [person for person in by_person if person not in table]
+    if absent:
+        raise UserError(
+            f"{split.table}: {len(absent)} people of the source have no row, {absent[0]} for one, so their families "
+            "are not known; add them"
+        )
+    return {person: table[person][split.family].strip() or person for person in by_person}
+
+
+def _read_people(path: str) -> dict[str, dict[str, str]]:
+    rows = read_table(path)
+    column = id_column(path, rows)
+    return {person_of(row[column]): row for row in rows}
+
+
+def id_column(path: str | Path, rows: Sequence[Mapping[str, str]]) -> str:
+    """The column of a table of people that holds their ids."""
+    column = next((name for name in ID_COLUMNS if rows and name in rows[0]), None)
+    if column is None:
+        raise UserError(f"{path}: none of the columns {', '.join(ID_COLUMNS)} holds an id, or the table is empty")
+    return column
+
+
+def _given(path: str, by_person: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    people: dict[str, list[str]] = {name: [] for name in SPLITS}
+    seen: dict[str, str] = {}
+    for row in read_table(path, required=("participant_id", "split")):
+        person, name = person_of(row["participant_id"]), row["split"]
+        if name not in SPLITS:
+            raise UserError(f"{path}: {person} has split {name}; allowed are {', '.join(SPLITS)}")
+        if person not in by_person:
+            raise UserError(f"{path}: {person} is not among the {len(by_person)} people of the source")
+        if seen.setdefault(person, name) != name:
+            raise UserError(f"{path}: {person} is in {seen[person]} and in {name}; keep one row a person")
+        if person not in people[name]:
+            people[name].append(person)
+    empty = [name for name in SPLITS if not people[name]]
+    if empty:
+        raise UserError(f"{path}: nobody is in {', '.join(empty)}; each split needs at least one person")
+    return people

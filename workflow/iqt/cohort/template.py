@@ -155,7 +155,7 @@ def flow(
         if jacobian.min() > 0:
             return displacement, jacobian, shrunk
     raise UserError(
-        "cohort.template: no invertible deformation was found; lower deformation, or raise smoothness, and run again"
+        "no invertible deformation was found; lower deformation of cohort's source, or raise smoothness, and run again"
     )
 
 

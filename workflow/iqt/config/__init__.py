@@ -5,7 +5,7 @@ module a part; everything that the stages use can be imported from here.
 """
 
 from iqt.config.benchmark import Compute, Config, Evaluate, Report, RunFacts
-from iqt.config.cohort import Cohort, Split, Template
+from iqt.config.cohort import Cohort, Grid, Mask, Split, Template
 from iqt.config.lowfield import PRESETS, Artefacts, LowField, Relaxation, Shift
 from iqt.config.methods import (
     KINDS,
@@ -24,14 +24,16 @@ from iqt.config.networks import CrossBatch, DiffusionIQTNetwork, ESRGANNetwork, 
 from iqt.config.parcellate import FastSurfer, Parcellate, Parcellator, ParcellatorTraining
 from iqt.config.parse import merge, parse_config, parse_section, read_config
 from iqt.config.section import Section
+from iqt.config.sources import BIDS, HCP, S3, Folder, LabelMaps
 from iqt.config.tissues import FAST, HMRF, LabelTissues, Tissues
 from iqt.config.training import Patches, Training
 
 __all__ = [
-    "FAST", "HMRF", "KINDS", "PRESETS", "Adversarial", "Artefacts", "Cohort", "Compute", "Config",
-    "CrossBatch", "Diffusion", "DiffusionIQTMethod", "DiffusionIQTNetwork", "ESRGANMethod", "ESRGANNetwork",
-    "Evaluate", "FastSurfer", "Interpolation", "LabelTissues", "Learned", "LowField", "Method", "Parcellate",
-    "Parcellator", "ParcellatorTraining", "Patches", "Relaxation", "Report", "RunFacts", "Sampling",
-    "Section", "Shift", "Split", "Template", "Tiling", "Tissues", "Training", "UNetMethod", "UNetNetwork",
-    "merge", "parse_config", "parse_section", "read_config",
+    "BIDS", "FAST", "HCP", "HMRF", "KINDS", "PRESETS", "S3", "Adversarial", "Artefacts", "Cohort", "Compute",
+    "Config", "CrossBatch", "Diffusion", "DiffusionIQTMethod", "DiffusionIQTNetwork", "ESRGANMethod",
+    "ESRGANNetwork", "Evaluate", "FastSurfer", "Folder", "Grid", "Interpolation", "LabelMaps", "LabelTissues",
+    "Learned", "LowField", "Mask", "Method", "Parcellate", "Parcellator", "ParcellatorTraining", "Patches",
+    "Relaxation", "Report", "RunFacts", "Sampling", "Section", "Shift", "Split", "Template", "Tiling",
+    "Tissues", "Training", "UNetMethod", "UNetNetwork", "merge", "parse_config", "parse_section",
+    "read_config",
 ]  # fmt: skip

@@ -95,6 +95,8 @@ class Config(Section):
             raise ValueError(f"suffix {self.suffix}: the template source has T1w contrast only; set suffix: T1w")
         if self.parcellate.engine == "fastsurfer" and self.suffix != "T1w":
             raise ValueError(f"suffix {self.suffix}: FastSurfer reads T1w only; set parcellate.engine: builtin")
+        if self.cohort.source == "hcp" and self.suffix == "FLAIR":
+            raise ValueError("suffix FLAIR: the hcp source has T1w and T2w only; set suffix: T1w or T2w")
         if not self.methods:
             raise ValueError("methods is empty; name at least one")
         reserved = {"parcellator", "hq", "lowfield"} & set(self.methods)

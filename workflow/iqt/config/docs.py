@@ -111,7 +111,11 @@ def _type(annotation: Any, field: FieldInfo | None = None) -> str:
         inner = f"{_type(parts[0])}, any number" if parts[-1] is Ellipsis else ", ".join(map(_type, parts))
         return f"[{inner}]"
     if get_origin(annotation) in (typing.Union, types.UnionType):
-        return " or ".join("null" if part is type(None) else _type(part) for part in get_args(annotation))
+        return " or ".join(dict.fromkeys(_type(part) for part in get_args(annotation))) + bounds
+    if get_origin(annotation) is list:
+        return f"list of {_type(get_args(annotation)[0])}"
+    if annotation is types.NoneType:
+        return "null"
     names = {int: "integer", float: "number", str: "text", bool: "true or false"}
     return names.get(annotation, str(annotation)) + bounds
 

@@ -1,0 +1,352 @@
+"""BIDS datasets, folders and label maps: who is found, and what belongs to whom."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from iqt.cohort import brain_mask, checks, entries, fetch, ingest, synthesize
+from iqt.config import BIDS, Cohort, Folder, Grid, LabelMaps, Mask
+from iqt.errors import StopError, UserError
+from iqt.files import read_json
+from iqt.naming import anat
+from iqt.volumes import Volume, read_volume, save_volume
+from people import person, real_data, skull
+from s3 import Server
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def cohort(source: str, **settings) -> Cohort:
+    return Cohort(source=source, split={"train": 1, "val": 1, "test": 1}, **{source: settings})
+
+
+def found(settings: Cohort, index: Path, suffix: str = "T1w") -> dict[str, entries.Entry]:
+    index.unlink(missing_ok=True)
+    return entries.list_entries(settings, suffix, index)
+
+
+def bids(root: Path, **settings) -> Cohort:
+    return cohort("bids", path=str(root), **settings)
+
+
+def test_bids_images_are_found_by_suffix_session_and_run(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path / "ds",
+        "dataset_description.json",
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_T2w.nii.gz",
+        "sub-02/ses-a/anat/sub-02_ses-a_run-1_T1w.nii.gz",
+        "sub-02/ses-a/anat/sub-02_ses-a_run-2_T1w.nii",
+        "sub-02/ses-b/anat/sub-02_ses-b_FLAIR.nii.gz",
+        "sub-02/ses-a/func/sub-02_ses-a_task-rest_bold.nii.gz",
+        "sourcedata/sub-03/anat/sub-03_T1w.nii.gz",
+        ".git/annex/sub-04/anat/sub-04_T1w.nii.gz",
+        "derivatives/other/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
+    )
+    index = tmp_path / "index.tsv"
+    t1w = found(bids(root), index)
+    assert list(t1w) == ["sub-01", "sub-02_ses-a_run-1", "sub-02_ses-a_run-2"]
+    assert t1w["sub-01"].head == str(root / "sub-01/anat/sub-01_T1w.nii.gz")
+    assert t1w["sub-01"].brain == ""
+    assert list(found(bids(root), index, "T2w")) == ["sub-01"]
+    assert list(found(bids(root), index, "FLAIR")) == ["sub-02_ses-b"]
+    assert list(found(bids(root, subjects=["01"]), index)) == ["sub-01"]
+    assert list(found(bids(root, sessions=["b"]), index, "FLAIR")) == ["sub-02_ses-b"]
+    with pytest.raises(UserError, match="holds no FLAIR scan"):
+        found(bids(root, sessions=["a"]), index, "FLAIR")
+    with pytest.raises(UserError, match=r"holds no folder sub-\*"):
+        found(bids(tmp_path), index)
+    with pytest.raises(UserError, match="cannot be listed"):
+        found(bids(tmp_path / "none"), index)
+
+
+def test_of_two_images_of_a_session_the_entities_choose(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path / "ds",
+        "sub-01/anat/sub-01_acq-mprage_T1w.nii.gz",
+        "sub-01/anat/sub-01_acq-mprage_rec-norm_T1w.nii.gz",
+        "sub-02/anat/sub-02_acq-mprage_T1w.nii.gz",
+    )
+    index = tmp_path / "index.tsv"
+    with pytest.raises(UserError, match=r"are both the T1w scan sub-01; choose one by cohort.bids.entities, with rec"):
+        found(bids(root), index)
+    chosen = found(bids(root, entities={"rec": "norm"}), index)
+    assert [entry.head.rpartition("/")[2] for entry in chosen.values()] == ["sub-01_acq-mprage_rec-norm_T1w.nii.gz"]
+    assert list(found(bids(root, entities={"rec": ""}), index)) == ["sub-01", "sub-02"]
+
+
+def test_what_lies_on_an_images_grid_is_taken_from_derivatives(tmp_path: Path) -> None:
+    fmriprep = "derivatives/fmriprep/sub-01/anat/sub-01"
+    root = touch(
+        tmp_path / "ds",
+        "sub-01/anat/sub-01_run-1_T1w.nii.gz",
+        "sub-02/anat/sub-02_T1w.nii.gz",
+        f"{fmriprep}_run-1_desc-brain_mask.nii.gz",
+        f"{fmriprep}_run-2_desc-brain_mask.nii.gz",
+        f"{fmriprep}_space-MNI152NLin2009cAsym_desc-brain_mask.nii.gz",
+        f"{fmriprep}_desc-aparcaseg_dseg.nii.gz",
+        f"{fmriprep}_dseg.nii.gz",
+        f"{fmriprep}_label-GM_probseg.nii.gz",
+        f"{fmriprep}_label-WM_probseg.nii.gz",
+        f"{fmriprep}_label-CSF_probseg.nii.gz",
+        f"{fmriprep}_space-MNI152NLin2009cAsym_label-CSF_probseg.nii.gz",
+    )
+    one, other = found(bids(root), tmp_path / "index.tsv").values()
+    assert one.mask == str(root / f"{fmriprep}_run-1_desc-brain_mask.nii.gz")
+    assert one.labels == str(root / f"{fmriprep}_desc-aparcaseg_dseg.nii.gz")
+    assert one.lut == "freesurfer"
+    assert [one.wm, one.gm, one.csf] == [
+        str(root / f"{fmriprep}_label-{t}_probseg.nii.gz") for t in ("WM", "GM", "CSF")
+    ]
+    assert (other.mask, other.labels, other.wm, other.lut) == ("", "", "", "")
+
+
+def test_a_thousand_people_are_indexed_in_seconds(tmp_path: Path) -> None:
+    root = tmp_path / "ds"
+    for number in range(1000):
+        name = f"sub-{number:04d}"
+        touch(root, f"{name}/ses-1/anat/{name}_ses-1_T1w.nii.gz", f"{name}/ses-1/anat/{name}_ses-1_T2w.nii.gz")
+        touch(root, f"derivatives/masks/{name}/ses-1/anat/{name}_ses-1_desc-brain_mask.nii.gz")
+    start = time.monotonic()
+    people = found(bids(root), tmp_path / "index.tsv")
+    assert time.monotonic() - start < 30
+    assert len(people) == 1000
+    assert all(entry.mask for entry in people.values())
+
+
+def write_bids(root: Path) -> Path:
+    for name in ("01", "02"):
+        made = person(f"9{name}")
+        save_volume(root / f"sub-{name}/anat/sub-{name}_T1w.nii.gz", skull(made), made.affine)
+        mask = root / f"derivatives/masks/sub-{name}/anat/sub-{name}_desc-brain_mask.nii.gz"
+        save_volume(mask, made.mask.astype(np.uint8), made.affine)
+    return root
+
+
+def build(folder: Path, settings: Cohort, suffix: str = "T1w", seed: int = 1) -> Path:
+    index = entries.index_path(settings, suffix, folder)
+    scans = list(entries.list_entries(settings, suffix, index))
+    fetch.fetch_scans(scans, folder / "source", suffix, settings, index)
+    ingest.ingest_scans(scans, folder / "source", folder / "cohort", suffix, seed, settings)
+    return folder / "cohort"
+
+
+def test_openneuro_by_accession_without_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bucket's layout on a local server: a folder a dataset, its derivatives inside; asked without a signature."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    tree = write_bids(tmp_path / "ds")
+    with Server() as server:
+        sizes = server.upload("openneuro.org", tree, "ds000999/")
+        server.client().put_object(
+            Bucket="openneuro.org", Key="ds0009990/sub-77/anat/sub-77_T1w.nii.gz", Body=b"another"
+        )
+        bucket = {"endpoint": server.url, "attempts": 2}
+        settings = cohort("bids", accession="ds000999", s3=bucket).model_copy(update={"downloads": str(tmp_path / "d")})
+        server.sent.clear()
+        folder = build(tmp_path / "run", settings)
+        brought = {path.removeprefix("/openneuro.org/") for path in server.sent if path != "/openneuro.org"}
+        assert {path for path in brought if path in sizes} == set(sizes)
+    for name in ("01", "02"):
+        made = person(f"9{name}")
+        assert read_json(anat(folder, f"sub-{name}", "T1w.json"))["status"] == "ok"
+        assert np.array_equal(read_volume(anat(folder, f"sub-{name}", "T1w.nii.gz")).data, made.T1w)
+        assert (tmp_path / "d/openneuro.org/ds000999" / f"sub-{name}/anat/sub-{name}_T1w.nii.gz").is_file()
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_any_names_with_masks_and_labels(tmp_path: Path) -> None:
+    root = tmp_path / "scans"
+    for name in ("OAS1_0001", "OAS1_0002"):
+        made = person(name.replace("_", ""))
+        (root / "deep" / "er").mkdir(parents=True, exist_ok=True)
+        nib.save(nib.MGHImage(skull(made), made.affine), root / "deep" / "er" / f"{name}_MR1.mgz")
+        save_volume(root / "masks" / f"{name}_mask.nii.gz", made.mask.astype(np.uint8), made.affine)
+        save_volume(root / "labels" / f"{name}_seg.nii.gz", made.dseg, made.affine)
+    settings = cohort(
+        "folder",
+        path=str(root),
+        images="deep/**/*.mgz",
+        masks="masks/*",
+        labels="labels/*",
+        pattern=r"(?P<sub>OAS1_\d+)",
+    )
+    folder = build(tmp_path / "run", settings)
+    made = person("OAS10002")
+    scan = "sub-OAS10002"
+    assert np.array_equal(read_volume(anat(folder, scan, "T1w.nii.gz")).data, made.T1w)
+    assert np.array_equal(read_volume(anat(folder, scan, "dseg.nii.gz"), np.int32).data, made.dseg)
+
+
+def test_names_of_a_folder_that_say_nobody_or_the_same_are_refused(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a_1.nii.gz", "a_2.nii.gz")
+    index = tmp_path / "index.tsv"
+    with pytest.raises(UserError, match="are both sub-a"):
+        found(cohort("folder", path=str(root)), index)
+    runs = found(cohort("folder", path=str(root), pattern=r"(?P<sub>[a-z]+)_(?P<run>\d)"), index)
+    assert list(runs) == ["sub-a_run-1", "sub-a_run-2"]
+    with pytest.raises(UserError, match="finds no id"):
+        found(cohort("folder", path=str(root), pattern=r"(?P<sub>\d{5})"), index)
+    with pytest.raises(UserError, match=r"finds no \.nii"):
+        found(cohort("folder", path=str(root), images="*.mgz"), index)
+    with pytest.raises(UserError, match="is no folder"):
+        found(cohort("folder", path=str(root / "none")), index)
+    with pytest.raises(ValueError, match="needs a group"):
+        Folder(path="x", pattern="abc")
+    with pytest.raises(ValueError, match="path is missing"):
+        cohort("folder")
+    with pytest.raises(ValueError, match="keep one"):
+        BIDS(path="x", accession="ds000001")
+
+
+# --- label maps ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def label_map() -> Volume:
+    """A template person's labels at 2 mm, with something outside the brain as SynthSeg has it."""
+    made = person("labels", 2.0)
+    data = made.dseg.astype(np.int32)
+    data[:4, :, :] = 516
+    return Volume(data, made.affine)
+
+
+def test_the_same_seed_gives_the_same_scan_and_another_scan_differs(label_map: Volume) -> None:
+    first, again, other = (
+        synthesize.make_person(label_map, scan, "T1w", 1, LabelMaps())
+        for scan in ("sub-a_run-1",) * 2 + ("sub-a_run-2",)
+    )
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.dseg, again.dseg)
+    assert (first.dseg != other.dseg).mean() > 0.01
+    assert first.drawn["level"] != other.drawn["level"]
+
+
+def test_nothing_drawn_leaves_the_labels_and_flat_tissue(label_map: Volume) -> None:
+    settings = LabelMaps(deformation=0, texture=0, bias_field=0)
+    made = synthesize.make_person(label_map, "sub-a", "T1w", 1, settings)
+    whole = np.zeros(label_map.data.shape, np.int32)
+    shift = np.rint(np.linalg.inv(label_map.affine) @ made.affine[:, 3])[:3].astype(int)
+    inside = np.argwhere(made.mask)
+    whole[tuple((inside + shift).T)] = made.dseg[made.mask]
+    brain = np.where(label_map.data < 500, label_map.data, 0)
+    assert (whole == brain)[brain > 0].mean() > 0.995, "the mask may drop loose voxels"
+    for tissue in made.tissues:
+        pure = made.image[tissue > 0.999]
+        assert pure.std() / pure.mean() < 0.15, "structures of a tissue differ a little"
+
+
+@pytest.mark.parametrize(("suffix", "order"), [("T1w", "CSF GM WM"), ("T2w", "WM GM CSF"), ("FLAIR", "CSF WM GM")])
+def test_the_contrast_is_the_suffixs(label_map: Volume, suffix: str, order: str) -> None:
+    made = synthesize.make_person(label_map, "sub-a", suffix, 1, LabelMaps())
+    means = {
+        name: made.image[tissue > 0.95].mean() for name, tissue in zip(synthesize.TISSUES, made.tissues, strict=True)
+    }
+    assert sorted(means, key=means.__getitem__) == order.split()
+
+
+def test_random_contrast_is_the_same_in_both_hemispheres(label_map: Volume) -> None:
+    settings = LabelMaps(contrast="random", texture=0, bias_field=0)
+    made = synthesize.make_person(label_map, "sub-a", "T1w", 1, settings)
+    other = synthesize.make_person(label_map, "sub-b", "T1w", 1, settings)
+    medians = []
+    for each in (made, other):
+        left, right = (np.median(each.image[each.dseg == label]) for label in (12, 51))
+        assert left == pytest.approx(right, rel=0.15)
+        medians.append(left / np.median(each.image[each.dseg == 2]))
+    assert abs(medians[0] - medians[1]) > 0.02
+
+
+def test_posteriors_mask_and_labels_agree(label_map: Volume) -> None:
+    made = synthesize.make_person(label_map, "sub-a", "T1w", 1, LabelMaps())
+    assert np.allclose(made.tissues.sum(axis=0), made.mask, atol=1e-3)
+    rows = checks.read_labels("freesurfer").rows
+    tissue = made.tissues.argmax(axis=0)
+    for label in np.unique(made.dseg[made.mask]):
+        where = made.dseg == label
+        if where.sum() > 200:
+            wanted = synthesize.TISSUES.index(rows[int(label)]["tissue"])
+            assert (tissue[where] == wanted).mean() > 0.8, rows[int(label)]["name"]
+    assert not made.image[~made.mask].any()
+    assert checks.mask_problems(made.mask, made.affine)[:1] in (
+        [],
+        ["the brain mask holds 2.23 l, outside 0.7 to 2.2 l"],
+    )
+    assert 0 < made.drawn["jacobian_min"] < 1 < made.drawn["jacobian_max"]
+
+
+def test_label_maps_make_a_cohort(label_map: Volume, tmp_path: Path) -> None:
+    save_volume(tmp_path / "maps" / "sub-01_dseg.nii.gz", label_map.data, label_map.affine)
+    bad = np.where(label_map.data == 2, 9000, label_map.data)
+    save_volume(tmp_path / "maps" / "sub-02_dseg.nii.gz", bad, label_map.affine)
+    settings = cohort("labelmaps", path=str(tmp_path / "maps"), draws=2)
+    folder = build(tmp_path, settings)
+    good = read_json(anat(folder, "sub-01_run-2", "T1w.json"))
+    assert good["status"] == "ok"
+    assert good["synthesised"]
+    volumes = [
+        read_volume(anat(folder, "sub-01_run-2", f"{ending}.nii.gz"))
+        for ending in ("T1w", "desc-brain_mask", "dseg", "label-WM_probseg", "label-GM_probseg", "label-CSF_probseg")
+    ]
+    assert all(np.allclose(volume.affine, volumes[0].affine) for volume in volumes)
+    assert np.allclose(sum(volume.data for volume in volumes[3:]), volumes[1].data, atol=1e-3)
+    assert "9000" in read_json(anat(folder, "sub-02_run-1", "T1w.json"))["status"]
+
+
+@pytest.mark.real_data
+def test_a_real_label_map_becomes_a_scan(tmp_path: Path) -> None:
+    real = real_data()
+    if real is None:
+        pytest.skip("IQT_REAL_DATA names no folder of real scans")
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    (maps / "sub-07_dseg.nii.gz").symlink_to(real / "label_maps" / "sub-07_dseg.nii.gz")
+    settings = cohort("labelmaps", path=str(maps)).model_copy(update={"grid": Grid(voxel_size=2.0)})
+    folder = build(tmp_path, settings)
+    facts = read_json(anat(folder, "sub-07", "T1w.json"))
+    assert facts["status"] == "ok"
+    assert facts["warnings"] == []
+    assert 1000 < facts["brain_ml"] < 2000
+    assert facts["wm_ml"] + facts["gm_ml"] + facts["csf_ml"] == pytest.approx(facts["brain_ml"], rel=0.01)
+
+
+# --- brain masks -----------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_is_not_installed_stops_with_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = person("901")
+    head = Volume(skull(made), made.affine)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StopError, match="FSL's bet is not on PATH"):
+        brain_mask.make_mask(head, Mask(engine="bet"))
+    monkeypatch.setitem(__import__("sys").modules, "brainextractor", None)
+    with pytest.raises(StopError, match="brainextractor is not installed"):
+        brain_mask.make_mask(head, Mask())
+
+
+def test_bet_is_called_through_nipype(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stand-in for FSL's program that notes how it was called and copies a mask that was laid ready."""
+    made = person("901")
+    save_volume(tmp_path / "mask.nii.gz", made.mask.astype(np.uint8), made.affine)
+    program = tmp_path / "bet"
+    lines = ["#!/bin/sh", f'echo "$@" > {tmp_path}/called', 'cp "$1" "$2"']
+    program.write_text("\n".join([*lines, f'cp {tmp_path}/mask.nii.gz "${{2%.nii.gz}}_mask.nii.gz"']))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = brain_mask.make_mask(Volume(skull(made), made.affine), Mask(engine="bet", fraction=0.4))
+    called = (tmp_path / "called").read_text().split()
+    assert called[called.index("-f") + 1] == "0.40"
+    assert {"-m", "-R"} <= set(called)
+    assert np.array_equal(found.data > 0, made.mask)

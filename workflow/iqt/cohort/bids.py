@@ -1,0 +1,138 @@
+"""A BIDS dataset's scans and what belongs to them: https://bids-specification.readthedocs.io, on disk or at OpenNeuro.
+
+Only names are looked at, so an index of a thousand people takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from iqt.cohort.entries import Entry, list_names, s3_url
+from iqt.config import BIDS
+from iqt.errors import UserError
+
+TISSUES = {"wm": "WM", "gm": "GM", "csf": "CSF"}
+NAME = re.compile(
+    r"(?P<entities>sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9+]+)*)_(?P<suffix>[A-Za-z0-9]+)(?:\.nii(?:\.gz)?|\.mgz)"
+)
+
+
+class Named(NamedTuple):
+    """A file's place, and what its name says: entities (`{"sub": "01", "desc": "brain"}`) and suffix."""
+
+    place: str
+    entities: dict[str, str]
+    suffix: str
+
+
+def list_entries(settings: BIDS, suffix: str) -> list[Entry]:
+    """The scans of a dataset with a suffix, each with the mask, labels and posteriors that lie on its grid by name.
+
+    A derivative belongs to an image if it has the same person and session, and the same run and space where it names
+    them. The image itself is chosen by `settings.entities`, where a session has several.
+
+    Raises:
+        UserError: the dataset is not there, or two images would have the same name.
+    """
+    if settings.accession:
+        from iqt.cohort.s3 import list_keys
+
+        keys = list_keys(settings.s3, settings.accession)
+        if not keys:
+            raise UserError(f"cohort.bids.accession: {s3_url(settings.s3, settings.accession)} holds nothing")
+        places = {key.removeprefix(f"{settings.accession}/"): s3_url(settings.s3, key) for key in keys}
+    else:
+        places = {name: str(Path(settings.path, name)) for name in _walk(Path(settings.path))}
+    raw, derived = [], {}
+    for name, place in places.items():
+        found = NAME.fullmatch(name.rpartition("/")[2])
+        if found is None or "/anat/" not in f"/{name}":
+            continue
+        entities = dict(part.split("-", 1) for part in found["entities"].split("_"))
+        file = Named(place, entities, found["suffix"])
+        if file.suffix == suffix and not name.startswith(("derivatives/", "sourcedata/")):
+            raw.append(file)
+        else:
+            derived.setdefault((entities["sub"], entities.get("ses")), []).append(file)
+    chosen = [file for file in raw if _wanted(file, settings)]
+    _refuse_twins(chosen, suffix)
+    return [
+        _entry(file, derived.get((file.entities["sub"], file.entities.get("ses")), []), settings)
+        for file in sorted(chosen, key=lambda file: _scan(file.entities))
+    ]
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Paths, relative to a dataset, of the files in its anat folders and those of its derivatives."""
+    if not any(name.startswith("sub-") for name in list_names(root)):
+        raise UserError(f"{root}: holds no folder sub-*; cohort.bids.path is the folder of a BIDS dataset")
+    for folder, folders, files in os.walk(root, followlinks=True):
+        depth = Path(folder).relative_to(root).parts
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and _may_hold(depth, name))
+        if depth[-1:] == ("anat",):
+            yield from ("/".join((*depth, name)) for name in sorted(files))
+
+
+def _may_hold(depth: tuple[str, ...], name: str) -> bool:
+    if "sub" in {part.partition("-")[0] for part in depth}:
+        return name == "anat" or name.startswith("ses-")
+    return name.startswith("sub-") or depth[:1] == ("derivatives",) or (not depth and name == "derivatives")
+
+
+def _wanted(file: Named, settings: BIDS) -> bool:
+    entities = file.entities
+    return (
+        (settings.subjects == "all" or entities["sub"] in settings.subjects)
+        and (settings.sessions is None or entities.get("ses") in settings.sessions)
+        and all(entities.get(key, "") == value for key, value in settings.entities.items())
+    )
+
+
+def _refuse_twins(files: Iterable[Named], suffix: str) -> None:
+    seen: dict[str, Named] = {}
+    for file in files:
+        other = seen.setdefault(_scan(file.entities), file)
+        if other is not file:
+            differing = sorted(
+                {key for key, value in file.entities.items() if other.entities.get(key) != value}
+                | {key for key, value in other.entities.items() if file.entities.get(key) != value}
+            )
+            raise UserError(
+                f"{other.place} and {file.place} are both the {suffix} scan {_scan(file.entities)}; choose one by "
+                f"cohort.bids.entities, with {', '.join(differing)} (an empty value: without that entity)"
+            )
+
+
+def _entry(image: Named, derived: Iterable[Named], settings: BIDS) -> Entry:
+    near = [file for file in derived if _belongs(file, image)]
+
+    def place(ending: str) -> str:
+        *entities, suffix = ending.split("_")
+        wanted = dict(part.split("-", 1) for part in entities)
+        found = [file for file in near if file.suffix == suffix and wanted.items() <= file.entities.items()]
+        # the one whose name says more of what the image's says, such as its run
+        return max(found, key=lambda file: len(file.entities.items() & image.entities.items())).place if found else ""
+
+    labels = place(settings.labels) if settings.labels else ""
+    return Entry(
+        scan=_scan(image.entities),
+        **{"brain" if settings.skull_stripped else "head": image.place},
+        mask=place(settings.mask) if settings.mask else "",
+        labels=labels,
+        lut=settings.lut if labels else "",
+        **{field: place(settings.posteriors.format(tissue=tissue)) for field, tissue in TISSUES.items()},
+    )
+
+
+def _belongs(file: Named, image: Named) -> bool:
+    free = {"label", "desc", "res", "seg", "atlas"}
+    return all(image.entities.get(key) == value for key, value in file.entities.items() if key not in free)
+
+
+def _scan(entities: Mapping[str, str]) -> str:
+    parts = [f"{key}-{entities[key]}" for key in ("sub", "ses", "run") if key in entities]
+    return "_".join(parts)

@@ -1,0 +1,83 @@
+"""Brain masks for scans that come without one, by a program or library that needs no download of weights."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from iqt.cohort.regrid import to_ras
+from iqt.config import Grid, Mask
+from iqt.errors import StopError, UserError
+from iqt.volumes import Volume, read_on_grid, save_volume
+
+WORKING_MM = 1.0
+"""Voxels that brainextractor works on: it wants cubes, and smaller ones only take longer."""
+
+
+def make_mask(head: Volume, settings: Mask) -> Volume:
+    """A brain mask (uint8) of a whole-head image, on its grid.
+
+    Raises:
+        StopError: the engine is not installed.
+        UserError: it fails on this image.
+    """
+    found = {"brainextractor": _brainextractor, "bet": _bet}[settings.engine](head, settings)
+    parts, count = ndimage.label(found)
+    if count == 0:
+        raise UserError(
+            f"cohort.mask: {settings.engine} finds no brain; give a mask, or try another engine or fraction"
+        )
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    return Volume(ndimage.binary_fill_holes(largest).astype(np.uint8), head.affine)
+
+
+def _brainextractor(head: Volume, settings: Mask) -> np.ndarray:
+    """The published method of BET (Smith, Human Brain Mapping 17, 2002) as the library brainextractor has it."""
+    try:
+        from brainextractor import BrainExtractor
+    except ImportError:
+        raise StopError(
+            "cohort.mask.engine: brainextractor is not installed; `make setup` or `pip install iqt[masks]` does it"
+        ) from None
+    from iqt.cohort.regrid import resample
+
+    cubes = resample(to_ras(head), Grid(voxel_size=WORKING_MM), "image")
+    data = np.maximum(cubes.data, 0)  # cubic interpolation overshoots, and the method thinks of 0 as air
+    with contextlib.redirect_stdout(io.StringIO()):  # it counts its thousand iterations
+        try:
+            extractor = BrainExtractor(nib.Nifti1Image(data, cubes.affine), bt=settings.fraction)
+            extractor.run()
+            found = np.asarray(extractor.compute_mask()) > 0
+        except (ValueError, IndexError, FloatingPointError, ZeroDivisionError) as error:
+            raise UserError(f"cohort.mask: brainextractor fails on this image ({error}); give a mask") from None
+    to_cubes = np.linalg.inv(cubes.affine) @ head.affine
+    on_grid = ndimage.affine_transform(
+        found.astype(np.float32), to_cubes[:3, :3], to_cubes[:3, 3], output_shape=head.data.shape, order=1
+    )
+    return on_grid >= 0.5
+
+
+def _bet(head: Volume, settings: Mask) -> np.ndarray:
+    """FSL's own BET, with its re-centring (-R), through nipype."""
+    if shutil.which("bet") is None:
+        raise StopError("cohort.mask.engine: FSL's bet is not on PATH; install FSL, use --use-conda, or another engine")
+    from nipype.interfaces.fsl import BET
+
+    os.environ.setdefault("FSLOUTPUTTYPE", "NIFTI_GZ")
+    with tempfile.TemporaryDirectory(prefix="iqt-") as folder:
+        save_volume(Path(folder, "head.nii.gz"), head.data, head.affine)
+        bet = BET(in_file=f"{folder}/head.nii.gz", out_file=f"{folder}/brain.nii.gz", mask=True, robust=True)
+        bet.inputs.frac, bet.inputs.output_type = settings.fraction, "NIFTI_GZ"
+        try:
+            bet.run(cwd=folder)
+            return read_on_grid(f"{folder}/brain_mask.nii.gz", head, np.float32) > 0
+        except (RuntimeError, FileNotFoundError) as error:
+            raise UserError(f"cohort.mask: bet fails on this image ({error}); give a mask") from None

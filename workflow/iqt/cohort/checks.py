@@ -1,0 +1,103 @@
+"""What a volume must be like before it is used: each check that fails is a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from iqt.files import read_table
+from iqt.volumes import Volume
+
+RESOURCES = Path(__file__).resolve().parents[3] / "resources"
+COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mirror", "tissue")
+VOXEL_MM = (0.2, 12)
+FIELD_MM = (80, 450)
+BRAIN_LITRES = (0.7, 2.2)
+SHEAR = 0.01
+"""Cosine between two axes of a grid above which it counts as sheared; rounding in a header stays far below."""
+LARGEST_PIECE = 0.98
+BORDER_SHARE = 0.001
+FILLED = 0.9
+
+
+class Labels(NamedTuple):
+    """Rows of a look-up table by label."""
+
+    path: Path
+    rows: dict[int, dict[str, str]]
+
+
+def read_labels(name: str) -> Labels:
+    """The look-up table `resources/<name>_dseg.tsv`, or a user's own where the name ends in .tsv."""
+    path = Path(name) if name.endswith(".tsv") else RESOURCES / f"{name}_dseg.tsv"
+    return Labels(path, {int(row["index"]): row for row in read_table(path, required=COLUMNS)})
+
+
+def is_sheared(affine: np.ndarray) -> bool:
+    """Whether two axes of the grid are not at right angles."""
+    axes = affine[:3, :3] / nib.affines.voxel_sizes(affine)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > SHEAR)
+
+
+def image_problems(volume: Volume) -> list[str]:
+    """What is wrong with an image that could be read (3D, finite, with an invertible affine), sentences."""
+    problems = []
+    if np.ptp(volume.data) == 0:
+        problems.append(f"is constant: every voxel is {volume.data.flat[0]:g}")
+    size = volume.voxel_size
+    if not (VOXEL_MM[0] <= size.min() and size.max() <= VOXEL_MM[1]):
+        problems.append(f"has voxels of {_mm(size)}, outside {VOXEL_MM[0]} to {VOXEL_MM[1]} mm; correct its header")
+    field = size * volume.data.shape
+    if not (FIELD_MM[0] <= field.min() and field.max() <= FIELD_MM[1]):
+        problems.append(f"spans {_mm(field)}, and a head's scan {FIELD_MM[0]} to {FIELD_MM[1]} mm; correct its header")
+    if is_sheared(volume.affine):
+        problems.append("has a sheared affine: its axes are not at right angles; resample it")
+    return problems
+
+
+def mask_problems(mask: np.ndarray, affine: np.ndarray) -> list[str]:
+    """What suggests that a brain mask (X, Y, Z) is wrong, sentences: its volume, its pieces, or that it was cut off."""
+    voxels = int(np.count_nonzero(mask))
+    if voxels == 0:
+        return ["the brain mask is empty"]
+    problems = []
+    litres = voxels * abs(np.linalg.det(affine[:3, :3])) / 1e6
+    if not BRAIN_LITRES[0] <= litres <= BRAIN_LITRES[1]:
+        problems.append(f"the brain mask holds {litres:.2f} l, outside {BRAIN_LITRES[0]} to {BRAIN_LITRES[1]} l")
+    at_border = voxels - int(np.count_nonzero(mask[1:-1, 1:-1, 1:-1]))
+    if at_border > BORDER_SHARE * voxels:
+        problems.append(f"the brain mask touches the volume's border with {at_border} voxels; the brain may be cut off")
+    parts, count = ndimage.label(mask)
+    largest = np.bincount(parts.ravel())[1:].max() / voxels
+    if largest < LARGEST_PIECE:
+        problems.append(f"the brain mask is in {count} pieces, the largest {100 * largest:.0f} % of it")
+    return problems
+
+
+def overlap_problems(data: np.ndarray, mask: np.ndarray) -> list[str]:
+    """Whether a brain-extracted image has something in its mask, sentences."""
+    inside = mask > 0
+    if not inside.any():
+        return []
+    filled = np.count_nonzero(data[inside]) / np.count_nonzero(inside)
+    if filled < FILLED:
+        return [f"the image is 0 in {100 * (1 - filled):.0f} % of the brain mask, so the two do not belong together"]
+    return []
+
+
+def label_problems(present: Collection[int], labels: Labels) -> list[str]:
+    """Labels that the look-up table does not know, as one sentence."""
+    unknown = sorted(set(present) - set(labels.rows) - {0})
+    if not unknown:
+        return []
+    listed = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+    return [f"holds labels {listed}, which {labels.path.name} does not know"]
+
+
+def _mm(values: np.ndarray) -> str:
+    return " x ".join(f"{value:.3g}" for value in values) + " mm"

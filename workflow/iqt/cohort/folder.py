@@ -1,0 +1,79 @@
+"""Scans in any folder: found by a glob, named by a pattern in their file names. Only names are looked at."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from iqt.cohort.entries import Entry
+from iqt.config import Folder, LabelMaps
+from iqt.errors import UserError
+
+READABLE = (".nii", ".nii.gz", ".mgz", ".mgh")
+
+
+def list_entries(settings: Folder) -> list[Entry]:
+    """The scans of a folder; a mask or label map belongs to the image whose name gives the same person, session, run.
+
+    Raises:
+        UserError: no file matches, a name does not hold the pattern, or two files have the same name.
+    """
+    images = find(settings, settings.images, "images")
+    masks = find(settings, settings.masks, "masks") if settings.masks else {}
+    labels = find(settings, settings.labels, "labels") if settings.labels else {}
+    field = "brain" if settings.skull_stripped else "head"
+    return [
+        Entry(
+            scan=scan,
+            **{field: path},
+            mask=masks.get(scan, ""),
+            labels=labels.get(scan, ""),
+            lut=settings.lut if scan in labels else "",
+        )
+        for scan, path in images.items()
+    ]
+
+
+def list_label_maps(settings: LabelMaps) -> list[Entry]:
+    """A folder's label maps, `draws` scans to be made of each: `sub-X`, or `sub-X_run-1` and on where it is more."""
+    maps = find(settings, settings.labels, "labels")
+    if settings.draws == 1:
+        return [Entry(scan=scan, labels=path, lut=settings.lut) for scan, path in maps.items()]
+    running = [scan for scan in maps if "_run-" in scan]
+    if running:
+        raise UserError(
+            f"cohort.labelmaps.draws: {running[0]} has a run already; set draws: 1, or a pattern without run"
+        )
+    return [
+        Entry(scan=f"{scan}_run-{number}", labels=path, lut=settings.lut)
+        for scan, path in maps.items()
+        for number in range(1, settings.draws + 1)
+    ]
+
+
+def find(settings: Folder | LabelMaps, glob: str, key: str) -> dict[str, str]:
+    """Paths by scan name of the files that a glob finds, in order."""
+    root, where = Path(settings.path), f"cohort.{'folder' if isinstance(settings, Folder) else 'labelmaps'}"
+    if not root.is_dir():
+        raise UserError(f"{where}.path: {root} is no folder")
+    pattern = re.compile(settings.pattern)
+    found: dict[str, str] = {}
+    for path in sorted(path for path in root.glob(glob) if path.name.endswith(READABLE)):
+        match = pattern.search(path.name)
+        parts = (
+            {name: re.sub(r"[^A-Za-z0-9]", "", value) for name, value in match.groupdict().items() if value}
+            if match
+            else {}
+        )
+        if not parts.get("sub"):
+            raise UserError(
+                f"{path}: {where}.pattern {settings.pattern!r} finds no id (its group sub) in the name; correct it, or "
+                f"narrow {where}.{key}"
+            )
+        scan = "_".join(f"{name}-{parts[name]}" for name in ("sub", "ses", "run") if name in parts)
+        if scan in found:
+            raise UserError(f"{found[scan]} and {path} are both {scan} by {where}.pattern; add ses or run to it")
+        found[scan] = str(path)
+    if not found:
+        raise UserError(f"{root}: {where}.{key} = {glob!r} finds no {', '.join(READABLE)} file")
+    return found
