@@ -12,6 +12,7 @@ from torch import Tensor
 
 from iqt.batch import OK
 from iqt.config import DiffusionIQTMethod
+from iqt.diffusion.objectives import to_clean
 from iqt.enhance.models import Enhancer
 from iqt.enhance.run import enhance_scans
 from iqt.enhance.tiling import Tiling
@@ -20,7 +21,7 @@ from iqt.files import read_json, write_json
 from iqt.naming import anat, flat
 from iqt.networks.build import build_network
 from iqt.training.checkpoints import save_model
-from iqt.volumes import intensity_scale, read_volume, save_volume
+from iqt.volumes import Volume, intensity_scale, read_volume, resample_linear, save_volume
 
 SHAPE = (26, 19, 17)
 
@@ -64,7 +65,10 @@ def test_a_small_volume_is_one_tile_of_whole_units() -> None:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model with random weights: a stand-in for a trained one, with the files of one."""
-    folder = tmp_path_factory.mktemp("model")
+    return save_stand_in(tmp_path_factory.mktemp("model"))
+
+
+def save_stand_in(folder: Path, objective: str = "x0") -> Path:
     network = {
         "channels": 8,
         "multipliers": (1, 2),
@@ -74,7 +78,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "stem": 1,
         "tokens": (2, 2),
     }
-    method = DiffusionIQTMethod(network=network, patches={"patch": 4, "grid": (2, 2, 2)})
+    method = DiffusionIQTMethod(
+        network=network, patches={"patch": 4, "grid": (2, 2, 2)}, diffusion={"objective": objective}
+    )
     torch.manual_seed(0)
     net = build_network(method)
     torch.nn.init.normal_(net.head.weight, std=0.3)
@@ -134,6 +140,24 @@ def test_a_one_step_sample_is_the_networks_estimate_scaled_back(model: Path) -> 
     assert seen["logsnr"].item() == pytest.approx(-10, abs=1e-3)
 
 
+@pytest.mark.parametrize("objective", ["epsilon", "v"])
+def test_what_the_network_predicts_becomes_the_clean_target(tmp_path: Path, objective: str) -> None:
+    whole = {"kind": "diffusion_iqt", "sampling": {"steps": 1}, "tiling": {"tile": 32, "overlap": 8}}
+    enhance = Enhancer(save_stand_in(tmp_path, objective), whole, "float32")
+    low = torch.rand(8, 16, 24, generator=torch.Generator().manual_seed(5))
+    seen = {}
+    forward = enhance.network.forward
+
+    def spy(noisy: Tensor, lowfield: Tensor, logsnr: Tensor) -> Tensor:
+        seen.update(noisy=noisy, logsnr=logsnr, output=forward(noisy, lowfield, logsnr))
+        return seen["output"]
+
+    enhance.network.forward = spy
+    result = enhance(low, 1)
+    clean = to_clean(objective, seen["output"], seen["noisy"], seen["logsnr"])
+    torch.testing.assert_close(result.mean, clean[0, 0] * 0.1 + 0.02 + low)
+
+
 def write_scan(folder: Path, scan: str) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     low = rng.random(SHAPE, dtype=np.float32) * 300
@@ -171,3 +195,29 @@ def test_scans_are_enhanced_inside_the_mask_and_failures_recorded(model: Path, t
 def test_a_trained_method_without_its_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs --model"):
         enhance_scans([], tmp_path, tmp_path, None, tmp_path, "T1w", usage(), 1, "float32")
+
+
+def test_linear_interpolation_keeps_places_and_repeats_the_last_slice() -> None:
+    """Thick slices of a ramp along z, four voxels apart, in a frame with an offset: a linear function comes back as it
+    is between the first slice's centre and the last's, and beyond them it stays at their values."""
+    reference = Volume(
+        np.zeros((3, 4, 20), np.float32), np.array([[2.0, 0, 0, -5], [0, 2, 0, 7], [0, 0, 2, 11], [0, 0, 0, 1]])
+    )
+    thick_affine = reference.affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 4, 1.5], [0, 0, 0, 1]])
+    centres = 1.5 + 4 * np.arange(5)
+    thick = Volume(np.broadcast_to(centres.astype(np.float32), (3, 4, 5)).copy(), thick_affine)
+    result = resample_linear(thick, reference)
+    np.testing.assert_allclose(result.data[1, 2], np.clip(np.arange(20), 1.5, 17.5), atol=1e-5)
+    np.testing.assert_array_equal(result.affine, reference.affine)
+
+
+def test_the_linear_method_reads_the_thick_slices(tmp_path: Path) -> None:
+    low, mask = write_scan(tmp_path, "sub-a")
+    thick = low[:, :, ::4] + 50
+    affine = np.diag([2.0, 2, 8, 1])
+    save_volume(anat(tmp_path / "lowfield", "sub-a", "T1w.nii.gz"), thick, affine)
+    folders = tmp_path / "cohort", tmp_path / "lowfield"
+    enhance_scans(["sub-a"], *folders, None, tmp_path / "out", "T1w", {"kind": "linear"}, 1, "float32")
+    result = read_volume(flat(tmp_path / "out", "sub-a", "T1w.nii.gz")).data
+    expected = resample_linear(Volume(thick, affine), Volume(low, np.diag([2.0, 2, 2, 1]))).data
+    np.testing.assert_allclose(result, expected * mask / intensity_scale(expected, mask), rtol=1e-5)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from iqt.config import read_config
+
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 
 
@@ -102,6 +104,19 @@ def test_fastsurfer_is_an_engine_of_the_configuration(workflow: Path) -> None:
     assert jobs["find_fastsurfer"] == 1
     volumes = builtin["parcellate_reference"] + builtin["parcellate_result"]
     assert jobs["plan_fastsurfer"] == jobs["run_fastsurfer"] == jobs["parcellate"] == volumes
+
+
+def test_the_papers_experiment_is_planned_without_data_or_keys(workflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(workflow))  # no AWS profile either
+    jobs = planned(workflow, config="config/hcp.yaml")
+    assert jobs["train"] == 3, "unet, esrgan and one diffusion model"
+    assert {"fetch", "ingest", "degrade", "run_fastsurfer", "evaluate", "write_page"} <= set(jobs)
+    assert "make_template" not in jobs
+    assert "train_parcellator" not in jobs
+    config = read_config(workflow / "config" / "hcp.yaml")
+    assert config.methods["diffusion_iqt"].patches.region == (96, 96, 96)
 
 
 def test_the_demo_is_planned_without_a_configuration_file(workflow: Path) -> None:

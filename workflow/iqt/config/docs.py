@@ -47,6 +47,7 @@ def readme() -> str:
         "|---|---|",
         "| `config.yaml` | the demo: the embedded cohort at 2 mm |",
         "| `ood.yaml` | the demo with further test sets, out of distribution |",
+        "| `hcp.yaml` | the paper's experiment at full size on HCP at 0.7 mm; needs keys, GPUs and FastSurfer |",
         "| `smoke.yaml` | the same chain, as small as it can be, for tests |",
         "",
     ]
