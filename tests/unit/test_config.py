@@ -75,7 +75,7 @@ def test_sampling_is_not_part_of_what_weights_depend_on() -> None:
     assert set(used) == {"kind", "sampling", "tiling"}
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "ood.yaml", "smoke.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "hcp.yaml", "ood.yaml", "smoke.yaml"])
 def test_shipped_configurations_are_valid(repository: Path, name: str) -> None:
     raw = yaml.safe_load((repository / "config" / name).read_text())
     assert parse_config(raw, name).name == raw["name"]
