@@ -147,10 +147,9 @@ def test_openneuro_by_accession_without_keys(tmp_path: Path, monkeypatch: pytest
         monkeypatch.delenv(name, raising=False)
     tree = write_bids(tmp_path / "ds")
     with Server() as server:
-        sizes = server.upload("openneuro.org", tree, "ds000999/")
-        server.client().put_object(
-            Bucket="openneuro.org", Key="ds0009990/sub-77/anat/sub-77_T1w.nii.gz", Body=b"another"
-        )
+        sizes = server.upload("openneuro.org", tree, "ds000999/", public=True)
+        another = "ds0009990/sub-77/anat/sub-77_T1w.nii.gz"
+        server.client().put_object(Bucket="openneuro.org", Key=another, Body=b"of another dataset")
         bucket = {"endpoint": server.url, "attempts": 2}
         settings = cohort("bids", accession="ds000999", s3=bucket).model_copy(update={"downloads": str(tmp_path / "d")})
         server.sent.clear()

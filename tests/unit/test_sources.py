@@ -405,3 +405,32 @@ def test_a_wrong_mask_is_drawn_and_kept_or_skipped(tmp_path: Path, wrong: str) -
     assert (folder / f"sub-{IDS[0]}" / "figures" / f"sub-{IDS[0]}_desc-mask_T1w.png").stat().st_size > 5000
     assert (facts["status"] == "ok") == (wrong == "keep")
     assert anat(folder, f"sub-{IDS[0]}", "T1w.nii.gz").exists() == (wrong == "keep")
+
+
+def test_iqt_check_prints_a_table_and_says_whether_all_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from typer.testing import CliRunner
+
+    from iqt.cli import app
+
+    root = write_hcp(tmp_path / "t", IDS[:1])
+    folder = root / IDS[0] / "T1w"
+    good = CliRunner().invoke(app, ["check", str(folder)])
+    assert good.exit_code == 0, good.output
+    lines = good.output.splitlines()
+    assert lines[0].split()[:2] == ["file", "kind"]
+    kinds = {Path(line.split()[0]).name: line.split()[1] for line in lines[1:]}
+    assert kinds["brainmask_fs.nii.gz"] == "mask"
+    assert kinds["aparc+aseg.nii.gz"] == "labels"
+    assert kinds["T1w_acpc_dc_restore.nii.gz"] == "image"
+    assert all(line.endswith(" ok") for line in lines[1:])
+
+    made = person(IDS[0])
+    save_volume(folder / "brainmask_fs.nii.gz", np.zeros(made.mask.shape, np.uint8), made.affine)
+    (folder / "T1w_acpc_dc_restore.nii.gz").write_bytes(b"not an image")
+    bad = CliRunner().invoke(app, ["check", str(folder)])
+    assert bad.exit_code == 1
+    assert "the brain mask is empty" in bad.output
+    assert "not readable as an image" in bad.output
+    assert bad.output.count(" ok\n") == 3

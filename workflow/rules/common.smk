@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
@@ -39,6 +40,12 @@ shell.prefix(f'iqt() {{{{ PYTHONPATH={shlex.quote(str(WORKFLOW))} python -m iqt 
 SUFFIX = CONFIG.suffix
 SEED = CONFIG.seed
 PRECISION = CONFIG.compute.precision
+if CONFIG.cohort.source == "hcp" and CONFIG.cohort.split.family is None and not workflow.remote_exec:
+    logger.warning(
+        "cohort.split.family is not set: many of HCP's people are siblings, who may then be in training and in test. "
+        "Hint: table: <the restricted CSV>, family: Family_ID"
+    )
+
 SYNTHESISED = CONFIG.cohort.source == "labelmaps"
 INGEST_ENVIRONMENT = "iqt"
 if any(entry.head and not (entry.mask or entry.brain) for entry in ENTRIES.values()):

@@ -89,3 +89,17 @@ def participants(
     from iqt.cohort.build import write_participants
 
     write_participants(lists, out, suffix, source, max_missing)
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path], typer.Argument(help="Volumes, or folders of them.")],
+    lut: Annotated[str, typer.Option(help="Look-up table of label maps: freesurfer, or a TSV.")] = "freesurfer",
+) -> None:
+    """Run the cohort's checks on any volumes and print a table; the exit status is 1 where one does not pass."""
+    from iqt.cohort.inspect import format_table, inspect
+
+    rows = inspect(paths, lut)
+    print(format_table(rows))
+    if any(row["problems"] != "ok" for row in rows):
+        raise typer.Exit(1)

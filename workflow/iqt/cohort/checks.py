@@ -44,6 +44,11 @@ def is_sheared(affine: np.ndarray) -> bool:
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > SHEAR)
 
 
+def axes_of(affine: np.ndarray) -> str:
+    """Where the array's axes run, such as `LIA`."""
+    return "".join(nib.aff2axcodes(affine))
+
+
 def image_problems(volume: Volume) -> list[str]:
     """What is wrong with an image that could be read (3D, finite, with an invertible affine), sentences."""
     problems = []

@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
@@ -191,7 +190,7 @@ def _facts(result: Mapping[str, Volume], source: Volume, lut: str) -> dict:
         "voxel_size": size[0] if max(size) - min(size) < 1e-3 else size,
         "shape": list(mask.data.shape),
         "source_shape": list(source.data.shape),
-        "source_axes": "".join(nib.aff2axcodes(source.affine)),
+        "source_axes": checks.axes_of(source.affine),
         "brain_voxels": int(mask.data.sum()),
         "brain_ml": round(float(mask.data.sum()) * ml, 1),
         **{f"{field}_ml": round(float(volume.data.sum(dtype=float)) * ml, 1) for field, volume in tissues.items()},

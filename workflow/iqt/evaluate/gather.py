@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from iqt.files import read_json, read_table, write_json, write_table
 from iqt.naming import anat, flat
 
 HISTORY_COLUMNS = ("model", "step", "seconds", "learning_rate", "train_loss", "val_loss", "val_psnr", "val_dice")
+
+MASKS_SHOWN = 12
+"""Pictures of masks that the page holds; more are in the cohort's folder alone."""
 
 
 def gather(
@@ -54,7 +58,8 @@ def gather(
         "created_by": __version__,
         "seed": run.seed,
         "suffix": run.suffix,
-        "cohort": _cohort(people, run.source) | {"skipped": _skipped(root, people, scored, run)},
+        "cohort": _cohort(people, run.source)
+        | {"skipped": _skipped(root, people, scored, run), "masks": _masks(root, people, run.suffix)},
         "lowfield": {name: settings.model_dump(mode="json") for name, settings in run.lowfield.items()},
         "models": {model: _model(card) for model, card in cards.items()},
         "methods": {name: _method(root, name, people, run) for name in run.methods},
@@ -109,6 +114,20 @@ def _cohort(people: Sequence[Mapping], source: str) -> dict[str, Any]:
         "voxel_size_mm": _number(sizes[0]) if len(sizes) == 1 else ", ".join(sizes) or None,
         **{f"n_{split}": count[split] for split in ("train", "val", "test")},
     }
+
+
+def _masks(root: Path, people: Sequence[Mapping], suffix: str) -> list[dict[str, str]]:
+    """Scans whose brain mask looks wrong, why, and the picture that was drawn of it (as base64, the first ones)."""
+    found = []
+    for scan in (person["scan"] for person in people):
+        sidecar = anat(root / "cohort", scan, f"{suffix}.json")
+        warnings = read_json(sidecar).get("warnings") if sidecar.exists() else None
+        if warnings:
+            picture = sidecar.parents[1] / "figures" / f"{scan}_desc-mask_{suffix}.png"
+            shown = picture.exists() and len(found) < MASKS_SHOWN
+            content = base64.b64encode(picture.read_bytes()).decode() if shown else ""
+            found.append({"scan": scan, "reason": "; ".join(warnings), "picture": content})
+    return found
 
 
 def _number(text: str) -> float | str:

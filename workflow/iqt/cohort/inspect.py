@@ -1,0 +1,69 @@
+"""The checks of the cohort on any file or folder, for `iqt check`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from iqt.cohort import checks
+from iqt.cohort.folder import READABLE
+from iqt.errors import UserError
+from iqt.volumes import read_volume
+
+MASK = re.compile(r"mask", re.IGNORECASE)
+LABELS = re.compile(r"dseg|aseg|aparc|wmparc|_seg\b", re.IGNORECASE)
+
+
+def inspect(paths: list[Path], lut: str) -> list[dict[str, str]]:
+    """A row a volume: file, kind (by its name: image, mask or labels), shape, voxel, axes, and what is wrong.
+
+    Each file is judged by itself; that a mask fits its image is checked when a cohort is made.
+
+    Raises:
+        UserError: a path does not exist, or a folder holds no volume.
+    """
+    files = [file for path in paths for file in _volumes(path)]
+    return [_row(path, lut) for path in files]
+
+
+def format_table(rows: list[dict[str, str]]) -> str:
+    """Rows under a heading, columns aligned, the sentences last."""
+    columns = list(rows[0])
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns[:-1]}
+    lines = [{name: name for name in columns}, *rows]
+    return "\n".join(
+        "  ".join([*(row[name].ljust(widths[name]) for name in columns[:-1]), row[columns[-1]]]) for row in lines
+    )
+
+
+def _volumes(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder")
+    found = sorted(file for file in path.rglob("*") if file.name.endswith(READABLE) and not file.name.startswith("."))
+    if not found:
+        raise UserError(f"{path}: holds no {', '.join(READABLE)} file")
+    return found
+
+
+def _row(path: Path, lut: str) -> dict[str, str]:
+    kind = "labels" if LABELS.search(path.name) else "mask" if MASK.search(path.name) else "image"
+    row = {"file": str(path), "kind": kind, "shape": "", "voxel (mm)": "", "axes": ""}
+    try:
+        volume = read_volume(path, np.float32 if kind == "image" else np.int32)
+    except UserError as error:
+        return row | {"problems": str(error).removeprefix(f"{path}: ")}
+    problems = checks.image_problems(volume)
+    if kind == "mask":
+        problems += checks.mask_problems(volume.data > 0, volume.affine)
+    if kind == "labels":
+        problems += checks.label_problems(np.unique(volume.data).tolist(), checks.read_labels(lut))
+    return row | {
+        "shape": "x".join(map(str, volume.data.shape)),
+        "voxel (mm)": "x".join(f"{size:.3g}" for size in volume.voxel_size),
+        "axes": checks.axes_of(volume.affine),
+        "problems": "; ".join(problems) or "ok",
+    }
