@@ -85,8 +85,8 @@ rule list_participants:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         suffix=SUFFIX,
         lists=[f"--list {path}" for path in scan_lists("all")],

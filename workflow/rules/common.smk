@@ -96,6 +96,11 @@ def as_json(section):
     return json.dumps(content, separators=(",", ":"))
 
 
+def growing(amount):
+    """A resource that grows with every attempt, so that a job killed for want of it comes back with more."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def code(*parts):
     """The package's files that a rule runs, as inputs, since Snakemake does not look into an imported package."""
     shared = ["batch.py", "files.py", "naming.py", "volumes.py"]

@@ -80,8 +80,8 @@ rule gather_metrics:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         results=R,
         out=R / "metrics",
@@ -124,8 +124,8 @@ rule extract_panels:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=growing(3000),
+        runtime=growing(30),
     params:
         suffix=SUFFIX,
         results=R,

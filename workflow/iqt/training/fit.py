@@ -21,6 +21,7 @@ from iqt.devices import best_device, use_bfloat16
 from iqt.errors import UserError
 from iqt.files import read_json, write_json, write_table
 from iqt.naming import seed_of
+from iqt.training.checkpoint_io import AtomicCheckpointIO
 
 
 class Task(pl.LightningModule):
@@ -121,6 +122,7 @@ def fit(
         ],
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
+        plugins=[AtomicCheckpointIO()],
         logger=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
