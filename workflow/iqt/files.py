@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import tempfile
@@ -48,6 +49,12 @@ def sweep(paths: Iterable[str | Path]) -> None:
         for stale in folder.glob(f"{PARTIAL}*"):
             if stale.name.removeprefix(PARTIAL).rsplit("-", 1)[0] in wanted:
                 stale.unlink(missing_ok=True)
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file as hexadecimal text."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_text(path: str | Path, text: str) -> None:

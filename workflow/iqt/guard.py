@@ -87,6 +87,15 @@ def check_start(results: Path) -> None:
         )
 
 
+def check_image(path: Path) -> None:
+    """Raise UserError where the container image is not there."""
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such image; build it with `apptainer build envs/iqt.sif envs/iqt.def`, or leave out "
+            "--sdm apptainer"
+        )
+
+
 def clock_warning(results: Path) -> str:
     """What to say where files of an earlier run are newer than now; empty where none is."""
     now = time.time()

@@ -27,6 +27,13 @@ except UserError as error:
 # A function of each job's shell, so that a line of a log can be pasted where `iqt` is installed. PYTHONPATH is set in it,
 # because --use-conda blanks an inherited one.
 shell.prefix(f'iqt() {{{{ PYTHONPATH={shlex.quote(str(WORKFLOW))} python -m iqt "$@"; }}}}; ')
+# For --sdm apptainer; built by hand from envs/iqt.def, since nobody publishes it.
+IMAGE = WORKFLOW.parent / "envs" / "iqt.sif"
+
+
+container: str(IMAGE)
+
+
 R = Path("results") / CONFIG.name
 SUFFIX = CONFIG.suffix
 SEED = CONFIG.seed

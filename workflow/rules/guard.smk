@@ -1,5 +1,7 @@
 """Guard: what a run checks before its first job and says when one has failed. It has no rules."""
 
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
+
 from iqt import gpus, guard
 
 RUN = guard.Run(Path(".snakemake"))
@@ -17,6 +19,8 @@ onstart:
         RUN.start(workflow.local_exec)
         try:
             guard.check_start(R)
+            if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+                guard.check_image(IMAGE)
         except UserError as error:
             raise WorkflowError(str(error)) from None
         notes = [guard.clock_warning(R)]

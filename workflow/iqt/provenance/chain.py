@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from iqt import files
 from iqt.errors import UserError
 from iqt.naming import SCAN_PATTERN
 from iqt.provenance.records import Record, find_workdir, read_records
@@ -87,18 +88,6 @@ def walk(workdir: Path, records: Mapping[str, Record], starts: list[str]) -> Cha
     return Chain(workdir, list(steps.values()), dict(sorted(sources.items())), sorted(code))
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, or why there is none."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        return f"not readable now ({error.strerror})"
-    return digest.hexdigest()
-
-
 def describe(chain: Chain, shown: int | None = 3) -> str:
     """The chain as a person reads it; of a step's files, the first `shown` (all for None) with their checksums."""
     lines = []
@@ -120,6 +109,14 @@ def code_checksum(chain: Chain) -> str:
     for path in chain.code:
         digest.update(f"{path.split(CODE, 1)[1]} {checksum(chain.workdir / path)}\n".encode())
     return digest.hexdigest()
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, or why there is none."""
+    try:
+        return files.checksum(path)
+    except OSError as error:
+        return f"not readable now ({error.strerror})"
 
 
 def _starts(result: Path, workdir: Path, records: Mapping[str, Record]) -> list[str]:
