@@ -1,6 +1,7 @@
 """What may happen to a run, and that it ends in the right result or in a message that says what to do.
 
-Every test compares with a run that nothing happened to. Timings, logs and provenance differ between runs and are left out.
+Every test compares with a run that nothing happened to. Timings, logs and provenance differ between runs and are left
+out.
 """
 
 from __future__ import annotations
@@ -264,13 +265,8 @@ def test_a_deleted_intermediate_is_made_again_or_not_needed(undisturbed: Path, f
     done = run(finished)
     assert done.returncode == 0, done.stderr[-4000:]
     # What no missing file needs is not made again for its own sake; asked for by name it is.
-    done = run(
-        finished,
-        "all",
-        "lowfield",
-        "models",
-        *(f"results/smoke/enhanced/main/unet/sub-test00{n}_T1w.json" for n in (1, 2)),
-    )
+    one = "results/smoke/enhanced/main/unet/sub-test002_T1w.json"
+    done = run(finished, "all", "lowfield", "models", one)
     assert done.returncode == 0, done.stderr[-4000:]
     assert_same(undisturbed / "results/smoke", results)
 

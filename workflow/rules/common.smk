@@ -1,5 +1,6 @@
 """Reads and validates the configuration, and names things. Nothing is written here."""
 
+import functools
 import json
 import os
 import shlex
@@ -60,15 +61,23 @@ wildcard_constraints:
 
 def members(group, batch=None):
     """(scan, split) of a group of splits, all of them or a batch's."""
-    pairs = [(scan, split) for split in GROUPS[group] for scan in SCANS[split]]
-    if batch is None:
-        return pairs
-    return [pair for pair in pairs if batch_of(pair[0], CONFIG.compute.batches) == int(batch)]
+    if batch is not None:
+        return by_batch(group).get(int(batch), [])
+    return [(scan, split) for split in GROUPS[group] for scan in SCANS[split]]
+
+
+@functools.cache
+def by_batch(group):
+    """The members of each batch that has any: sorted once, since every job on a cluster reads this file anew."""
+    found = {}
+    for pair in members(group):
+        found.setdefault(batch_of(pair[0], CONFIG.compute.batches), []).append(pair)
+    return dict(sorted(found.items()))
 
 
 def batches(group):
     """The batches of a group that have a scan."""
-    return [batch for batch in range(CONFIG.compute.batches) if members(group, batch)]
+    return list(by_batch(group))
 
 
 def sidecars(stage, group, batch=None, ending=f"{SUFFIX}.json", name=anat):
