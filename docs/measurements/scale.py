@@ -28,10 +28,29 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 PEOPLE = (1113, 50_000)
 HCP_VOXELS = 260 * 311 * 260
-STAGES = ("cohort", "lowfield", "store", "enhanced", "parcellation", "metrics")
+STAGES = {
+    "cohort": ("all", 1.0),
+    "lowfield": ("all", 1.0),
+    "store": ("trained", 0.82),
+    "enhanced": ("test", 0.18),
+    "parcellation": ("test", 0.18),
+    "metrics": ("test", 0.18),
+}
+"""Whom a stage keeps files of, and their share."""
+RULES = {
+    "make_template": "cohort",
+    "degrade": "lowfield",
+    "store": "store",
+    "enhance": "enhanced",
+    "parcellate": "parcellation",
+    "evaluate": "metrics",
+}
+"""The rules that grow with the people, by the stage whose people they work on."""
 LOCAL = {"list_scans", "all"}
-MAC_TRAINING = 93e9 / 32**3 * 3
-"""Multiply-adds a voxel and step of the paper's network (93 GMAC for 32^3), forward and twice that backward."""
+MAC_A_VOXEL = 93e9 / 32**3
+"""Multiply-adds a voxel of one forward of the paper's network: 93 GMAC for 32^3."""
+TILES, STEPS, RATES = (96 / 64) ** 3, 20, (10, 50, 100)
+"""How often each voxel is computed where tiles of 96 keep their inner 64; steps; sustained TFLOP/s to list."""
 
 
 @dataclass
@@ -64,9 +83,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = checkout(Path(scratch))
         parts += planning(folder, arguments.people)
-        parts += records(folder)
+        parts += records(folder, arguments.people[0])
     if arguments.run:
-        parts += volume_of_data(arguments.run)
+        parts += storage(arguments.run) + work(arguments.run)
     arguments.out.write_text("\n".join(parts) + "\n")
 
 
@@ -82,8 +101,7 @@ def planning(folder: Path, people: list[int]) -> list[str]:
     for number in many:
         plans += [plan(folder, number, batches) for batches in (32, 64, 256)]
         plans.append(plan(folder, number, 64, "--batch", "gather_metrics=1/10"))
-    table = "| people | batches | options | jobs | cluster jobs | s | CPU s | MB |\n| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
-    return ["## Planning a new run", "", table, *(entry.row() for entry in plans), ""]
+    return ["## Planning a new run", "", PLAN_TABLE, *(entry.row() for entry in plans), ""]
 
 
 def plan(folder: Path, people: int, batches: int, *options: str) -> Plan:
@@ -93,9 +111,8 @@ def plan(folder: Path, people: int, batches: int, *options: str) -> Plan:
     command = ["--dry-run", "--workflow-profile", "none", "--configfile", name, *options]
     text, seconds, cpu, megabytes = measured(folder, *command)
     jobs = Counter()
-    for rule, count in re.findall(
-        r"^(\w+) +(\d+)$", text.partition("Job stats:")[2].partition("total")[0], re.MULTILINE
-    ):
+    table = text.partition("Job stats:")[2].partition("total")[0]
+    for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE):
         jobs[rule] += int(count)
     groups = yaml.safe_load((REPOSITORY / "profiles/slurm/profile.yaml").read_text())["groups"]
     grouped = sum(count for rule, count in jobs.items() if rule in groups)
@@ -105,10 +122,10 @@ def plan(folder: Path, people: int, batches: int, *options: str) -> Plan:
     return Plan(people, batches, " ".join(options), seconds, cpu, megabytes, sum(jobs.values()), cluster)
 
 
-def records(folder: Path) -> list[str]:
+def records(folder: Path, people: int) -> list[str]:
     """Planning again when everything is there: what Snakemake's records cost as files and as a database."""
-    name = "config/1113_16.yaml"
-    lines = ["## Planning again when all is made (1,113 people, 16 batches)", "", RECORDS_TABLE]
+    name = f"config/{people}_16.yaml"
+    lines = [f"## Planning again when all is made ({people:,} people, 16 batches)", "", RECORDS_TABLE]
     for backend in ("file", "db"):
         shutil.rmtree(folder / ".snakemake", ignore_errors=True)
         shutil.rmtree(folder / "results", ignore_errors=True)
@@ -124,37 +141,52 @@ def records(folder: Path) -> list[str]:
         assert "Nothing to be done" in text, text[-2000:]
         state = [path for path in (folder / ".snakemake").rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in state) / 1e6
-        lines.append(
-            f"| {backend} | {touching:.1f} | {seconds:.1f} | {cpu:.1f} | {megabytes:.0f} | {len(state):,} | {size:.1f} |"
-        )
+        noted = f"{touching:.1f} | {seconds:.1f} | {cpu:.1f} | {megabytes:.0f}"
+        lines.append(f"| {backend} | {noted} | {len(state):,} | {size:.1f} |")
     return [*lines, ""]
 
 
-def volume_of_data(run: Path) -> list[str]:
-    """Bytes and CPU seconds a person of a finished run, scaled by the number of voxels to HCP's grid."""
-    facts = json.loads((run / "provenance.json").read_text())
-    people = facts["config"]["cohort"]["split"]
-    count = {"cohort": sum(people.values()), "lowfield": sum(people.values()), "store": people["train"] + people["val"]}
+def people_and_voxels(run: Path) -> tuple[dict[str, int], int, str]:
+    """People that each stage keeps, voxels of a volume, and the grid, of a finished run."""
+    split = json.loads((run / "provenance.json").read_text())["config"]["cohort"]["split"]
+    everybody, trained = sum(split.values()), split["train"] + split["val"]
     shape = next(json.loads(path.read_text())["shape"] for path in (run / "cohort").rglob("*_T1w.json"))
-    voxels = shape[0] * shape[1] * shape[2]
-    lines = [
-        "## Storage",
-        "",
-        f"Measured on a grid of {shape[0]} x {shape[1]} x {shape[2]}; HCP's is 260 x 311 x 260.",
-        "",
-    ]
-    lines += [
-        "| stage | MB a person, measured | at HCP's grid | TB for 1,113 | TB for 50,000 |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for stage in STAGES:
+    kept = {
+        stage: {"all": everybody, "trained": trained, "test": split["test"]}[who] for stage, (who, _) in STAGES.items()
+    }
+    return kept, shape[0] * shape[1] * shape[2], " x ".join(map(str, shape))
+
+
+def storage(run: Path) -> list[str]:
+    """Bytes a person of a finished run, scaled by the number of voxels to HCP's grid."""
+    kept, voxels, grid = people_and_voxels(run)
+    lines = ["## Storage", "", f"Measured on a grid of {grid}; HCP's is 260 x 311 x 260.", "", STORAGE_TABLE]
+    for stage, (_, share) in STAGES.items():
         size = sum(path.stat().st_size for path in (run / stage).rglob("*") if path.is_file()) / 1e6
-        each = size / count.get(stage, people["test"])
+        each = size / kept[stage]
         scaled = each * HCP_VOXELS / voxels
-        share = {"store": 0.82, "enhanced": 0.18, "parcellation": 0.18, "metrics": 0.18}.get(stage, 1.0)
-        totals = [f"{scaled * number * share / 1e6:.2f}" for number in PEOPLE]
-        lines.append(f"| {stage} | {each:.2f} | {scaled:.0f} | {totals[0]} | {totals[1]} |")
+        totals = " | ".join(f"{scaled * number * share / 1e6:.2f}" for number in PEOPLE)
+        lines.append(f"| {stage} | {each:.2f} | {scaled:.0f} | {totals} |")
     return [*lines, "", SHARES, ""]
+
+
+def work(run: Path) -> list[str]:
+    """CPU seconds a person of a finished run, scaled alike; and what the paper's network asks of a GPU."""
+    kept, voxels, _ = people_and_voxels(run)
+    durations = json.loads((run / "provenance.json").read_text())["durations"]
+    lines = ["## Work", "", WORK_TABLE]
+    for rule, stage in RULES.items():
+        each = durations[rule]["seconds"] / kept[stage]
+        scaled = each * HCP_VOXELS / voxels
+        totals = " | ".join(f"{scaled * number * STAGES[stage][1] / 3600:,.0f}" for number in PEOPLE)
+        lines.append(f"| {rule} | {each:.1f} | {scaled:,.0f} | {totals} |")
+    lines += ["", GPU_TEXT, "", GPU_TABLE]
+    for number in PEOPLE:
+        samples = number * STAGES["enhanced"][1]
+        mac = MAC_A_VOXEL * HCP_VOXELS * TILES * STEPS * samples
+        hours = " | ".join(f"{2 * mac / (rate * 1e12) / 3600:,.0f}" for rate in RATES)
+        lines.append(f"| {number:,} | {samples:,.0f} | {2 * mac / 1e18:,.0f} | {hours} |")
+    return [*lines, ""]
 
 
 def configuration(people: int, batches: int) -> str:
@@ -195,12 +227,25 @@ def machine() -> str:
 
 HEAD = """# Scale
 
-Made by `make scale` (docs/measurements/scale.py), {date}, {machine}; load of the machine at the start: {load}. `s` is wall
-time and suffers from other load; `CPU s` does not. The people are planned, not made: 72 % training, 10 % validation, 18 %
-test, and the demo's methods (two networks, one parcellator, four rows). *Cluster jobs* leaves out what runs on the login
-node (the lists of scans) and counts the report's drawings as the one job that the Slurm profile makes of them.
+Made by `make scale` (docs/measurements/scale.py), {date}, {machine}; load of the machine at the start: {load}. `s` is
+wall time and suffers from other load; `CPU s` does not. The people are planned, not made: 72 % training, 10 %
+validation, 18 % test, and the demo's methods (two networks, one parcellator, four rows). *Cluster jobs* leaves out what
+runs on the login node (the lists of scans) and counts the report's drawings as the one job that the Slurm profile makes
+of them.
 """
-RECORDS_TABLE = "| backend | s to note all | s | CPU s | MB | files | MB on disk |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+PLAN_TABLE = """| people | batches | options | jobs | cluster jobs | s | CPU s | MB |
+| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"""
+RECORDS_TABLE = """| backend | s to note all | s | CPU s | MB | files | MB on disk |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
+STORAGE_TABLE = """| stage | MB a person, measured | at HCP's grid | TB for 1,113 | TB for 50,000 |
+| --- | ---: | ---: | ---: | ---: |"""
+WORK_TABLE = """| rule | job seconds a person, measured | at HCP's grid | hours for 1,113 | hours for 50,000 |
+| --- | ---: | ---: | ---: | ---: |"""
+GPU_TEXT = """Networks were measured on the CPU and the small networks of the demo; no GPU was to be had, so GPU hours are
+computed, not measured: one sample of 20 steps a test person with the paper's network (93 GMAC for 32^3, tiles of 96 of
+which 64 are kept), at a sustained rate that you know of your card. Training is steps x batch x 3 such forwards."""
+GPU_TABLE = """| people | volumes | EFLOP | GPU h at 10 TFLOP/s | at 50 | at 100 |
+| ---: | ---: | ---: | ---: | ---: | ---: |"""
 SHARES = "Cohort and low field are kept of everybody, the store of the 82 % that train, the rest of the 18 % that test."
 
 if __name__ == "__main__":
