@@ -149,11 +149,9 @@ def records(folder: Path, people: int) -> list[str]:
 def people_and_voxels(run: Path) -> tuple[dict[str, int], int, str]:
     """People that each stage keeps, voxels of a volume, and the grid, of a finished run."""
     split = json.loads((run / "provenance.json").read_text())["config"]["cohort"]["split"]
-    everybody, trained = sum(split.values()), split["train"] + split["val"]
+    count = {"all": sum(split.values()), "trained": split["train"] + split["val"], "test": split["test"]}
     shape = next(json.loads(path.read_text())["shape"] for path in (run / "cohort").rglob("*_T1w.json"))
-    kept = {
-        stage: {"all": everybody, "trained": trained, "test": split["test"]}[who] for stage, (who, _) in STAGES.items()
-    }
+    kept = {stage: count[who] for stage, (who, _) in STAGES.items()}
     return kept, shape[0] * shape[1] * shape[2], " x ".join(map(str, shape))
 
 
@@ -241,9 +239,9 @@ STORAGE_TABLE = """| stage | MB a person, measured | at HCP's grid | TB for 1,11
 | --- | ---: | ---: | ---: | ---: |"""
 WORK_TABLE = """| rule | job seconds a person, measured | at HCP's grid | hours for 1,113 | hours for 50,000 |
 | --- | ---: | ---: | ---: | ---: |"""
-GPU_TEXT = """Networks were measured on the CPU and the small networks of the demo; no GPU was to be had, so GPU hours are
-computed, not measured: one sample of 20 steps a test person with the paper's network (93 GMAC for 32^3, tiles of 96 of
-which 64 are kept), at a sustained rate that you know of your card. Training is steps x batch x 3 such forwards."""
+GPU_TEXT = """These are CPU times of the demo's small networks. No GPU was to be had, so GPU hours are computed, not
+measured: one sample of 20 steps a test person with the paper's network (93 GMAC for 32^3, tiles of 96 of which 64 are
+kept), at a sustained rate that you know of your card. Training is steps x batch x 3 such forwards."""
 GPU_TABLE = """| people | volumes | EFLOP | GPU h at 10 TFLOP/s | at 50 | at 100 |
 | ---: | ---: | ---: | ---: | ---: | ---: |"""
 SHARES = "Cohort and low field are kept of everybody, the store of the 82 % that train, the rest of the 18 % that test."
