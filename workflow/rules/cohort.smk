@@ -71,7 +71,7 @@ rule list_participants:
     input:
         lists=scan_lists("all"),
         sidecars=sidecars("cohort", "all"),
-        lut=WORKFLOW.parent / "resources" / "template_dseg.tsv",
+        lut=here(WORKFLOW.parent / "resources" / "template_dseg.tsv"),
         code=code("cohort/build.py"),
     output:
         participants=f"{R}/cohort/participants.tsv",

@@ -117,6 +117,11 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
+def here(path):
+    """A file of the workflow, named from the working directory where it lies inside, so that a checkout can move."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def code(*parts):
     """The package's files that a rule runs, as inputs, since Snakemake does not look into an imported package."""
     shared = ["batch.py", "files.py", "naming.py", "volumes.py"]
@@ -124,7 +129,7 @@ def code(*parts):
     for part in (*shared, *parts):
         path = WORKFLOW / "iqt" / part
         found += [path] if path.is_file() else sorted(path.glob("*.py"))
-    return [str(path) for path in found]
+    return [here(path) for path in found]
 
 
 def method_model(wildcards):
