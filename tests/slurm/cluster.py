@@ -73,7 +73,7 @@ class Cluster:
 
     def ledger(self) -> list[Job]:
         """Every job there has been, in the order of submission."""
-        lines = self.ask("scontrol", "--oneliner", "show", "job").splitlines()
+        lines = self.ask("scontrol", "--details", "--oneliner", "show", "job").splitlines()
         return sorted((_job(line) for line in lines if line.startswith("JobId=")), key=lambda job: job.id)
 
     def gpu_times(self) -> list[tuple[int, str, float, float]]:
