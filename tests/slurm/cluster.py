@@ -46,6 +46,8 @@ class Job:
     mem_mb: int
     gpus: int
     """GPUs that were allocated."""
+    seconds: int
+    """How long it ran."""
     comment: str
     """`rule_<name>...`, as the plugin writes it."""
 
@@ -123,17 +125,23 @@ def cluster(folder: Path, partitions: list[str], cpus: int = 4, mem_mb: int = 64
 
 def _job(line: str) -> Job:
     fields = dict(re.findall(r"(\S+?)=(\S*)", line))
-    days, hours, minutes = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):\d+", fields["TimeLimit"]).groups(default="0")
     amount, unit = re.search(r"mem=([\d.]+)([MG])", fields["TRES"]).groups()
     return Job(
         id=int(fields["JobId"]),
         state=fields["JobState"],
         partition=fields["Partition"],
-        minutes=(int(days) * 24 + int(hours)) * 60 + int(minutes),
+        minutes=_seconds(fields["TimeLimit"]) // 60,
         mem_mb=round(float(amount) * {"M": 1, "G": 1024}[unit]),
         gpus=int(fields["JOB_GRES"].removeprefix("gpu:")) if fields.get("JOB_GRES", "(null)") != "(null)" else 0,
+        seconds=_seconds(fields["RunTime"]),
         comment=fields.get("Comment", ""),
     )
+
+
+def _seconds(text: str) -> int:
+    """Slurm's days-hours:minutes:seconds as seconds."""
+    parts = [int(part) for part in re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text).groups(default="0")]
+    return ((parts[0] * 24 + parts[1]) * 60 + parts[2]) * 60 + parts[3]
 
 
 def _configure(folder: Path, partitions: list[str], cpus: int, mem_mb: int) -> None:
