@@ -39,7 +39,7 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
         "STANDIN_LOG": str(folder / "log"),
     }
     return subprocess.run(
-        [str(SNAKEMAKE), *arguments, "results/smoke/lists/all_batch-0.tsv"],
+        [str(SNAKEMAKE), *arguments, "--", "results/smoke/lists/all_batch-0.tsv"],
         cwd=folder,
         env=environment,
         capture_output=True,
