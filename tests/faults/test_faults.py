@@ -34,7 +34,8 @@ EXACT = ("cohort", "lowfield", "store", "lists")
 
 
 def command(*arguments: str, config: str = "config/smoke.yaml") -> list[str]:
-    return [str(SNAKEMAKE), "--cores", "2", "--configfile", config, *arguments]
+    # --cores last: targets after --configfile would be taken for more of them.
+    return [str(SNAKEMAKE), "--configfile", config, "--cores", "2", *arguments]
 
 
 def run(folder: Path, *arguments: str, config: str = "config/smoke.yaml") -> subprocess.CompletedProcess[str]:
