@@ -99,8 +99,8 @@ def planning(folder: Path, people: list[int]) -> list[str]:
         plan(folder, few, 16, "--rerun-triggers", "mtime"),
     ]
     for number in many:
-        plans += [plan(folder, number, batches) for batches in (64, 256)]
-        plans.append(plan(folder, number, 64, "--batch", "gather_metrics=1/10"))
+        plans += [plan(folder, number, batches) for batches in (256, 512)]
+        plans.append(plan(folder, number, 256, "--batch", "gather_metrics=1/10"))
     return ["## Planning a new run", "", PLAN_TABLE, *(entry.row() for entry in plans), ""]
 
 
