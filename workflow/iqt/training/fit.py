@@ -30,6 +30,7 @@ from iqt.errors import UserError
 from iqt.files import read_json, write_json
 from iqt.naming import seed_of
 from iqt.training.callbacks import History, LossGuard
+from iqt.training.checkpoint_io import AtomicCheckpointIO
 
 
 class Task(pl.LightningModule):
@@ -223,7 +224,7 @@ def _trainer(task: Task, settings: Training, out: Path, precision: str, devices:
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         # One node, whose processes Lightning starts itself: inside a Slurm job it would count Slurm's tasks instead.
-        plugins=[LightningEnvironment()],
+        plugins=[LightningEnvironment(), AtomicCheckpointIO()],
         sync_batchnorm=gpu and devices > 1,
         precision="bf16-mixed" if use_bfloat16(precision, best_device()) else "32-true",
         # On a CPU everything repeats to the bit anyway.
