@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ RULES = {
     "evaluate": "metrics",
 }
 """The rules that grow with the people, by the stage whose people they work on."""
+LIMIT_S = 900
+"""Seconds after which a planning is given up."""
 LOCAL = {"list_scans", "all"}
 MAC_A_VOXEL = 93e9 / 32**3
 """Multiply-adds a voxel of one forward of the paper's network: 93 GMAC for 32^3."""
@@ -67,6 +70,8 @@ class Plan:
     cluster_jobs: int
 
     def row(self) -> str:
+        if self.seconds >= LIMIT_S:
+            return f"| {self.people:,} | {self.batches} | {self.options or '-'} | | | given up after {LIMIT_S} | | |"
         return (
             f"| {self.people:,} | {self.batches} | {self.options or '-'} | {self.jobs:,} | {self.cluster_jobs:,} | "
             f"{self.seconds:.1f} | {self.cpu_seconds:.1f} | {self.megabytes:.0f} |"
@@ -198,14 +203,17 @@ def configuration(people: int, batches: int) -> str:
 
 
 def measured(folder: Path, *arguments: str) -> tuple[str, float, float, float]:
-    """Output, seconds, CPU seconds and peak megabytes of a Snakemake."""
+    """Output, seconds, CPU seconds and peak megabytes of a Snakemake, which is stopped after LIMIT_S."""
     start = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen([SNAKEMAKE, *arguments], cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        watch = threading.Timer(LIMIT_S, process.kill)
+        watch.start()
         _, status, usage = os.wait4(process.pid, 0)
+        watch.cancel()
         output.seek(0)
         text = output.read()
-    if status:
+    if status and time.monotonic() - start < LIMIT_S:
         sys.exit(f"snakemake {' '.join(arguments)}: {text[-3000:]}")
     return text, time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
