@@ -171,7 +171,7 @@ def test_a_region_larger_than_a_scan_is_refused(run: Path) -> None:
 @pytest.mark.parametrize(
     ("people", "message"),
     [
-        ({"sub-a": "train", "sub-v": "val"}, "a single usable training scan is not enough"),
+        ({"sub-a": "train", "sub-v": "val"}, "a single usable training person is not enough"),
         ({"sub-a": "train", "sub-b": "train"}, "no usable scan in the val split"),
     ],
 )
@@ -278,11 +278,59 @@ def test_nothing_is_lost_between_the_last_step_and_the_saved_weights(
     monkeypatch.setattr("iqt.training.enhancement.save_model", killed)
     with pytest.raises(KeyboardInterrupt):
         train(run, out)
+    (out / "history.csv").unlink()  # as Snakemake does before it runs the job again
     monkeypatch.undo()
     monkeypatch.setattr(DiffusionTask, "loss", killed)  # not a step more is needed
     train(run, out)
     first, again = (load_file(folder / "model.safetensors") for folder in (trained, out))
     assert all(torch.equal(first[name], again[name]) for name in first)
+    assert len(read_table(out / "history.csv")) == 3
+
+
+def test_a_damaged_state_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iqt.training.enhancement.save_model", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"last\.ckpt: damaged; delete .*checkpoints to start afresh"):
+        train(run, tmp_path)
+
+
+def test_bfloat16_trains_and_another_precision_refuses_its_state(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go(precision: str) -> None:
+        train_model(SETTINGS, run / "participants.tsv", run / "store", tmp_path, 1, precision, "diffusion_iqt")
+
+    def killed(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("iqt.training.enhancement.save_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go("bfloat16")
+    with pytest.raises(UserError, match=r"differing: bfloat16\)"):
+        go("float32")
+    go("bfloat16")
+    card = load_card(tmp_path)
+    assert card["bfloat16"] is True
+    assert card["metrics"]["val_loss"] > 0
+
+
+def test_a_validation_that_is_not_finite_stops_before_a_checkpoint(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = DiffusionTask.validate
+    monkeypatch.setattr(
+        DiffusionTask, "validate", lambda self, batch: {**whole(self, batch), "val_psnr": torch.tensor(float("nan"))}
+    )
+    with pytest.raises(UserError, match=r"val_psnr of the validation is not finite at step 2 with learning rate"):
+        train(run, tmp_path)
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
 def test_two_processes_train_as_one_with_the_doubled_batch(run: Path, trained: Path, tmp_path: Path) -> None:
@@ -293,6 +341,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(run: Path, trained: P
     assert done.returncode == 0, done.stderr[-3000:]
     for mine, single in zip(read_table(out / "history.csv"), read_table(trained / "history.csv"), strict=True):
         assert float(mine["val_loss"]) == pytest.approx(float(single["val_loss"]), rel=1e-4)
+        assert float(mine["val_psnr"]) == pytest.approx(float(single["val_psnr"]), rel=1e-5)
     one, two = (load_file(folder / "model.safetensors") for folder in (trained, out))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=2e-5)
@@ -501,6 +550,12 @@ def test_a_damaged_or_foreign_model_is_refused(trained: Path, tmp_path: Path) ->
         load_weights(foreign, network)
     write_json(damaged / "model.json", {**load_card(trained), "format": 99})
     with pytest.raises(UserError, match="format 99"):
+        load_card(damaged)
+    write_json(damaged / "model.json", {"format": load_card(trained)["format"], "kind": "unet"})
+    with pytest.raises(UserError, match="settings, n_parameters, weights_sha256 is missing"):
+        load_card(damaged)
+    (damaged / "model.json").write_text("[]")
+    with pytest.raises(UserError, match="holds no model card"):
         load_card(damaged)
     with pytest.raises(UserError, match="no such file"):
         load_weights(tmp_path, network)
