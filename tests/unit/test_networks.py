@@ -235,10 +235,10 @@ PAPER = DiffusionIQTMethod(
 
 
 def test_the_papers_network_has_about_the_authors_size() -> None:
-    """The authors' has 10.8 M live parameters and takes 93 GFLOP, or 46.5 GMAC, for a patch of 32^3."""
+    """The authors' has 10.8 M live parameters; ours is within a tenth of it and takes 45.8 GMAC for a 32^3 patch."""
     described = describe(PAPER)
     assert described.parameters == pytest.approx(10.8e6, rel=0.1)
-    assert described.macs == pytest.approx(46.5e9, rel=0.05)
+    assert described.macs == pytest.approx(45.8e9, rel=0.001)
     by_name = {layer.name: layer for layer in described.layers}
     assert by_name["encoder.0.blocks.0"].output == (64, 32, 32, 32)
     assert by_name["encoder.1.blocks.0"].output == (64, 16, 16, 16)

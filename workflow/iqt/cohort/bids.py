@@ -118,13 +118,14 @@ def _entry(image: Named, derived: Iterable[Named], settings: BIDS) -> Entry:
         return max(found, key=lambda file: len(file.entities.items() & image.entities.items())).place if found else ""
 
     labels = place(settings.labels) if settings.labels else ""
+    posteriors = {field: place(settings.posteriors.format(tissue=tissue)) for field, tissue in TISSUES.items()}
     return Entry(
         scan=_scan(image.entities),
         **{"brain" if settings.skull_stripped else "head": image.place},
         mask=place(settings.mask) if settings.mask else "",
         labels=labels,
         lut=settings.lut if labels else "",
-        **{field: place(settings.posteriors.format(tissue=tissue)) for field, tissue in TISSUES.items()},
+        **(posteriors if all(posteriors.values()) else {}),  # of use only together
     )
 
 

@@ -6,6 +6,7 @@ in a bucket, the scans of a BIDS tree) is listed once into an index, which later
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -93,9 +94,9 @@ def entry_of(cohort: Cohort, suffix: str, scan: str, index: Path) -> Entry:
         from iqt.cohort import hcp
 
         return hcp.entry(scan, suffix, cohort.hcp)
-    for entry in read_index(index):
-        if entry.scan == scan:
-            return entry
+    known = _by_scan(index, index.stat().st_mtime_ns) if index.is_file() else {}
+    if scan in known:
+        return known[scan]
     raise UserError(f"{index}: {scan} is not in it; delete it to have the source listed again")
 
 
@@ -138,6 +139,12 @@ def read_people(path: str | Path) -> list[str]:
             f"{path}: {repr(wrong[0]) if wrong else 'nothing'} is no id; one id of letters and digits a line"
         )
     return people
+
+
+@functools.lru_cache(maxsize=4)
+def _by_scan(index: Path, changed: int) -> dict[str, Entry]:
+    """The entries of an index by scan, read once until it changes (`changed`: its time in ns)."""
+    return {entry.scan: entry for entry in read_index(index)}
 
 
 def _named_people(cohort: Cohort) -> list[str] | None:

@@ -25,7 +25,7 @@ class Compute(Section):
     batch_threads: Positive = 1
     """CPU threads of any other job."""
     gpus: Positive = 1
-    """GPUs of a training job, which share each batch; without a GPU, processes. Results do not depend on it."""
+    """GPUs of a training job, which share each batch; without a GPU, processes."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast of the networks. `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, else float32."""
 

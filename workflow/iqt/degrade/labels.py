@@ -19,10 +19,10 @@ RANGES: dict[str, tuple[tuple[int, int], ...]] = {
         *((3, 3), (8, 13), (17, 20), (26, 27), (42, 42), (47, 52), (53, 56), (58, 59), (80, 82), (96, 97)),
         *((1000, 2999), (11100, 12999)),
     ),
-    "CSF": ((4, 5), (14, 15), (24, 24), (30, 31), (43, 44), (62, 63), (72, 72), (118, 122), (221, 221)),
+    "CSF": ((4, 5), (14, 15), (24, 24), (30, 31), (43, 44), (62, 63), (72, 72), (122, 122), (221, 221), (257, 257)),
 }
 """First and last label of each tissue, numbered as FreeSurferColorLUT.txt does; both ends are included."""
-OUTSIDE = ((0, 0), (165, 165), (257, 260), (500, 530))
+OUTSIDE = ((0, 0), (118, 121), (165, 165), (258, 260), (500, 530))
 """Labels of what is not brain: background, skull, head, and SynthSeg's tissues of the head."""
 _UNKNOWN = 0.01
 

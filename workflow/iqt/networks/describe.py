@@ -68,7 +68,7 @@ def describe(method: Learned, depth: int = 1) -> Description:
 
 
 def format_description(name: str, description: Description) -> str:
-    """A description as plain text: the layer table, then the totals."""
+    """A description as plain text: the layer table, then the totals (of a GAN, its generator's alone)."""
     rows = [("layer", "kind", "output", "parameters", "MMAC")]
     for layer in description.layers:
         shape = " x ".join(map(str, layer.output))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from iqt.errors import UserError
-from iqt.files import write_table
+from iqt.files import replacing, write_table
 
 WINDOW = 20
 """Steps over which losses are averaged before they are compared."""
 DIVERGED = 10.0
-"""A mean loss this many times the first one is no noise: targets have unit variance, so an untrained network has 1."""
+"""A mean loss this many times the first one is no noise: a network that learns nothing stays at the first."""
 
 
 class History(pl.Callback):
@@ -59,6 +62,12 @@ class History(pl.Callback):
         if not trainer.is_global_zero:
             return
         self.write()
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if wrong:  # before a checkpoint is written, which nothing could go on from
+            raise UserError(
+                f"{', '.join(wrong)} of the validation is not finite at step {row['step']} with learning rate "
+                f"{row['learning_rate']:.2g}; lower training.learning_rate or training.gradient_clip"
+            )
         left = self.seconds / trainer.global_step * (self.steps - trainer.global_step)
         figures = ", ".join(
             f"{name} {value:.4g}" for name, value in row.items() if name.endswith("loss") or name in values
@@ -76,15 +85,28 @@ class History(pl.Callback):
         self.rows, self.seconds = state["rows"], state["seconds"]
 
 
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it. Lightning's own way writes to the system's temporary folder,
+    from where a move to another file system is a copy that a kill leaves half done."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with replacing(path) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+
+
 class LossGuard(pl.Callback):
-    """Stops a training whose loss diverges; what it compares travels with a checkpoint."""
+    """Stops a training whose loss diverges; what it compares travels with a checkpoint. It starts anew where the task's
+    loss changes its meaning (`Task.phase`)."""
 
     def __init__(self) -> None:
         self.first: list[float] = []
         self.last: list[float] = []
+        self.phase = 0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, _task, outputs: dict, _batch, _index: int) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: dict, _batch, _index: int) -> None:
         loss = float(outputs["loss"])
+        if task.phase != self.phase:
+            self.first, self.last, self.phase = [], [], task.phase
         if len(self.first) < WINDOW:
             self.first.append(loss)
             return
@@ -99,7 +121,7 @@ class LossGuard(pl.Callback):
             )
 
     def state_dict(self) -> dict:
-        return {"first": self.first, "last": self.last}
+        return {"first": self.first, "last": self.last, "phase": self.phase}
 
     def load_state_dict(self, state: dict) -> None:
-        self.first, self.last = state["first"], state["last"]
+        self.first, self.last, self.phase = state["first"], state["last"], state["phase"]

@@ -35,10 +35,15 @@ def load_card(folder: Path) -> dict:
     """The card of a trained model; UserError where it is absent, unreadable or of another format."""
     path = folder / "model.json"
     card = read_json(path)
+    if not isinstance(card, dict):
+        raise UserError(f"{path}: holds no model card; delete it and train again")
     if card.get("format") != FORMAT:
         raise UserError(
             f"{path}: format {card.get('format')!r}, but this version reads {FORMAT}; delete it and train again"
         )
+    missing = [key for key in ("kind", "settings", "n_parameters", "weights_sha256") if key not in card]
+    if missing:
+        raise UserError(f"{path}: {', '.join(missing)} is missing from it; delete it and train again")
     return card
 
 

@@ -42,9 +42,9 @@ def train_model(
     method = parse_method(settings)
     training = method.training
     scans = {split: open_store(store, participants, split) for split in ("train", "val")}
-    if len({scan.scan for scan in scans["train"]}) < 2:
+    if len({scan.scan.split("_")[0] for scan in scans["train"]}) < 2:
         raise UserError(
-            f"{participants}: a single usable training scan is not enough to train on; "
+            f"{participants}: a single usable training person is not enough to train on; "
             "give cohort.split.train at least 2"
         )
     standard = standardisation(scans["train"], method.target)

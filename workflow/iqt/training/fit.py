@@ -7,6 +7,7 @@ import math
 import shutil
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,7 @@ from iqt.devices import best_device, use_bfloat16
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
 from iqt.naming import seed_of
-from iqt.training.callbacks import History, LossGuard
-from iqt.training.checkpoint_io import AtomicCheckpointIO
+from iqt.training.callbacks import AtomicCheckpointIO, History, LossGuard
 
 
 class Task(pl.LightningModule):
@@ -44,6 +44,8 @@ class Task(pl.LightningModule):
     network: nn.Module
     monitor: str
     """The validation figure that is best when it is largest."""
+    phase = 0
+    """Changes where the loss changes its meaning, so that losses before and after are not compared."""
 
     def loss(self, batch: dict) -> Tensor:
         """The training loss of a batch."""
@@ -79,7 +81,7 @@ class Task(pl.LightningModule):
                 f"the training loss is {loss.item()} at step {self.global_step} with learning rate {rate:.2g}; "
                 "lower training.learning_rate or training.gradient_clip"
             )
-        self.log("train_loss", loss)
+        self.log("train_loss", loss, sync_dist=True)
         return loss
 
     def validation_step(self, batch: dict, _index: int) -> None:
@@ -144,12 +146,15 @@ def fit(
         UserError: the state in `out` belongs to another configuration, the batch cannot be shared out, or the loss is
             not finite or diverges.
     """
+    if torch.cuda.is_available() and torch.cuda.device_count() < devices:
+        raise UserError(f"compute.gpus {devices}: this machine has {torch.cuda.device_count()}; lower it")
     if settings.batch_size % devices:
         raise UserError(f"training.batch_size {settings.batch_size} is not a multiple of compute.gpus {devices}")
     out.mkdir(parents=True, exist_ok=True)
     folder = _state(out)
     last = folder / "last.ckpt"
-    _check_identity(folder / "identity.json", identity, last)
+    bfloat16 = use_bfloat16(precision, best_device())
+    _check_identity(folder / "identity.json", {**identity, "bfloat16": bfloat16}, last)
     pl.seed_everything(seed_of(seed, "fit") % 2**32, verbose=False)
     task.prepare(settings, seed)
     if settings.compile:
@@ -158,7 +163,7 @@ def fit(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
 
-    trainer, history = _trainer(task, settings, out, precision, devices)
+    trainer, history = _trainer(task, settings, out, bfloat16, devices)
     # An epoch is the stretch between two validations, so that a checkpoint never falls inside one.
     loader = DataLoader(
         train,
@@ -176,24 +181,35 @@ def fit(
         raise KeyboardInterrupt
     if not trainer.is_global_zero:
         return None
+    # Also where nothing was left to train: Snakemake removes its outputs before it runs a job again.
+    history.write()
     # A checkpoint's weights are the averaged ones, also where there was nothing left to train.
     state = torch.load(folder / f"{settings.keep}.ckpt", map_location="cpu", weights_only=True)
     task.load_state_dict(state["state_dict"])
     kept = state["global_step"]
     row = next(row for row in history.rows if row["step"] == kept)
     peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
-    return {"steps": trainer.global_step, "kept_step": kept, "seconds": history.seconds, "gpu_gib": peak, "row": row}
+    return {
+        "steps": trainer.global_step,
+        "kept_step": kept,
+        "seconds": history.seconds,
+        "bfloat16": bfloat16,
+        "gpu_gib": peak,
+        "row": row,
+    }
 
 
 def clear_state(out: Path) -> None:
     """Remove what an interrupted training would go on from, once its weights are saved."""
+    # Nothing goes on from a state without its last checkpoint, so a kill amid this leaves none that is half there.
+    (_state(out) / "last.ckpt").unlink()
     shutil.rmtree(_state(out))
 
 
 def summary(result: dict) -> dict:
     """What `fit` returned, as a model's card holds it."""
     metrics = {name: value for name, value in result["row"].items() if name.endswith("_loss") or "val_" in name}
-    facts = {name: result[name] for name in ("steps", "kept_step", "gpu_gib")}
+    facts = {name: result[name] for name in ("steps", "kept_step", "bfloat16", "gpu_gib")}
     return {**facts, "seconds": round(result["seconds"], 1), "metrics": metrics}
 
 
@@ -201,12 +217,13 @@ def _state(out: Path) -> Path:
     return out / "checkpoints"
 
 
-def _trainer(task: Task, settings: Training, out: Path, precision: str, devices: int) -> tuple[pl.Trainer, History]:
+def _trainer(task: Task, settings: Training, out: Path, bfloat16: bool, devices: int) -> tuple[pl.Trainer, History]:
     gpu, terminal = best_device().type == "cuda", sys.stderr.isatty()
     history = History(out / "history.csv", settings.steps)
     checkpoint = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks = [
-        EMAWeightAveraging(decay=settings.ema_decay),
+        # On the network's device: it would otherwise average on the CPU, where the network still is at that point.
+        EMAWeightAveraging(device=best_device(), decay=settings.ema_decay),
         LossGuard(),
         history,
         LearningRateMonitor("step"),
@@ -215,7 +232,8 @@ def _trainer(task: Task, settings: Training, out: Path, precision: str, devices:
         ModelCheckpoint(_state(out), filename="last", **checkpoint),
     ]
     if settings.patience:
-        callbacks.insert(0, EarlyStopping(task.monitor, patience=settings.patience, mode="max"))
+        early = EarlyStopping(task.monitor, patience=settings.patience, mode="max", check_finite=False)
+        callbacks.insert(0, early)
     if terminal:
         callbacks.insert(0, TQDMProgressBar())
     trainer = pl.Trainer(
@@ -226,7 +244,7 @@ def _trainer(task: Task, settings: Training, out: Path, precision: str, devices:
         # One node, whose processes Lightning starts itself: inside a Slurm job it would count Slurm's tasks instead.
         plugins=[LightningEnvironment(), AtomicCheckpointIO()],
         sync_batchnorm=gpu and devices > 1,
-        precision="bf16-mixed" if use_bfloat16(precision, best_device()) else "32-true",
+        precision="bf16-mixed" if bfloat16 else "32-true",
         # On a CPU everything repeats to the bit anyway.
         deterministic="warn" if gpu and settings.deterministic else None,
         gradient_clip_val=settings.gradient_clip,
@@ -262,7 +280,9 @@ class RunSampler(Sampler[int]):
 
 
 def _check_identity(path: Path, identity: dict, last: Path) -> None:
-    if last.exists() and path.exists():
+    if last.exists():
+        if not zipfile.is_zipfile(last):  # which is what torch writes; a part of one is none
+            raise UserError(f"{last}: damaged; delete {path.parent} to start afresh")
         before = read_json(path)
         changed = sorted(_differences(before, identity))
         if changed:

@@ -12,6 +12,9 @@ from iqt.diffusion.objectives import add_noise, denoising_loss, to_clean
 from iqt.diffusion.schedules import build_schedule
 from iqt.training.fit import Task
 
+VALIDATION_LOGSNR = -4.0
+"""Log-SNR at which a diffusion model's estimate is validated: the noise has 55 times the signal's power."""
+
 
 def build_task(method: Learned, network: nn.Module, standard: dict[str, float]) -> EnhancementTask:
     """The task of a method's kind; `standard` holds the mean and standard deviation of inputs and targets."""
@@ -40,9 +43,10 @@ class EnhancementTask(Task):
         return inputs, (wanted - standard["target_mean"]) / standard["target_sd"]
 
     def score(self, loss: Tensor, estimate: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        # On the intensity scale a volume's range is about 1, so this is a PSNR in dB up to a fraction.
-        error = (estimate.float() - wanted).square().mean() * self.standard["target_sd"] ** 2
-        return {"val_loss": loss, "val_psnr": -10 * torch.log10(error)}
+        # On the intensity scale a volume's range is about 1, so this is a PSNR in dB up to a fraction; the mean of the
+        # regions' own, so that it does not depend on which of them make a batch.
+        errors = (estimate.float() - wanted).square().flatten(1).mean(1) * self.standard["target_sd"] ** 2
+        return {"val_loss": loss, "val_psnr": (-10 * torch.log10(errors.clamp_min(1e-10))).mean()}
 
 
 class RegressionTask(EnhancementTask):
@@ -83,7 +87,8 @@ class AdversarialTask(EnhancementTask):
         l1 = functional.l1_loss(estimate, wanted)
         if self.global_step < game.pretrain * self.settings.steps:
             # Several processes that share a step expect a gradient, if only zero, of every weight.
-            return l1 + 0 * sum(weight.sum() for weight in self.discriminator.parameters())
+            return game.l1 * l1 + 0 * sum(weight.sum() for weight in self.discriminator.parameters())
+        self.phase = 1
         real, made = self._volumes(wanted, inputs), self._volumes(estimate, inputs)
         # The generator's loss must not move the discriminator, nor the discriminator's the generator.
         frozen = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
@@ -130,11 +135,12 @@ class DiffusionTask(EnhancementTask):
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         inputs, wanted = self.scaled(batch)
         loss = self._denoise(inputs, wanted)
-        # From pure noise the network can only give its mean over samples: one forward pass shows how far it has learnt.
-        noise = self.randn_like(wanted)
-        logsnr = self.schedule.logsnr(torch.ones(len(wanted), device=self.device))
-        prediction = self.network(noise, inputs, logsnr).float()
-        return self.score(loss, to_clean(self.diffusion.objective, prediction, noise, logsnr), wanted)
+        # From next to pure noise the network can only give its mean over samples: one forward pass shows how far it has
+        # learnt. Not from noise alone, where an estimate by way of epsilon would be its rounding errors.
+        logsnr = torch.full((len(wanted),), VALIDATION_LOGSNR, device=self.device)
+        noisy = add_noise(wanted, self.randn_like(wanted), logsnr)
+        prediction = self.network(noisy, inputs, logsnr).float()
+        return self.score(loss, to_clean(self.diffusion.objective, prediction, noisy, logsnr), wanted)
 
     def _denoise(self, inputs: Tensor, wanted: Tensor) -> Tensor:
         settings = self.diffusion
