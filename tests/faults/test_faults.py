@@ -292,7 +292,7 @@ def test_a_clock_set_back_is_told_and_the_result_is_right(undisturbed: Path, fin
     shutil.rmtree(results / "tables")
     done = run(finished)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "the clock stands 120 min behind" in done.stderr
+    assert re.search(r"the clock stands 1[12]\d min behind", done.stderr), done.stderr[-2000:]
     assert_same(undisturbed / "results/smoke", results)
 
 
