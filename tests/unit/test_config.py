@@ -27,6 +27,14 @@ from iqt.errors import UserError
         ({"methods": {"hq": {"kind": "cubic"}}}, ["hq", "reserved"]),
         ({"methods": {"a": {"kind": "unet", "patches": {"patch": 15}}}}, ["multiples of 4"]),
         ({"methods": {"a": {"kind": "unet", "training": {"steps": 7}}}}, ["steps 7", "validate_every 100"]),
+        ({"methods": {"a": {"kind": "diffusion_iqt", "network": {"channels": 20}}}}, ["channels 20", "groups 8"]),
+        (
+            {"methods": {"a": {"kind": "unet", "network": {"channels": [8]}}}},
+            ["methods.a.network.channels", "at least 2"],
+        ),
+        ({"methods": {"a": {"kind": "unet", "size_like": "b"}}}, ["methods.a.size_like 'b'", "trained method"]),
+        ({"methods": {"a": {"kind": "esrgan", "adversarial": {"layers": 4}}}}, ["adversarial.layers 4", "48 voxels"]),
+        ({"patches": {"patch": 12}, "methods": {"a": {"kind": "diffusion_iqt"}}}, ["multiples of", "network.tokens"]),
         ({"lowfield": {"main": {"snr_covariance": [[1, 2], [2, 1]]}}}, ["snr_covariance", "positive semi-definite"]),
     ],
 )
