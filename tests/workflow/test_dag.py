@@ -82,6 +82,7 @@ CHAIN = {
     "draw_metrics",
     "draw_training",
     "write_page",
+    "write_provenance",
     "all",
 }
 
