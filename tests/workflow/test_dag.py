@@ -82,7 +82,6 @@ CHAIN = {
     "draw_metrics",
     "draw_training",
     "write_page",
-    "write_provenance",
     "all",
 }
 

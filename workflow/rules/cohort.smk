@@ -191,7 +191,7 @@ rule list_participants:
     input:
         lists=scan_lists("all"),
         sidecars=sidecars("cohort", "all"),
-        luts=[here(WORKFLOW.parent / "resources" / f"{name}_dseg.tsv") for name in ("template", "freesurfer")],
+        luts=[WORKFLOW.parent / "resources" / f"{name}_dseg.tsv" for name in ("template", "freesurfer")],
         code=code("cohort/build.py", "cohort/checks.py", "cohort/split.py"),
     output:
         participants=f"{R}/cohort/participants.tsv",
@@ -205,8 +205,8 @@ rule list_participants:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=1000,
+        runtime=10,
     params:
         suffix=SUFFIX,
         lists=[f"--list {path}" for path in scan_lists("all")],

@@ -81,8 +81,8 @@ rule gather_metrics:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(30),
+        mem_mb=2000,
+        runtime=30,
     params:
         results=R,
         out=R / "metrics",
@@ -162,8 +162,8 @@ rule extract_panels:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(30),
+        mem_mb=3000,
+        runtime=30,
     params:
         suffix=SUFFIX,
         results=R,
