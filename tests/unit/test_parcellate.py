@@ -418,6 +418,6 @@ def test_a_volume_without_any_structure_is_a_failure(tmp_path):
 
 
 def test_another_kind_of_model_is_refused(tmp_path):
-    save_model(tmp_path / "model", torch.nn.Linear(1, 1), {"kind": "unet"})
+    save_model(tmp_path / "model", torch.nn.Linear(1, 1), {"kind": "unet", "settings": {}})
     with pytest.raises(UserError, match="kind 'unet'"):
         parcellate_scans([], tmp_path, "anat", "T1w", tmp_path, tmp_path / "model", tmp_path / "out", "float32")
