@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,21 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def repository() -> Path:
     """The top level of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder of real scans."""
+    folder = os.environ.get("IQT_REAL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("IQT_REAL_DATA names no folder of real scans")
+    return Path(folder)
+
+
+@pytest.fixture
+def workflow(tmp_path: Path, repository: Path) -> Path:
+    """A copy of the workflow, so that a test may edit it."""
+    for name in ("workflow", "config", "envs", "profiles", "resources"):
+        shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(repository / "Snakefile", tmp_path)
+    return tmp_path

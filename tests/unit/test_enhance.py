@@ -123,17 +123,23 @@ def test_the_first_of_several_samples_is_the_single_one(model: Path) -> None:
     assert not torch.allclose(result.mean, single(volume(), 1).mean)
 
 
-def test_a_one_step_sample_is_the_networks_estimate_scaled_back(model: Path) -> None:
-    enhance = Enhancer(model, {**usage(steps=1), "tiling": {"tile": 32, "overlap": 8}}, "float32")
-    low = torch.rand(8, 16, 24, generator=torch.Generator().manual_seed(5))
-    seen = {}
+def watched(enhance: Enhancer) -> dict[str, Tensor]:
+    """What the network is last called with and what it returns, kept up to date."""
+    seen: dict[str, Tensor] = {}
     forward = enhance.network.forward
 
     def spy(noisy: Tensor, lowfield: Tensor, logsnr: Tensor) -> Tensor:
-        seen.update(lowfield=lowfield, logsnr=logsnr, output=forward(noisy, lowfield, logsnr))
+        seen.update(noisy=noisy, lowfield=lowfield, logsnr=logsnr, output=forward(noisy, lowfield, logsnr))
         return seen["output"]
 
     enhance.network.forward = spy
+    return seen
+
+
+def test_a_one_step_sample_is_the_networks_estimate_scaled_back(model: Path) -> None:
+    enhance = Enhancer(model, {**usage(steps=1), "tiling": {"tile": 32, "overlap": 8}}, "float32")
+    low = torch.rand(8, 16, 24, generator=torch.Generator().manual_seed(5))
+    seen = watched(enhance)
     result = enhance(low, 1)
     torch.testing.assert_close(seen["lowfield"][0, 0], (low - 0.5) / 0.3)
     torch.testing.assert_close(result.mean, seen["output"][0, 0] * 0.1 + 0.02 + low)
@@ -145,14 +151,7 @@ def test_what_the_network_predicts_becomes_the_clean_target(tmp_path: Path, obje
     whole = {"kind": "diffusion_iqt", "sampling": {"steps": 1}, "tiling": {"tile": 32, "overlap": 8}}
     enhance = Enhancer(save_stand_in(tmp_path, objective), whole, "float32")
     low = torch.rand(8, 16, 24, generator=torch.Generator().manual_seed(5))
-    seen = {}
-    forward = enhance.network.forward
-
-    def spy(noisy: Tensor, lowfield: Tensor, logsnr: Tensor) -> Tensor:
-        seen.update(noisy=noisy, logsnr=logsnr, output=forward(noisy, lowfield, logsnr))
-        return seen["output"]
-
-    enhance.network.forward = spy
+    seen = watched(enhance)
     result = enhance(low, 1)
     clean = to_clean(objective, seen["output"], seen["noisy"], seen["logsnr"])
     torch.testing.assert_close(result.mean, clean[0, 0] * 0.1 + 0.02 + low)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,6 @@ from iqt.volumes import intensity_scale, read_on_grid, read_volume, save_volume
 pytestmark = pytest.mark.real_data
 WHITE = (2, 41, 7, 46, 77, 85, 251, 252, 253, 254, 255)
 FLUID = (4, 5, 14, 15, 24, 43, 44, 63)
-
-
-@pytest.fixture(scope="module")
-def real() -> Path:
-    """The folder of real scans."""
-    folder = os.environ.get("IQT_REAL_DATA")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("IQT_REAL_DATA names no folder of real scans")
-    return Path(folder)
 
 
 @pytest.mark.parametrize("person", ["900001", "900002"])

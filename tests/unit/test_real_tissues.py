@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,6 @@ from iqt.files import read_json
 from iqt.volumes import Volume, read_volume
 
 pytestmark = pytest.mark.real_data
-
-
-@pytest.fixture(scope="module")
-def real() -> Path:
-    """The folder of real scans."""
-    folder = os.environ.get("IQT_REAL_DATA")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("IQT_REAL_DATA names no folder of real scans")
-    return Path(folder)
 
 
 def test_engines_agree_on_a_real_brain(real: Path) -> None:

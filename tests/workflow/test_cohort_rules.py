@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -32,15 +31,6 @@ def configure(folder: Path, **cohort) -> None:
     config = yaml.safe_load((folder / "config" / "smoke.yaml").read_text())
     config |= {"name": "source", "cohort": cohort}
     (folder / "source.yaml").write_text(yaml.safe_dump(config))
-
-
-@pytest.fixture
-def workflow(tmp_path: Path, repository: Path) -> Path:
-    """A copy of the workflow, so that a test may edit it."""
-    for name in ("workflow", "config", "envs", "profiles", "resources"):
-        shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(repository / "Snakefile", tmp_path)
-    return tmp_path
 
 
 def test_all_of_hcp_is_planned_in_seconds_without_keys_or_network(workflow: Path) -> None:

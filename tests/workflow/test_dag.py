@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -34,15 +33,6 @@ def planned(folder: Path, *arguments: str, config: str = "config/smoke.yaml") ->
     for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE):
         jobs[re.sub(r"_\d+$", "", name)] += int(count)
     return jobs
-
-
-@pytest.fixture
-def workflow(tmp_path: Path, repository: Path) -> Path:
-    """A copy of the workflow, so that a test may edit it."""
-    for name in ("workflow", "config", "envs", "profiles", "resources"):
-        shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(repository / "Snakefile", tmp_path)
-    return tmp_path
 
 
 @pytest.fixture

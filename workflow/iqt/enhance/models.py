@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from iqt.config import DiffusionIQTMethod, Learned, Method
+from iqt.config import DiffusionIQTMethod
 from iqt.devices import autocast, best_device
 from iqt.diffusion.objectives import to_clean
 from iqt.diffusion.samplers import sample
 from iqt.diffusion.schedules import build_schedule
 from iqt.enhance.tiling import Tiling
 from iqt.naming import seed_of
-from iqt.networks.build import build_network
+from iqt.networks.build import build_network, parse_method
 from iqt.training.checkpoints import load_card, load_weights
 
 
@@ -36,7 +35,7 @@ class Enhancer:
     def __init__(self, folder: Path, usage: dict, precision: str) -> None:
         """`usage` is the part of the method's entry that says how the weights are used (`Config.used_by`)."""
         card = load_card(folder)
-        self.method: Learned = TypeAdapter(Method).validate_python({**card["settings"], **usage})
+        self.method = parse_method({**card["settings"], **usage})
         self.device, self.precision = best_device(), precision
         network = build_network(self.method)
         load_weights(folder, network)

@@ -36,8 +36,8 @@ def train_model(
     `settings` is the part of a method's entry that weights depend on (`Config.trained_by`).
 
     Raises:
-        UserError: fewer than two training scans, no validation scan, a scan smaller than a region or without a brain, a
-            loss that is not finite or diverges, or unfinished training with other settings in `out`.
+        UserError: fewer than two training people, no validation scan, a scan smaller than a region or without a brain,
+            a loss that is not finite or diverges, or unfinished training with other settings in `out`.
     """
     method = parse_method(settings)
     training = method.training
