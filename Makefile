@@ -1,6 +1,7 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench-data test-archives test-speed setup lint format docs constraints report clean
+.PHONY: help demo test bench-data test-archives test-conda test-faults test-slurm test-speed setup slurm lint format docs
+.PHONY: scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -26,6 +27,15 @@ test-speed: $(READY) ## Measure the simulator on a volume of HCP's size
 test-archives: $(READY) ## What takes minutes of the cohort's sources; needs IQT_REAL_DATA
 	$(BIN)/python -m pytest --timeout=1800 tests/archives
 
+test-slurm: $(READY) slurm ## The workflow on a real one-node Slurm: needs root and Debian's slurm-wlm and munge
+	$(BIN)/python -m pytest --timeout=3000 tests/slurm
+
+test-conda: $(READY) ## Every rule in an environment of its own, with a stand-in for conda
+	$(BIN)/python -m pytest --timeout=1800 tests/conda
+
+test-faults: $(READY) ## Ten kills, a full disk, a read-only folder and more
+	$(BIN)/python -m pytest --timeout=2700 tests/faults
+
 setup: $(READY) ## Create .venv with the pinned dependencies
 
 $(READY): pyproject.toml envs/constraints.txt
@@ -33,6 +43,9 @@ $(READY): pyproject.toml envs/constraints.txt
 	  || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	sh envs/setup.sh $(PYTHON) $(VENV)
 	@touch $@
+
+slurm: $(READY) ## Add Snakemake's Slurm plugin to .venv
+	@$(BIN)/python -c 'import snakemake_executor_plugin_slurm' 2>/dev/null || sh envs/setup.sh $(PYTHON) $(VENV) slurm
 
 lint: $(READY) ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check
@@ -51,12 +64,18 @@ docs: $(READY) ## Write the configuration's manual and schema
 
 constraints: ## Renew envs/constraints.txt from the pins of pyproject.toml, indirect dependencies at their newest
 	rm -rf $(VENV) && : > envs/constraints.txt
-	$(MAKE) setup
+	$(MAKE) setup slurm
 	{ $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable || $(BIN)/python -m pip freeze --exclude-editable; } \
 	  | sed 's/+cpu$$//' > envs/constraints.txt
 
 bench-data: $(READY) ## Measure how fast training data are read
 	$(BIN)/iqt bench data docs/measurements/data.md
+
+scale: $(READY) ## Measure planning at 1,113 and 50,000 people and write docs/scale.md (an hour)
+	$(BIN)/python docs/measurements/scale.py docs/scale.md
+
+pins: ## Write envs/*.linux-64.pin.txt; needs conda and the network
+	sh envs/pin.sh
 
 report: $(READY) ## Pack the demo's results with Snakemake's own report
 	$(SNAKEMAKE) --report results/demo/snakemake-report.zip

@@ -15,6 +15,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/guard.smk"
 include: "workflow/rules/cohort.smk"
 include: "workflow/rules/degrade.smk"
 include: "workflow/rules/train.smk"
@@ -22,14 +23,16 @@ include: "workflow/rules/enhance.smk"
 include: "workflow/rules/parcellate.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/provenance.smk"
 
 
 rule all:
-    """The benchmark table and the page."""
+    """The benchmark table, the page, and how they were made."""
     default_target: True
     input:
         table_files(),
         rules.write_page.output,
+        rules.write_provenance.output,
 
 
 rule cohort:

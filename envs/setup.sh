@@ -1,9 +1,10 @@
 #!/bin/sh
-# Creates a virtual environment with the pinned dependencies: setup.sh PYTHON FOLDER. One resolver call: with uv where
-# it can be had, since that is ten times faster, else with pip.
+# Creates a virtual environment with the pinned dependencies: setup.sh PYTHON FOLDER [EXTRAS]. One resolver call: with uv
+# where it can be had, since that is ten times faster, else with pip.
 set -eu
 python=$1
 venv=$2
+extras=workflow,masks,test${3:+,$3}
 here=$(dirname "$0")
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
@@ -14,7 +15,7 @@ elif "$venv/bin/python" -m pip install --quiet uv; then
 else
     uv=
 fi
-set -- --constraint "$here/constraints.txt" --editable ".[workflow,masks,test]"
+set -- --constraint "$here/constraints.txt" --editable ".[$extras]"
 if [ -n "$uv" ]; then
     # uv does not read pip's variable for folders of wheels.
     if [ -n "${PIP_FIND_LINKS:-}" ] && [ -z "${UV_FIND_LINKS:-}" ]; then

@@ -72,6 +72,7 @@ CHAIN = {
     "draw_metrics",
     "draw_training",
     "write_page",
+    "write_provenance",
     "all",
 }
 

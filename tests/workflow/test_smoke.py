@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 
-from iqt.files import read_json
+from iqt.files import checksum, read_json
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 METHODS = ["cubic", "unet", "diffusion_iqt", "diffusion_iqt_mean"]
@@ -89,6 +92,7 @@ def test_every_stage_left_its_files(finished: Path) -> None:
         "tables/benchmark.tex",
         "figures/slices_sub-test001.svg",
         "report.html",
+        "provenance.json",
     ):
         assert (results / name).is_file(), name
     assert not (results / "models/diffusion_iqt_mean").exists(), "it shares the single sample's model"
@@ -154,6 +158,58 @@ def test_fastsurfer_reads_the_same_run(finished: Path, repository: Path, tmp_pat
     image = nib.load(folder / "results/smoke/enhanced/main/unet/sub-test001_T1w.nii.gz")
     assert np.allclose(labels.affine, image.affine)
     assert labels.shape == image.shape
+
+
+def test_a_volume_is_traced_back_to_the_template_and_the_run_tells_how_it_was_made(finished: Path) -> None:
+    command = [sys.executable, "-m", "iqt", "provenance", "results/smoke/enhanced/main/unet/sub-test001_T1w.nii.gz"]
+    environment = os.environ | {"PYTHONPATH": str(finished / "workflow")}
+    done = subprocess.run(command, cwd=finished, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    steps = [line.split("  <-  ")[0] for line in done.stdout.splitlines() if line[0] != " "]
+    assert steps[0] == "enhance"
+    assert steps[-1] == "source files"
+    assert set(steps) >= {"train", "degrade", "store", "make_template", "list_participants"}
+    parts = re.split(r"^(?=\w)", done.stdout, flags=re.MULTILINE)
+    low = next(part for part in parts if part.startswith("degrade"))
+    assert "sub-test001" in low
+    assert "sub-test002" not in low, "another scan of the same batch is no part of it"
+    assert "sub-train001" in low, "the network was trained on it"
+    source = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+    recorded = read_json(finished / "results/smoke/provenance.json")
+    digest = next(digest for name, digest in recorded["sources"].items() if name.endswith(source))
+    assert f"{source}  sha256 {digest}" in done.stdout
+    assert recorded["config"]["name"] == "smoke"
+    assert recorded["seeds"]["models"]["unet"] == 1
+    assert recorded["rules"]["write_page"]
+    assert recorded["durations"]["train"]["jobs"] == 2
+    table = finished / "results/smoke/tables/benchmark.csv"
+    assert recorded["results"]["tables/benchmark.csv"] == checksum(table)
+
+
+def test_a_killed_run_goes_on_to_the_same_result(finished: Path, tmp_path: Path) -> None:
+    """SIGKILL to Snakemake and its job amid a training; ten such kills are in tests/faults."""
+    folder = tmp_path / "killed"
+    shutil.copytree(finished, folder, symlinks=True)
+    target = "results/smoke/enhanced/main/unet/sub-test001_T1w.json"
+    weights = folder / "results/smoke/models/unet/seed-1/model.safetensors"
+    shutil.rmtree(weights.parent)
+    shutil.rmtree((folder / target).parent)
+    command = [str(SNAKEMAKE), "--cores", "2", "--configfile", "config/smoke.yaml", "--", target]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 180
+    while not (weights.parent / "checkpoints" / "identity.json").exists():
+        assert time.monotonic() < until, "the training has not begun"
+        time.sleep(0.02)
+    for member in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
+        member.kill()
+    process.wait()
+    assert not weights.exists(), "half a model is no model"
+    done = snakemake(folder, "--", target)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "An earlier run here was killed" in done.stderr
+    assert weights.read_bytes() == (finished / weights.relative_to(folder)).read_bytes()
+    volume = target.replace(".json", ".nii.gz")
+    assert (folder / volume).read_bytes() == (finished / volume).read_bytes()
 
 
 def test_a_scan_that_fails_is_reported_and_stops_nothing(finished: Path) -> None:

@@ -10,11 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
 BIN = Path(sys.executable).parent
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
-"""PyPI's name to conda-forge's, where they differ."""
 
 
 @pytest.mark.parametrize(
@@ -58,25 +55,6 @@ def test_every_rule_says_what_it_is_and_what_it_needs(repository: Path) -> None:
         assert name == "list_scans" or re.search(r"code=(ancient\()?code\(", body), (
             f"{file}: {name} does not list the package files it runs"
         )
-
-
-def test_conda_environments_hold_the_projects_pins(repository: Path) -> None:
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    wanted = dict(pin.split("==") for pin in project["dependencies"])
-    content = yaml.safe_load((repository / "envs" / "iqt.yaml").read_text())
-    found = dict(pin.split("=") for pin in content["dependencies"])
-    assert found.pop("python").startswith(project["requires-python"].removeprefix(">="))
-    assert found == {CONDA_NAMES.get(name, name): version for name, version in wanted.items()}
-
-
-def test_the_environment_of_fsl_holds_the_same_pins(repository: Path) -> None:
-    pins = {}
-    for name in ("iqt", "fsl"):
-        content = yaml.safe_load((repository / "envs" / f"{name}.yaml").read_text())
-        pins[name] = dict(pin.split("=") for pin in content["dependencies"])
-    own = {name: version for name, version in pins["fsl"].items() if not name.startswith("fsl-")}
-    assert {"nipype", "nibabel", "typer"} <= set(own)
-    assert set(own.items()) <= set(pins["iqt"].items())
 
 
 def test_constraints_hold_the_projects_pins(repository: Path) -> None:

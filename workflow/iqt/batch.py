@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from iqt.errors import StopError, UserError
-from iqt.files import read_json, read_table, write_json
+from iqt.files import read_json, read_table, sweep, write_json
 
 OK = "ok"
 
@@ -52,6 +52,7 @@ def run_scans(
     that fails has no data. A full disk, lack of memory and the like are not a scan's fault and do stop the command.
     """
     scans = list(scans)
+    sweep(path for scan in scans for path in (sidecar(scan), *outputs(scan)))
     for number, scan in enumerate(scans, start=1):
         for path in outputs(scan):
             path.unlink(missing_ok=True)

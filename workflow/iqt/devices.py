@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import platform
+import sys
 
 import torch
 
+from iqt.gpus import claim_gpus
 
+
+@functools.cache
 def best_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU where there is one, else the CPU; says which. The first call claims a card that no other job uses."""
+    claim_gpus()
+    if torch.cuda.is_available():
+        device, name = torch.device("cuda"), torch.cuda.get_device_name()
+    else:
+        device, name = torch.device("cpu"), f"the CPU, {torch.get_num_threads()} threads; no GPU is visible"
+    print(f"runs on {name}", file=sys.stderr, flush=True)
+    return device
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from iqt.errors import UserError
+
+PARTIAL = ".partial-"
+"""What the name of an unfinished file begins with."""
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; it takes `path`'s place when the block ends without an error.
 
-    The temporary name keeps the endings (`.nii.gz`), because writers choose the format by them.
+    The temporary name keeps the endings (`.nii.gz`), because writers choose the format by them. A process that is
+    killed leaves it behind: see `sweep`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     endings = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=endings, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{PARTIAL}{path.name}-", suffix=endings, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -33,6 +38,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(paths: Iterable[str | Path]) -> None:
+    """Remove what killed processes left of these files under temporary names; each folder is read once."""
+    names: dict[Path, set[str]] = {}
+    for path in map(Path, paths):
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, wanted in names.items():
+        for stale in folder.glob(f"{PARTIAL}*"):
+            if stale.name.removeprefix(PARTIAL).rsplit("-", 1)[0] in wanted:
+                stale.unlink(missing_ok=True)
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file as hexadecimal text."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_text(path: str | Path, text: str) -> None:

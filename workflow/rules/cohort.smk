@@ -47,8 +47,8 @@ for batch in batches("all") if CONFIG.cohort.source == "template" else []:
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=lambda wildcards, attempt: 4000 * attempt,
-            runtime=lambda wildcards, attempt: 60 * attempt,
+            mem_mb=growing(4000),
+            runtime=growing(60),
         params:
             suffix=SUFFIX,
             seed=SEED,
@@ -82,8 +82,8 @@ rule check_source:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         suffix=SUFFIX,
         lists=[f"--list {path}" for path in scan_lists("all")],
@@ -121,8 +121,8 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             "../../envs/iqt.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=lambda wildcards, attempt: 720 * attempt,
+            mem_mb=growing(1000),
+            runtime=growing(720),
         params:
             suffix=SUFFIX,
             out=R / "source",
@@ -165,8 +165,8 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             f"../../envs/{INGEST_ENVIRONMENT}.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=lambda wildcards, attempt: 4000 * attempt,
-            runtime=lambda wildcards, attempt: 120 * attempt,
+            mem_mb=growing(4000),
+            runtime=growing(120),
         params:
             suffix=SUFFIX,
             seed=SEED if SYNTHESISED else 0,
@@ -191,7 +191,7 @@ rule list_participants:
     input:
         lists=scan_lists("all"),
         sidecars=sidecars("cohort", "all"),
-        luts=[WORKFLOW.parent / "resources" / f"{name}_dseg.tsv" for name in ("template", "freesurfer")],
+        luts=[here(WORKFLOW.parent / "resources" / f"{name}_dseg.tsv") for name in ("template", "freesurfer")],
         code=code("cohort/build.py", "cohort/checks.py", "cohort/split.py"),
     output:
         participants=f"{R}/cohort/participants.tsv",
@@ -205,8 +205,8 @@ rule list_participants:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         suffix=SUFFIX,
         lists=[f"--list {path}" for path in scan_lists("all")],

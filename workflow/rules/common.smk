@@ -1,5 +1,6 @@
 """Reads and validates the configuration, and names things. Nothing is written here but a source's index, once."""
 
+import functools
 import hashlib
 import json
 import os
@@ -37,6 +38,13 @@ except UserError as error:
 # A function of each job's shell, so that a line of a log can be pasted where `iqt` is installed. PYTHONPATH is set in it,
 # because --use-conda blanks an inherited one.
 shell.prefix(f'iqt() {{{{ PYTHONPATH={shlex.quote(str(WORKFLOW))} python -m iqt "$@"; }}}}; ')
+# For --sdm apptainer; built by hand from envs/iqt.def, since nobody publishes it.
+IMAGE = WORKFLOW.parent / "envs" / "iqt.sif"
+
+
+container: str(IMAGE)
+
+
 SUFFIX = CONFIG.suffix
 SEED = CONFIG.seed
 PRECISION = CONFIG.compute.precision
@@ -76,15 +84,23 @@ wildcard_constraints:
 
 def members(group, batch=None):
     """(scan, split) of a group of splits, all of them or a batch's."""
-    pairs = [(scan, split) for split in GROUPS[group] for scan in SCANS[split]]
-    if batch is None:
-        return pairs
-    return [pair for pair in pairs if batch_of(pair[0], CONFIG.compute.batches) == int(batch)]
+    if batch is not None:
+        return by_batch(group).get(int(batch), [])
+    return [(scan, split) for split in GROUPS[group] for scan in SCANS[split]]
+
+
+@functools.cache
+def by_batch(group):
+    """The members of each batch that has any: sorted once, since every job on a cluster reads this file anew."""
+    found = {}
+    for pair in members(group):
+        found.setdefault(batch_of(pair[0], CONFIG.compute.batches), []).append(pair)
+    return dict(sorted(found.items()))
 
 
 def batches(group):
     """The batches of a group that have a scan."""
-    return [batch for batch in range(CONFIG.compute.batches) if members(group, batch)]
+    return list(by_batch(group))
 
 
 def sidecars(stage, group, batch=None, ending=f"{SUFFIX}.json", name=anat):
@@ -138,6 +154,16 @@ def ingest_settings():
     return {"grid": grid, "mask": mask, **made}
 
 
+def growing(amount):
+    """A resource that grows with every attempt, so that a job killed for want of it comes back with more."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def here(path):
+    """A file of the workflow, named from the working directory where it lies inside, so that a checkout can move."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def code(*parts):
     """The package's files that a rule runs, as inputs, since Snakemake does not look into an imported package."""
     shared = ["batch.py", "files.py", "naming.py", "volumes.py"]
@@ -145,7 +171,7 @@ def code(*parts):
     for part in (*shared, *parts):
         path = WORKFLOW / "iqt" / part
         found += [path] if path.is_file() else sorted(path.glob("*.py"))
-    return [str(path) for path in found]
+    return [here(path) for path in found]
 
 
 def method_model(wildcards):

@@ -36,8 +36,8 @@ for batch in batches("all") if ENGINE == "fast" else []:
             "../../envs/fsl.yaml"
         threads: 1
         resources:
-            mem_mb=lambda wildcards, attempt: 4000 * attempt,
-            runtime=lambda wildcards, attempt: 600 * attempt,
+            mem_mb=growing(4000),
+            runtime=growing(600),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",
@@ -76,8 +76,8 @@ for batch in batches("all") if ENGINE != "cohort" else []:
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=lambda wildcards, attempt: 8000 * attempt,
-            runtime=lambda wildcards, attempt: 600 * attempt,
+            mem_mb=growing(8000),
+            runtime=growing(600),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",
@@ -121,8 +121,8 @@ for group, sets in (("all", ["main"]), ("test", SHIFTED)):
                 "../../envs/iqt.yaml"
             threads: CONFIG.compute.batch_threads
             resources:
-                mem_mb=lambda wildcards, attempt: 4000 * attempt,
-                runtime=lambda wildcards, attempt: 60 * attempt,
+                mem_mb=growing(4000),
+                runtime=growing(60),
             params:
                 suffix=SUFFIX,
                 seed=SEED,

@@ -26,8 +26,8 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=lambda wildcards, attempt: 6000 * attempt,
-            runtime=lambda wildcards, attempt: 240 * attempt,
+            mem_mb=growing(6000),
+            runtime=growing(240),
             gpu=lambda wildcards: 1 if CONFIG.model_of(wildcards.method) else 0,
         params:
             suffix=SUFFIX,

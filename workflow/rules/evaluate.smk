@@ -31,8 +31,8 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=lambda wildcards, attempt: 6000 * attempt,
-            runtime=lambda wildcards, attempt: 120 * attempt,
+            mem_mb=growing(6000),
+            runtime=growing(120),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",
@@ -81,8 +81,8 @@ rule gather_metrics:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         results=R,
         out=R / "metrics",
@@ -120,8 +120,8 @@ rule score_parcellator:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=growing(3000),
+        runtime=growing(60),
     params:
         suffix=SUFFIX,
         cohort=R / "cohort",
@@ -162,8 +162,8 @@ rule extract_panels:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=growing(3000),
+        runtime=growing(30),
     params:
         suffix=SUFFIX,
         results=R,

@@ -32,8 +32,8 @@ rule train_parcellator:
         "../../envs/iqt.yaml"
     threads: CONFIG.compute.train_threads
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 720 * attempt,
+        mem_mb=growing(8000),
+        runtime=growing(720),
         gpu=1,
     params:
         suffix=SUFFIX,
@@ -98,8 +98,8 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=lambda wildcards, attempt: 6000 * attempt,
-            runtime=lambda wildcards, attempt: 120 * attempt,
+            mem_mb=growing(6000),
+            runtime=growing(120),
             gpu=1,
         params:
             suffix=SUFFIX,
@@ -139,8 +139,8 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=lambda wildcards, attempt: 6000 * attempt,
-            runtime=lambda wildcards, attempt: 120 * attempt,
+            mem_mb=growing(6000),
+            runtime=growing(120),
             gpu=1,
         params:
             suffix=SUFFIX,

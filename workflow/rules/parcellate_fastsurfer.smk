@@ -30,8 +30,8 @@ rule find_fastsurfer:
         FASTSURFER.container
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     params:
         package=WORKFLOW,
         home=HOME,
@@ -66,8 +66,8 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: 1
         resources:
-            mem_mb=lambda wildcards, attempt: 3000 * attempt,
-            runtime=lambda wildcards, attempt: 60 * attempt,
+            mem_mb=growing(3000),
+            runtime=growing(60),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",
@@ -109,7 +109,7 @@ for batch in batches("test"):
             FASTSURFER.container
         threads: FASTSURFER.threads
         resources:
-            mem_mb=lambda wildcards, attempt: 8000 * attempt,
+            mem_mb=growing(8000),
             runtime=lambda wildcards, attempt, batch=batch: 30 * attempt * len(members("test", batch)),
             gpu=int(FASTSURFER.device == "cuda"),
         params:
@@ -147,8 +147,8 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=lambda wildcards, attempt: 3000 * attempt,
-            runtime=lambda wildcards, attempt: 60 * attempt,
+            mem_mb=growing(3000),
+            runtime=growing(60),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",

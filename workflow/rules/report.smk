@@ -27,8 +27,8 @@ rule write_tables:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=15,
+        mem_mb=growing(1000),
+        runtime=growing(15),
     params:
         seed=SEED,
         set=lambda wildcards: {folder: name for name, folder in TABLES.items()}[wildcards.where],
@@ -68,8 +68,8 @@ rule draw_slices:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     shell:
         r"""
         iqt draw slices \
@@ -105,8 +105,8 @@ rule draw_parcellation:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     shell:
         r"""
         iqt draw parcellation \
@@ -141,8 +141,8 @@ rule draw_metrics:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     shell:
         r"""
         iqt draw metrics \
@@ -175,8 +175,8 @@ rule draw_training:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     shell:
         r"""
         iqt draw training \
@@ -216,8 +216,8 @@ rule write_page:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=15,
+        mem_mb=growing(1000),
+        runtime=growing(15),
     params:
         metrics=R / "metrics",
         tables=R / "tables",

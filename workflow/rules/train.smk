@@ -25,8 +25,8 @@ for batch in batches("trained"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=lambda wildcards, attempt: 4000 * attempt,
-            runtime=lambda wildcards, attempt: 60 * attempt,
+            mem_mb=growing(4000),
+            runtime=growing(60),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",
@@ -64,8 +64,8 @@ rule train:
         "../../envs/iqt.yaml"
     threads: CONFIG.compute.train_threads
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 1440 * attempt,
+        mem_mb=growing(8000),
+        runtime=growing(1440),
         gpu=CONFIG.compute.gpus,
     params:
         seed=SEED,

@@ -3,6 +3,7 @@ cheap stages start at once."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -10,9 +11,17 @@ from typing import Annotated
 import typer
 
 from iqt import __version__
-from iqt.cli import bench, cohort, config, degrade, enhance, evaluate, parcellate, report, train  # noqa: F401  (they register)
+from iqt.cli import bench, cohort, config, degrade, enhance, evaluate, parcellate, provenance, report, train  # noqa: F401  (they register)
 from iqt.cli.options import app
 from iqt.errors import UserError
+
+REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EROFS: "write to another folder",
+    errno.EACCES: "make it accessible",
+}
+"""What a user can do about the machine's errors."""
 
 
 def main() -> None:
@@ -21,6 +30,11 @@ def main() -> None:
         app()
     except UserError as error:
         sys.exit(f"iqt: error: {error}")
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"iqt: error: {where}{error.strerror}; {REMEDIES[error.errno]} and run the same command again")
     except KeyboardInterrupt:
         sys.exit(130)
 

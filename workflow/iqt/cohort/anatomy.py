@@ -18,11 +18,18 @@ from scipy.spatial import cKDTree
 from skimage.segmentation import watershed
 
 from iqt.errors import UserError
-from iqt.files import read_table
+from iqt.files import checksum, read_table
 from iqt.volumes import bounding_box, read_volume
 
 LUT = Path(__file__).resolve().parents[3] / "resources" / "template_dseg.tsv"
 
+FILES = (
+    *(f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("t1", "gm", "wm")),
+    "seitzman_2018_ROIs_300inVol_MNI_allInfo.txt",
+    "seitzman_2018_ROIs_anatomicalLabels.txt",
+    "dosenbach_2010.csv",
+)
+"""What is read from nilearn's folder of data: T1, grey and white matter, then coordinates and their names."""
 LOBES = ("Frontal", "Parietal", "Temporal", "Occipital", "Insula")
 DEEP = ("Lateral-Ventricle", "Thalamus", "Caudate", "Putamen", "Hippocampus", "Amygdala")
 KINDS = (*LOBES, *DEEP, "Cerebellum", "Brain-Stem")
@@ -91,9 +98,7 @@ class Anatomy(NamedTuple):
 def load_anatomy() -> Anatomy:
     """The template with its structures, built once a process."""
     folder = _nilearn_data()
-    (t1, affine), (gm, _), (wm, _) = (
-        read_volume(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") for name in ("t1", "gm", "wm")
-    )
+    (t1, affine), (gm, _), (wm, _) = (read_volume(folder / name) for name in FILES[:3])
     box = bounding_box(t1)
     origin = affine[:3, 3] + [side.start for side in box]
     t1, gm, wm = t1[box], gm[box] / 255, wm[box] / 255
@@ -104,6 +109,12 @@ def load_anatomy() -> Anatomy:
     kind = np.concatenate([left, left[-2::-1]])
     mixed = np.isin(kind, [KIND[name] for name in MIXED]).astype(np.float32)
     return Anatomy(gm, wm, inside, kind, ndimage.gaussian_filter(mixed, 1.0, truncate=2), origin)
+
+
+@functools.lru_cache(maxsize=1)
+def sources() -> dict[str, str]:
+    """SHA-256 of the files that the template is read from, by their place in nilearn."""
+    return {f"nilearn/datasets/data/{name}": checksum(_nilearn_data() / name) for name in FILES}
 
 
 def grow_structures(t1: np.ndarray, gm: np.ndarray, wm: np.ndarray, origin: np.ndarray) -> np.ndarray:
@@ -179,8 +190,8 @@ def _nilearn_data() -> Path:
 def _coordinates() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Named coordinates in MNI mm, mirrored to the left: by structure (with `Cortex`), and by lobe."""
     folder = _nilearn_data()
-    points = np.loadtxt(folder / "seitzman_2018_ROIs_300inVol_MNI_allInfo.txt", skiprows=1, usecols=(0, 1, 2))
-    part = np.loadtxt(folder / "seitzman_2018_ROIs_anatomicalLabels.txt", skiprows=1, dtype=int)
+    points = np.loadtxt(folder / FILES[3], skiprows=1, usecols=(0, 1, 2))
+    part = np.loadtxt(folder / FILES[4], skiprows=1, dtype=int)
     points[:, 0] = -np.abs(points[:, 0])
     depth, basal = -points[:, 0], part == 5
     rois = {
@@ -193,7 +204,7 @@ def _coordinates() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         "Cerebellum": points[part == 7],
         "Brain-Stem": np.array(UNNAMED_MM["Brain-Stem"], float),
     }
-    named = read_table(folder / "dosenbach_2010.csv", required=("x", "y", "z", "name"))
+    named = read_table(folder / FILES[5], required=("x", "y", "z", "name"))
     lobes = {lobe: list(UNNAMED_MM.get(lobe, ())) for lobe in LOBES}
     for row in named:
         for lobe in (lobe for lobe, names in DOSENBACH.items() if row["name"] in names):

@@ -9,7 +9,7 @@ import numpy as np
 
 import iqt
 from iqt.batch import OK, run_scans
-from iqt.cohort.anatomy import LUT
+from iqt.cohort.anatomy import LUT, sources
 from iqt.cohort.checks import read_labels
 from iqt.cohort.fetch import allow_missing
 from iqt.cohort.split import SPLITS, check_leaks
@@ -69,7 +69,7 @@ def build_template(scans: Iterable[str], out: Path, suffix: str, seed: int, sett
         volumes = (person.T1w, person.mask, person.wm, person.gm, person.csf, person.dseg)
         for path, data in zip(outputs(scan), volumes, strict=True):
             save_volume(path, data, person.affine)
-        return {"seed": seed, **describe(person, settings.voxel_size)}
+        return {"seed": seed, "sources": sources(), **describe(person, settings.voxel_size)}
 
     run_scans(scans, lambda scan: anat(out, scan, f"{suffix}.json"), outputs, work)
 

@@ -29,6 +29,7 @@ from iqt.config import Training
 from iqt.devices import best_device, use_bfloat16
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
+from iqt.gpus import claim_gpus
 from iqt.naming import seed_of
 from iqt.training.callbacks import AtomicCheckpointIO, History, LossGuard
 
@@ -146,8 +147,9 @@ def fit(
         UserError: the state in `out` belongs to another configuration, the batch cannot be shared out, or the loss is
             not finite or diverges.
     """
+    claim_gpus(devices)
     if torch.cuda.is_available() and torch.cuda.device_count() < devices:
-        raise UserError(f"compute.gpus {devices}: this machine has {torch.cuda.device_count()}; lower it")
+        raise UserError(f"compute.gpus {devices}: this job has {torch.cuda.device_count()}; lower it")
     if settings.batch_size % devices:
         raise UserError(f"training.batch_size {settings.batch_size} is not a multiple of compute.gpus {devices}")
     out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,121 @@
+"""What a run checks first: its claim to the folder, stale locks, the results folder, the clock, the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from iqt import guard
+from iqt.errors import UserError
+from iqt.files import PARTIAL, sweep
+
+Usage = namedtuple("Usage", "total used free")
+CLAIM = (
+    "import sys; from pathlib import Path; from iqt.guard import Run; run = Run(Path(sys.argv[1]));"
+    "print(run.claim(), flush=True); run.start(sys.argv[2] == 'local'); print('noted', flush=True); sys.stdin.read()"
+)
+
+
+def other(state: Path, kind: str, repository: Path) -> subprocess.Popen:
+    """Another process that runs in the folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(state), kind],
+        cwd=repository / "workflow",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert [process.stdout.readline().strip() for _ in range(2)] == ["True", "noted"]
+    return process
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    folder = tmp_path / ".snakemake"
+    (folder / "locks").mkdir(parents=True)
+    for name in ("0.input.lock", "0.output.lock"):
+        (folder / "locks" / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "dropped"), [("local", True), ("cluster", False)])
+def test_locks_of_a_killed_run_are_dropped_unless_its_jobs_may_still_run(
+    state: Path, kind: str, dropped: bool, repository: Path
+) -> None:
+    results = state.parent / "results"
+    stale = results / "models/unet/seed-1" / f"{PARTIAL}model.json-abc.json"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    process = other(state, kind, repository)
+    assert not guard.Run(state).drop_stale_locks(results), "a live run keeps its locks"
+    assert len(list((state / "locks").iterdir())) == 2
+    process.kill()
+    process.wait()
+    assert guard.Run(state).drop_stale_locks(results) is dropped
+    assert (not any((state / "locks").iterdir())) is dropped
+    assert stale.exists() is not dropped
+
+
+def test_without_locks_nothing_is_written(tmp_path: Path) -> None:
+    assert not guard.Run(tmp_path / ".snakemake").drop_stale_locks(tmp_path)
+    assert not list(tmp_path.iterdir()), "a dry run leaves no trace"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard.check_start(tmp_path / "results" / "run")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(UserError, match=rf"{tmp_path}.*cannot be written"):
+        guard.check_start(tmp_path / "results" / "run")
+
+
+def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"iqt\.sif: no such image; build it with `apptainer build"):
+        guard.check_image(tmp_path / "iqt.sif")
+
+
+def test_a_clock_set_back_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "cohort").mkdir()
+    path = tmp_path / "cohort" / "participants.tsv"
+    path.touch()
+    assert guard.clock_warning(tmp_path) == ""
+    later = time.time() + 3600
+    os.utime(path, (later, later))
+    assert "60 min behind" in guard.clock_warning(tmp_path)
+
+
+def test_a_full_disk_is_the_likely_reason_only_where_little_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, 10**11))
+    assert guard.failure_hint(tmp_path / "results") == ""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, 3 * 10**6))
+    assert "only 3 MB are free" in guard.failure_hint(tmp_path / "results")
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    mine, others = tmp_path / "sub-1_T1w.nii.gz", tmp_path / "sub-11_T1w.nii.gz"
+    names = [f"{PARTIAL}{path.name}-x1y2z3.nii.gz" for path in (mine, others)]
+    for name in (*names, mine.name):
+        (tmp_path / name).touch()
+    sweep([mine, tmp_path / "absent" / "a.json"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[1], mine.name])
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EROFS"])
+def test_the_machines_errors_end_in_one_message(name: str, repository: Path) -> None:
+    script = (
+        "import errno, sys, iqt.cli as cli\n"
+        f"def fail(): raise OSError(errno.{name}, 'the reason', 'a/file.nii.gz')\n"
+        "cli.app = fail\ncli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=repository / "workflow", capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("iqt: error: a/file.nii.gz: the reason; ")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,34 @@
+"""Guard: what a run checks before its first job and says when one has failed. It has no rules."""
+
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
+
+from iqt import gpus, guard
+
+RUN = guard.Run(Path(".snakemake"))
+GPU_JOBS = workflow.global_resources.get("gpu").value
+
+if GPU_JOBS:
+    os.environ.update({gpus.JOBS: str(GPU_JOBS)})
+
+if workflow.is_main_process and RUN.drop_stale_locks(R):
+    print("An earlier run here was killed; its locks are dropped, and this one goes on where it was.", file=sys.stderr)
+
+
+onstart:
+    if workflow.is_main_process:
+        RUN.start(workflow.local_exec)
+        try:
+            guard.check_start(R)
+            if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+                guard.check_image(IMAGE)
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
+        notes = [guard.clock_warning(R)]
+        if workflow.local_exec:
+            notes.append(guard.gpu_note())
+        print(*(f"Note: {note}" for note in notes if note), sep="\n", file=sys.stderr)
+
+
+onerror:
+    if workflow.is_main_process and (hint := guard.failure_hint(R)):
+        print(f"Hint: {hint}", file=sys.stderr)
