@@ -10,8 +10,8 @@ from phantoms import CSF, GM, WM, affine_of, phantom
 from iqt import naming
 from iqt.config import LowField
 from iqt.degrade import contrast, simulator, slices
+from iqt.degrade.record import Draw
 from iqt.degrade.run import Extras, degrade_file, degrade_scans
-from iqt.degrade.simulator import Draw
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.files import read_json, write_json

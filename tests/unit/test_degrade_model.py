@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import nibabel as nib
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from phantoms import CSF, GM, WM, affine_of, phantom
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 from iqt.config import PRESETS, Artefacts, Config, LowField, Relaxation, parse_config
-from iqt.degrade import apply, artefacts, contrast, draw, slices
+from iqt.degrade import Draw, apply, artefacts, contrast, draw, slices
 from iqt.errors import UserError
 from iqt.volumes import Volume
 
@@ -223,9 +225,9 @@ def test_draws_lie_in_their_ranges():
     for seed in range(30):
         drawn = artefacts.draw_artefacts(settings, np.random.default_rng(seed))
         assert 0.7 <= drawn["kspace"] <= 0.9
-        field = artefacts.field((40, 40, 40), np.eye(4), artefacts._BIAS, drawn["bias_field"])
+        field = artefacts.field((40, 40, 40), np.eye(4), artefacts.BIAS, drawn["bias_field"])
         assert 0.09 < field.std() < 0.34  # the ends of the sampled field weigh a little more than a continuous one's
-        shift = artefacts.field((41, 41, 41), np.eye(4), artefacts._DISTORTION, drawn["distortion"])
+        shift = artefacts.field((41, 41, 41), np.eye(4), artefacts.DISTORTION, drawn["distortion"])
         assert 1.99 <= np.abs(shift).max() <= 4.01
         still = [pose for pose in drawn["motion"] if pose["start"] <= 0.5 < pose["end"]]
         assert [pose["rotation"] for pose in still] == [[0.0, 0.0, 0.0]]
@@ -236,12 +238,12 @@ def test_draws_lie_in_their_ranges():
 
 def test_bias_field_multiplies_by_the_drawn_field():
     volume = Volume(np.full((20, 24, 28), 100, np.float32), affine_of("LPS"))
-    coefficients = np.zeros(len(artefacts._BIAS))
-    coefficients[artefacts._BIAS.index((0, 0, 1))] = 0.2  # linear from bottom to top
+    coefficients = np.zeros(len(artefacts.BIAS))
+    coefficients[artefacts.BIAS.index((0, 0, 1))] = 0.2  # linear from bottom to top
     found = artefacts.apply_bias(volume.data, volume.affine, coefficients)
     np.testing.assert_allclose(found[3, 4], 100 * np.exp(0.2 * np.linspace(-1, 1, 28)), rtol=1e-5)
     coefficients[:] = 0
-    coefficients[artefacts._BIAS.index((1, 0, 0))] = 0.2  # brighter on the right, which is where this array begins
+    coefficients[artefacts.BIAS.index((1, 0, 0))] = 0.2  # brighter on the right, which is where this array begins
     found = artefacts.apply_bias(volume.data, volume.affine, coefficients)
     assert found[0, 0, 0] > found[-1, 0, 0]
 
@@ -250,8 +252,8 @@ def test_bias_field_multiplies_by_the_drawn_field():
 def test_distortion_moves_along_the_read_axis_and_keeps_the_signal(codes):
     centre = (24, 25, 23)
     volume = blob(centre, codes=codes, sigma=2.0)
-    coefficients = np.zeros(len(artefacts._DISTORTION))
-    coefficients[artefacts._DISTORTION.index((0, 0, 2))] = -6  # -6 (3 z^2 - 1) / 2: +3 mm in the middle
+    coefficients = np.zeros(len(artefacts.DISTORTION))
+    coefficients[artefacts.DISTORTION.index((0, 0, 2))] = -6  # -6 (3 z^2 - 1) / 2: +3 mm in the middle
     found = artefacts.apply_distortion(volume.data, volume.affine, coefficients, read_axis=1)
     moved = place(Volume(np.maximum(found, 0), volume.affine)) - place(volume)
     assert moved == pytest.approx([0, 3, 0], abs=0.15)  # towards anterior, whichever way the array runs
@@ -260,8 +262,8 @@ def test_distortion_moves_along_the_read_axis_and_keeps_the_signal(codes):
 
 def test_what_distortion_pushes_together_gets_brighter():
     volume = Volume(np.ones((9, 64, 9), np.float32), affine_of("RAS", 1.0))
-    coefficients = np.zeros(len(artefacts._DISTORTION))
-    coefficients[artefacts._DISTORTION.index((0, 2, 0))] = 4  # 4 (3 y^2 - 1) / 2 mm: slope 12 y per half field of view
+    coefficients = np.zeros(len(artefacts.DISTORTION))
+    coefficients[artefacts.DISTORTION.index((0, 2, 0))] = 4  # 4 (3 y^2 - 1) / 2 mm: slope 12 y per half field of view
     found = artefacts.apply_distortion(volume.data, volume.affine, coefficients, read_axis=1)[4, :, 4]
     y = np.linspace(-1, 1, 64)
     np.testing.assert_allclose(found[2:-2], (1 - 12 * y / 31.5)[2:-2], atol=0.02)
@@ -422,3 +424,72 @@ def test_a_set_is_based_on_another():
 def test_wrong_settings_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
         parse_config({"lowfield": {"main": settings}})
+
+
+def test_relaxation_never_inverts_the_contrast_of_t1w():
+    settings = Relaxation()
+    ratios = []
+    for seed in range(2000):
+        drawn = contrast.draw_relaxation(settings, np.random.default_rng(seed))
+        signals = contrast.relaxation_signals(drawn, settings, "T1w")
+        ratios.append(signals["GM"] / signals["WM"])
+    assert max(ratios) < 1
+    assert np.std(ratios) > 0.01, "people still differ"
+    drawn = [contrast.draw_relaxation(settings, np.random.default_rng(seed)) for seed in range(2000)]
+    deviation = np.array([one["t1"] for one in drawn]) / settings.t1 - 1
+    np.testing.assert_allclose(deviation.std(0), settings.spread, rtol=0.1)
+    assert abs(np.corrcoef(deviation[:, 0], deviation[:, 2])[0, 1]) < 0.1, "CSF has nothing to do with it"
+
+
+def test_csf_keeps_its_intensity_only_where_no_slice_shows_it_pure():
+    volume, tissues = smooth_phantom()
+    settings = LowField(preset="64mT", noise="none", in_plane=0, **STILL)
+    measured = apply(volume, tissues, settings, draw(settings, 1, "sub-01")).measured
+    assert measured["intensity_ratio_csf"] not in (None, 1.0)
+    thin = {**tissues, "CSF": 0.3 * tissues["CSF"]}
+    assert apply(volume, thin, settings, draw(settings, 1, "sub-01")).measured["intensity_ratio_csf"] is None
+    negative = Volume(volume.data - 2 * CSF * tissues["CSF"], volume.affine)
+    with pytest.raises(UserError, match=r"CSF: its mean intensity .* not positive"):
+        apply(negative, tissues, settings, draw(settings, 1, "sub-01"))
+
+
+def test_parts_given_as_objects_change_the_preset_and_do_not_replace_it():
+    asked = LowField(preset="64mT", artefacts=Artefacts(rotation=(0, 0)))
+    assert asked == LowField(preset="64mT", artefacts={"rotation": (0, 0)})
+    assert asked.artefacts.bias_field == LowField(preset="64mT").artefacts.bias_field != (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"noise_seed": None}, "draw.noise_seed"),
+        ({"snr_wm": "bright"}, "draw.snr_wm"),
+        ({"snr_gm": -3.0}, "draw.snr_gm"),
+        ({"relaxation": {"t1": [275.0, 327.0], "t2": [1.0, 1.0, 1.0]}}, "draw.relaxation.t1"),
+        ({"artefacts": {"bias_field": [0.1]}}, "draw.artefacts.bias_field"),
+        ({"artefacts": {"ghosts": 3}}, "draw.artefacts.ghosts"),
+        ({"artefacts": {"motion": [{"start": 0.0, "end": 2.0}]}}, "draw.artefacts.motion.0"),
+    ],
+)
+def test_a_record_that_is_none_is_refused_where_it_is_wrong(change, where):
+    record = draw(LowField(preset="64mT"), 1, "sub-01").to_dict()
+    assert Draw.from_dict(record).to_dict() == record
+    with pytest.raises(UserError, match=re.escape(where)):
+        Draw.from_dict({**record, **change})
+
+
+@pytest.mark.parametrize("axis", ["R", "A", "S"])
+def test_a_landmark_stays_in_its_place_in_an_oblique_scan(axis):
+    """Rotated by 8 to 25 degrees against the world, as scans usually are."""
+    volume = blob((20, 23, 22))
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", (25, -8, 15), degrees=True).as_matrix()
+    volume = Volume(volume.data, turn @ volume.affine)
+    result = simulate(volume, None, thickness=3.0, gap=1, axis=axis, **OFF)
+    tolerance = 0.1 * volume.voxel_size[0]
+    assert np.abs(place(result.thick) - place(volume)).max() < tolerance
+    assert np.abs(place(Volume(result.upsampled, volume.affine)) - place(volume)).max() < tolerance
+    # Its axes point as before, one of them in longer steps.
+    np.testing.assert_allclose(
+        result.thick.affine[:3, :3] / result.thick.voxel_size, volume.affine[:3, :3] / volume.voxel_size, atol=1e-6
+    )

@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter
 from iqt import naming
 from iqt.cli import main
 from iqt.config import FAST, HMRF, LabelTissues, LowField, Tissues
-from iqt.degrade import classify, fast, labels
+from iqt.degrade import classify, fast, labels, simulator
 from iqt.degrade.run import Extras, degrade_file, degrade_scans, replay_file
-from iqt.degrade.tissues import TissueFiles, segment_scans, tissues_of_file
+from iqt.degrade.tissues import TissueFiles, probseg, segment_scans, tissues_of_file
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_json
 from iqt.volumes import Volume, read_volume, save_volume
@@ -321,6 +321,22 @@ def test_a_record_replays_to_the_same_volume_bit_for_bit(tmp_path):
         replay_file(tmp_path / "not.json", image, tmp_path / "x.nii.gz", TissueFiles(given))
 
 
+def test_every_acquisition_of_a_training_person_replays(tmp_path):
+    write_cohort(tmp_path / "cohort", ["sub-01"])
+    low, cohort = tmp_path / "low", tmp_path / "cohort"
+    degrade_scans(["sub-01"], cohort, low, "T1w", 1, LowField(draws=3), "main", training=["sub-01"])
+    record, image = naming.anat(low, "sub-01", "T1w.json"), naming.anat(cohort, "sub-01", "T1w.nii.gz")
+    given = TissueFiles(probseg(cohort, "sub-01"))
+    for number, name in ((1, "T1w.nii.gz"), (3, "draw-3_T1w.nii.gz")):
+        replay_file(record, image, tmp_path / "again.nii.gz", given, number=number)
+        assert (tmp_path / "again.nii.gz").read_bytes() == naming.anat(low, "sub-01", name).read_bytes()
+    with pytest.raises(UserError, match=r"--draw 4: .* holds 3"):
+        replay_file(record, image, tmp_path / "x.nii.gz", given, number=4)
+    with pytest.raises(UserError, match=r"came from cohort, not from hmrf.*--wm"):
+        replay_file(record, image, tmp_path / "x.nii.gz", TissueFiles())
+    assert not (tmp_path / "x.nii.gz").exists()
+
+
 # --- the commands
 
 
@@ -359,6 +375,22 @@ def test_the_presets_are_drawn_side_by_side(tmp_path, iqt):
     assert all(column.std() > 0.05 for column in np.array_split(picture, 7, axis=1))
 
 
+def test_the_drawn_presets_are_what_degrade_makes_of_the_scan(tmp_path, iqt, monkeypatch):
+    (tmp_path / "HQ.nii.gz").rename(tmp_path / "sub-07_T1w.nii.gz")
+    names = []
+    original = simulator.draw
+
+    def note(settings, seed, scan, *rest):
+        names.append((seed, scan))
+        return original(settings, seed, scan, *rest)
+
+    monkeypatch.setattr(simulator, "draw", note)
+    assert not iqt("draw", "presets", "sub-07_T1w.nii.gz", "--out", "presets.png")[0]
+    assert not iqt("degrade", "sub-07_T1w.nii.gz", "LQ.nii.gz")[0]
+    assert len(names) == 4
+    assert set(names) == {(1, "sub-07")}
+
+
 def test_two_engines_are_compared(tmp_path, iqt):
     _, soft, _ = write_cohort(tmp_path / "cohort", ["sub-01"])
     (tmp_path / "list.tsv").write_text("scan\tsplit\nsub-01\ttest\n")
@@ -387,6 +419,10 @@ def test_two_engines_are_compared(tmp_path, iqt):
         (["--suffix", "T2w"], "not published"),
         (["--mask", "absent.nii.gz"], "absent.nii.gz"),
         (["--preset", "64mT", "--settings", '{"preset": "iqt-8x"}'], "another preset"),
+        (["--list", "list.tsv", "--cohort", "cohort", "--out", "out"], "IMAGE, OUTPUT: is for a single scan"),
+        (["--set", "main"], "--set: goes with --list"),
+        (["--draw", "2"], "--draw: goes with --replay"),
+        (["--replay", "HQ.json", "--seed", "1", "--preset", "64mT"], "--preset, --seed: is in the record"),
     ],
 )
 def test_a_wrong_command_ends_in_one_message_and_writes_nothing(tmp_path, iqt, words, message):

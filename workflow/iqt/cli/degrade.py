@@ -31,8 +31,18 @@ LabelsOption = Annotated[Path | None, typer.Option(help="Instead of posteriors: 
 MaskOption = Annotated[Path | None, typer.Option(help="Brain mask of IMAGE; needed where it is not skull-stripped.")]
 
 
+LIST_ONLY = {"cohort": "--cohort", "posteriors": "--posteriors", "out": "--out", "set_name": "--set"}
+SINGLE_ONLY = {
+    "image": "IMAGE", "output": "OUTPUT", "wm": "--wm", "gm": "--gm", "csf": "--csf", "labels": "--labels",
+    "mask": "--mask", "space_hq": "--space-hq", "preview": "--preview", "replay": "--replay", "number": "--draw",
+}  # fmt: skip
+RECORDED = {"settings": "--settings", "preset": "--preset", "seed": "--seed", "suffix": "--suffix"}
+"""Options of `degrade` that go with --list alone, with a single scan alone, and that a record to replay holds."""
+
+
 @app.command()
 def degrade(
+    context: typer.Context,
     image: Annotated[Path | None, typer.Argument(help="A high-quality volume.")] = None,
     output: Annotated[Path | None, typer.Argument(help="The thick-slice volume to write.")] = None,
     preset: PresetOption = None,
@@ -44,6 +54,9 @@ def degrade(
     space_hq: Annotated[Path | None, typer.Option(help="Also write the volume on IMAGE's grid.")] = None,
     preview: Annotated[Path | None, typer.Option(help="Also draw every step (.png, .svg or .pdf).")] = None,
     replay: Annotated[Path | None, typer.Option(help="Draw nothing: do what this record (JSON) says.")] = None,
+    number: Annotated[
+        int, typer.Option("--draw", min=1, help="With --replay: which acquisition, where the record holds several.")
+    ] = 1,
     scans: Annotated[
         Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")
     ] = None,
@@ -67,6 +80,14 @@ def degrade(
     from iqt.degrade.run import Extras, degrade_file, degrade_scans, replay_file
     from iqt.degrade.tissues import TissueFiles
 
+    if scans is not None:
+        _refuse(context, SINGLE_ONLY, "is for a single scan, not for --list")
+    else:
+        _refuse(context, LIST_ONLY, "goes with --list")
+        if replay is not None:
+            _refuse(context, RECORDED, "is in the record that --replay names")
+        else:
+            _refuse(context, {"number": "--draw"}, "goes with --replay")
     section = _lowfield(settings, preset)
     if suffix not in (None, "T1w", "T2w", "FLAIR"):
         raise UserError(f"--suffix {suffix}: must be T1w, T2w or FLAIR")
@@ -81,9 +102,7 @@ def degrade(
         raise UserError("--labels: give either labels or posteriors, not both")
     given, extras = TissueFiles(maps, labels, mask), Extras(space_hq, preview)
     if replay is not None:
-        if settings is not None or preset is not None:
-            raise UserError("--replay: the record holds the settings; omit --settings and --preset")
-        replay_file(replay, image, output, given, extras)
+        replay_file(replay, image, output, given, extras, number=number)
     else:
         degrade_file(image, output, given, seed, section, extras, suffix)
 
@@ -153,6 +172,7 @@ def draw_presets(
     """What each preset of the simulator makes of a scan."""
     from iqt.config import PRESETS, Tissues
     from iqt.degrade.preview import draw_presets
+    from iqt.degrade.run import scan_name
     from iqt.degrade.tissues import TissueFiles, tissues_of_file
     from iqt.volumes import read_volume
 
@@ -160,7 +180,14 @@ def draw_presets(
     volume = read_volume(image)
     _, found = tissues_of_file(volume, TissueFiles(maps, labels, mask), suffix, Tissues())
     for path in out:
-        draw_presets(volume, found, list(PRESETS), seed, image.name.split(".")[0], suffix, path)
+        draw_presets(volume, found, list(PRESETS), seed, scan_name(image), suffix, path)
+
+
+def _refuse(context: typer.Context, options: dict[str, str], why: str) -> None:
+    """UserError where an option was given that would have no effect."""
+    given = [word for name, word in options.items() if context.get_parameter_source(name).name == "COMMANDLINE"]
+    if given:
+        raise UserError(f"{', '.join(given)}: {why}; leave it out")
 
 
 def _lowfield(settings: str | None, preset: str | None):

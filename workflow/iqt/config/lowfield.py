@@ -56,7 +56,7 @@ class Relaxation(Section):
     density: PerTissue = (0.70, 0.83, 1.0)
     """Proton density of (WM, GM, CSF)."""
     spread: Annotated[float, Field(ge=0, le=0.3)] = 0.02
-    """Standard deviation, relative to each T1 and T2, over people."""
+    """Standard deviation, relative to each T1 and T2, over people; white and grey matter's are correlated (0.9)."""
     sequence: tuple[PositiveNumber, NotNegative, NotNegative] | None = None
     """[TR, TE, TI] in ms, TI 0 for no inversion; without it the one of the contrast: T1w [880, 5, 354], T2w
     [2000, 170, 0], FLAIR [4000, 170, 1400]."""
@@ -143,7 +143,12 @@ class LowField(Section):
     @classmethod
     def _start_from_preset(cls, raw: Any) -> Any:
         if isinstance(raw, Mapping) and isinstance(raw.get("preset"), str) and raw["preset"] in PRESETS:
-            return merge(PRESETS[raw["preset"]], raw)
+            # In Python a part may be an object, of which only what was set changes the preset.
+            parts = {
+                key: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
+                for key, value in raw.items()
+            }
+            return merge(PRESETS[raw["preset"]], parts)
         return raw
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@
 from iqt.config import LowField
 from iqt.degrade.classify import tissues_by_hmrf
 from iqt.degrade.labels import tissues_from_labels
-from iqt.degrade.simulator import Draw, LowFieldResult, apply, draw
+from iqt.degrade.record import Draw
+from iqt.degrade.simulator import LowFieldResult, apply, draw
 
 __all__ = ["Draw", "LowField", "LowFieldResult", "apply", "draw", "tissues_by_hmrf", "tissues_from_labels"]

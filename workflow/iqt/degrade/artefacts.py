@@ -19,8 +19,9 @@ from iqt.config import Artefacts
 
 ORDER = 3
 """Highest total degree of a smooth field."""
-_BIAS = [index for index in np.ndindex((ORDER + 1,) * 3) if 1 <= sum(index) <= ORDER]
-_DISTORTION = [index for index in _BIAS if sum(index) >= 2]  # a magnet's linear terms are shimmed by its gradients
+BIAS = [index for index in np.ndindex((ORDER + 1,) * 3) if 1 <= sum(index) <= ORDER]
+DISTORTION = [index for index in BIAS if sum(index) >= 2]  # a magnet's linear terms are shimmed by its gradients
+"""Degrees in (X, Y, Z) of the polynomials of each field, in the order of their coefficients."""
 
 
 def draw_artefacts(settings: Artefacts, rng: np.random.Generator) -> dict:
@@ -43,7 +44,7 @@ def draw_artefacts(settings: Artefacts, rng: np.random.Generator) -> dict:
 
 def apply_bias(data: np.ndarray, affine: np.ndarray, coefficients: Sequence[float]) -> np.ndarray:
     """Multiply by exp(sum of Legendre polynomials), the coil's sensitivity (Van Leemput et al. 1999)."""
-    return data * np.exp(field(data.shape, affine, _BIAS, coefficients)).astype(np.float32)
+    return data * np.exp(field(data.shape, affine, BIAS, coefficients)).astype(np.float32)
 
 
 def apply_distortion(data: np.ndarray, affine: np.ndarray, coefficients: Sequence[float], read_axis: int) -> np.ndarray:
@@ -52,7 +53,7 @@ def apply_distortion(data: np.ndarray, affine: np.ndarray, coefficients: Sequenc
     What is pushed together gets brighter, so the signal's sum is kept (Jezzard and Balaban 1995, eq. 2 and 3).
     """
     step = nib.affines.voxel_sizes(affine)[read_axis]
-    displacement = field(data.shape, affine, _DISTORTION, coefficients) / step
+    displacement = field(data.shape, affine, DISTORTION, coefficients) / step
     # the field is of world coordinates: positive means towards the positive end of the world's axis
     displacement = displacement * _direction(affine, read_axis)
     at = list(np.meshgrid(*map(np.arange, data.shape), indexing="ij", sparse=False))
@@ -117,16 +118,16 @@ def _direction(affine: np.ndarray, axis: int) -> float:
 
 def _draw_bias(deviation: float, rng: np.random.Generator) -> list[float]:
     """Coefficients whose field has a standard deviation of `deviation` over the field of view."""
-    coefficients = np.array([rng.standard_normal() / sum(index) for index in _BIAS])
+    coefficients = np.array([rng.standard_normal() / sum(index) for index in BIAS])
     # over [-1, 1] the polynomials are orthogonal with variance 1 / (2 n + 1)
-    variances = np.array([np.prod([1 / (2 * degree + 1) for degree in index]) for index in _BIAS])
+    variances = np.array([np.prod([1 / (2 * degree + 1) for degree in index]) for index in BIAS])
     return [float(value) for value in coefficients * deviation / np.sqrt(np.sum(coefficients**2 * variances))]
 
 
 def _draw_distortion(largest: float, rng: np.random.Generator) -> list[float]:
     """Coefficients in mm whose field reaches `largest` in the field of view."""
-    coefficients = np.array([rng.standard_normal() / sum(index) for index in _DISTORTION])
-    values = field((21, 21, 21), np.eye(4), _DISTORTION, coefficients)
+    coefficients = np.array([rng.standard_normal() / sum(index) for index in DISTORTION])
+    values = field((21, 21, 21), np.eye(4), DISTORTION, coefficients)
     return [float(value) for value in coefficients * largest / np.abs(values).max()]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from iqt import batch, naming
 from iqt.config import LowField, Tissues, parse_section
 from iqt.degrade import simulator, tissues
-from iqt.degrade.simulator import Draw
+from iqt.degrade.record import Draw
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
@@ -116,33 +116,66 @@ def degrade_file(
     _check_outputs(image, Path(out), given, extras)
     suffix = suffix or _suffix(image)
     settings = simulator.resolve(settings, suffix)
-    scan = _scan_name(image)
+    scan = scan_name(image)
     drawn = simulator.draw(settings, seed, scan, suffix)
     _simulate_file(image, out, given, seed, scan, suffix, settings, drawn, extras, engine)
 
 
 def replay_file(
-    record: Path, image: Path, out: Path, given: TissueFiles, extras: Extras = Extras(), engine: Tissues = Tissues()
+    record: Path,
+    image: Path,
+    out: Path,
+    given: TissueFiles,
+    extras: Extras = Extras(),
+    engine: Tissues = Tissues(),
+    number: int = 1,
 ) -> None:
     """Simulate one scan as a record says (the JSON beside an earlier result), with nothing drawn anew.
 
     The same scan and tissues give the same volume bit for bit.
 
+    Args:
+        number: which acquisition, of a record with further ones (`lowfield.draws`).
+
     Raises:
-        UserError: as `degrade_file`; the record is not one of a simulated scan.
+        UserError: as `degrade_file`; the record is not one of a simulated scan, has no such acquisition, or its tissues
+            came from elsewhere.
     """
     image = Path(image)
     _check_outputs(image, Path(out), given, extras, record)
     found = read_json(record)
     if found.get("status", batch.OK) != batch.OK or "draw" not in found or "settings" not in found:
         raise UserError(f"{record}: not the record of a simulated scan, with `draw` and `settings`")
+    acquisitions = [found, *found.get("further_draws", ())]
+    if number > len(acquisitions):
+        raise UserError(f"--draw {number}: {record} holds {len(acquisitions)}; choose one of them")
     try:
         settings = parse_section(LowField, json.dumps(found["settings"]))
-    except UserError as error:
+        drawn = Draw.from_dict(acquisitions[number - 1]["draw"])
+    except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{record}: {error}") from None
-    drawn = Draw.from_dict(found["draw"])
+    if settings.needs_tissues:
+        _check_tissues(record, found, given)
     suffix = found.get("suffix") or _suffix(image)
     _simulate_file(image, out, given, found.get("seed"), found.get("scan"), suffix, settings, drawn, extras, engine)
+
+
+def _check_tissues(record: Path, found: Mapping, given: TissueFiles) -> None:
+    """UserError where a record's tissues came otherwise than those that are given now."""
+    now = tissues.GIVEN if given.probseg else "labels" if given.labels is not None else "hmrf"
+    # The benchmark's stages read posteriors from files, whatever engine wrote them.
+    then = tissues.GIVEN if "set" in found else found.get("tissues", now)
+    if now == then:
+        return
+    remedy = {
+        tissues.GIVEN: "give the posteriors that it used with --wm, --gm and --csf",
+        "labels": "give the labels that it used with --labels",
+        "hmrf": "leave out posteriors and labels, and give the same --mask if any",
+    }
+    raise UserError(
+        f"{record}: its tissues came from {found.get('tissues')}, not from {now}, so the result would be another; "
+        + remedy.get(then, "give what it used")
+    )
 
 
 def _simulate_file(
@@ -219,7 +252,7 @@ def _suffix(image: Path) -> str:
     return found.group(1) if found else "T1w"
 
 
-def _scan_name(image: Path) -> str:
+def scan_name(image: Path) -> str:
     found = re.match(naming.SCAN_PATTERN, image.name)
     return found.group() if found else _without_ending(image).name
 

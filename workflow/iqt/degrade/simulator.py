@@ -24,7 +24,6 @@ which are kept: cutting them off would bias the noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ import numpy as np
 from iqt.config import LowField
 from iqt.degrade import artefacts, contrast, slices
 from iqt.degrade.contrast import TISSUES
+from iqt.degrade.record import Draw
 from iqt.errors import UserError
 from iqt.naming import seed_of
 from iqt.volumes import Volume
@@ -40,36 +40,6 @@ _MAX_DRAWS = 10_000
 
 Observer = Callable[[str, Volume], None]
 """Called with a step's name and its volume."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Everything random about one simulated scan; what is off is None or absent."""
-
-    snr_wm: float | None
-    snr_gm: float | None
-    noise_seed: int
-    relaxation: Mapping[str, list[float]] | None = None
-    """T1 and T2 in ms of (WM, GM, CSF)."""
-    artefacts: Mapping = field(default_factory=dict)
-    """As `artefacts.draw_artefacts` gives it."""
-
-    def to_dict(self) -> dict:
-        """JSON-able, without what is off."""
-        return {name: value for name, value in vars(self).items() if value is not None and value != {}}
-
-    @classmethod
-    def from_dict(cls, record: Mapping) -> Draw:
-        """From what `to_dict` gave.
-
-        Raises:
-            UserError: a part is missing or not of its type.
-        """
-        try:
-            snr = [None if record.get(name) is None else float(record[name]) for name in ("snr_wm", "snr_gm")]
-            return cls(*snr, int(record["noise_seed"]), record.get("relaxation"), record.get("artefacts") or {})
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"draw: not the record of a simulated scan ({error!r})") from None
 
 
 class LowFieldResult(NamedTuple):
@@ -143,8 +113,9 @@ def apply(
     Returns:
         Thick slices that cover the whole volume (centred, if its extent is not a multiple of their distance) with the
         affine that keeps every voxel in its place in the world, the volume upsampled from them, and the measured
-        `sigma`, the factor `intensity_ratio` of the tissue that is not fixed, the mean intensity of each tissue before
-        that factor, the number of voxels behind each mean and the posterior they exceed.
+        `sigma`, the factor `intensity_ratio` of the tissue that is not fixed (by relaxation also `intensity_ratio_csf`,
+        None where CSF kept its intensity because no slice shows it pure), the mean intensity of each tissue before that
+        factor, the number of voxels behind each mean and the posterior they exceed.
 
     Raises:
         UserError: a posterior is missing, on another grid or out of range; a scan of thick slices, or too few slices;
@@ -200,7 +171,7 @@ def _contrast(
         raise UserError(f"draw: snr_{fixed.lower()} is missing, which contrast and noise follow from")
     mean = {name: contrast.tissue_mean(data, posteriors[name], name) for name in (fixed, moved)}
     sigma = mean[fixed].value / snr[fixed] if snr[fixed] else 0.0
-    ratio = {fixed: 1.0, moved: 1.0, "CSF": 1.0}
+    ratio, csf = {fixed: 1.0, moved: 1.0}, None
     if settings.contrast == "snr":
         ratio[moved] = snr[moved] * sigma / mean[moved].value
     elif settings.contrast == "relaxation":
@@ -208,19 +179,20 @@ def _contrast(
             raise UserError("draw: relaxation is missing, which contrast: relaxation follows from")
         signals = contrast.relaxation_signals(draw.relaxation, settings.relaxation, suffix)
         ratio[moved] = signals[moved] / signals[fixed] * mean[fixed].value / mean[moved].value
-        ratio["CSF"] = _csf_ratio(data, posteriors["CSF"], signals["CSF"] / signals[fixed] * mean[fixed].value)
+        csf = _csf_ratio(data, posteriors["CSF"], signals["CSF"] / signals[fixed] * mean[fixed].value)
     if settings.contrast != "none":
         before = mean[moved].value / mean[fixed].value
         if settings.shift.contrast:
             ratio[moved] = contrast.shifted_ratio(ratio[moved] * before, settings) / before
-        data = (posteriors[fixed] + posteriors["CSF"] * ratio["CSF"] + posteriors[moved] * ratio[moved]) * data
+        unmoved = posteriors[fixed] + posteriors["CSF"] * (1.0 if csf is None else csf)
+        data = (unmoved + posteriors[moved] * ratio[moved]) * data
     return (
         data.astype(np.float32),
         sigma,
         {
             "sigma": sigma,
             "intensity_ratio": ratio[moved],
-            **({"intensity_ratio_csf": ratio["CSF"]} if settings.contrast == "relaxation" else {}),
+            **({"intensity_ratio_csf": csf} if settings.contrast == "relaxation" else {}),
             **{f"mean_{name.lower()}": mean[name].value for name in ("WM", "GM")},
             **{f"voxels_{name.lower()}": mean[name].voxels for name in ("WM", "GM")},
             **{f"threshold_{name.lower()}": mean[name].threshold for name in ("WM", "GM")},
@@ -228,12 +200,11 @@ def _contrast(
     )
 
 
-def _csf_ratio(data: np.ndarray, posterior: np.ndarray, wanted: float) -> float:
-    """The factor that gives CSF the wanted intensity; 1 where slices are so thick that none shows pure CSF."""
-    try:
-        return wanted / contrast.tissue_mean(data, posterior, "CSF").value
-    except UserError:
-        return 1.0
+def _csf_ratio(data: np.ndarray, posterior: np.ndarray, wanted: float) -> float | None:
+    """The factor that gives CSF the wanted intensity; None where slices are so thick that none shows pure CSF."""
+    if not contrast.measurable(posterior):
+        return None
+    return wanted / contrast.tissue_mean(data, posterior, "CSF").value
 
 
 def _artefacts(
