@@ -119,20 +119,25 @@ def assert_same(one: Path, two: Path) -> None:
 def files(root: Path) -> Iterator[Path]:
     for path in root.rglob("*"):
         inside = path.relative_to(root)
-        if path.is_file() and inside.parts[0] not in ("logs", "benchmarks") and inside.name != "provenance.json":
+        timed = {"logs", "benchmarks", "tensorboard", "provenance.json"}
+        if path.is_file() and not timed.intersection(inside.parts):
             yield path
 
 
 def timeless(content: object) -> object:
     if isinstance(content, dict):
-        return {key: timeless(value) for key, value in content.items() if "seconds" not in key}
+        return {key: timeless(value) for key, value in content.items() if not is_timing(key)}
     return [timeless(value) for value in content] if isinstance(content, list) else content
+
+
+def is_timing(key: str) -> bool:
+    return "seconds" in key or key == "data_wait"
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as handle:
         table = list(csv.DictReader(handle, delimiter="," if path.suffix == ".csv" else "\t"))
-    return [{key: value for key, value in row.items() if "seconds" not in key} for row in table]
+    return [{key: value for key, value in row.items() if not is_timing(key)} for row in table]
 
 
 def close(mine: object, other: object, where: str) -> None:

@@ -14,6 +14,8 @@ from iqt.volumes import Volume
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _BRIGHTEST = 99.5
+_HEADROOM = 1.25
+"""What coil and contrast make brighter than the input must still be seen."""
 _INCHES = 1.75
 
 
@@ -34,7 +36,7 @@ class Preview:
     def __init__(self, volume: Volume) -> None:
         self.point = nib.affines.apply_affine(volume.affine, _middle(volume.data))
         signal = volume.data[volume.data > 0]
-        self.window = float(np.percentile(signal, _BRIGHTEST)) if signal.size else 1.0
+        self.window = _HEADROOM * float(np.percentile(signal, _BRIGHTEST)) if signal.size else 1.0
         self.steps: list[tuple[str, list[Plane]]] = []
 
     def __call__(self, name: str, volume: Volume) -> None:
