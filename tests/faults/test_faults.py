@@ -288,17 +288,33 @@ def test_a_deleted_volume_is_named(finished: Path) -> None:
     assert "no such file" in (results / "report.html").read_text()
 
 
-def test_a_clock_set_back_is_told_and_the_result_is_right(undisturbed: Path, finished: Path) -> None:
+def test_a_clock_set_back_is_told_before_any_job(undisturbed: Path, finished: Path) -> None:
     results = finished / "results/smoke"
     future = time.time() + 7200
-    for path in (*(results / "cohort").rglob("*"), *(results / "lists").rglob("*")):
+    kept = {path: path.stat().st_mtime for path in (*(results / "cohort").rglob("*"), *(results / "lists").rglob("*"))}
+    for path in kept:
         os.utime(path, (future, future))
-    shutil.rmtree(results / "enhanced")
     shutil.rmtree(results / "tables")
     done = run(finished)
+    message = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert re.search(r"the clock stands 1[12]\d min behind", message), message[-2000:]
+    assert "Traceback" not in message
+    assert not (results / "tables").exists()
+    for path, before in kept.items():  # the clock is right again
+        os.utime(path, (before, before))
+    done = run(finished)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert re.search(r"the clock stands 1[12]\d min behind", done.stderr), done.stderr[-2000:]
     assert_same(undisturbed / "results/smoke", results)
+
+
+def test_files_of_a_wrong_clock_can_be_given_the_present_time(finished: Path) -> None:
+    future = time.time() + 7200
+    for path in (finished / "results/smoke").rglob("*"):
+        os.utime(path, (future, future))
+    assert run(finished, "--touch").returncode == 0
+    again = run(finished)
+    assert "Nothing to be done" in again.stdout + again.stderr
 
 
 def test_two_runs_at_once_in_one_folder(undisturbed: Path, tmp_path: Path, repository: Path) -> None:

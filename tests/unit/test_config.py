@@ -115,3 +115,24 @@ def test_a_section_comes_from_json_a_file_or_its_defaults(tmp_path: Path) -> Non
         parse_section(LowField, '{"thicknes": 6}')
     with pytest.raises(UserError, match="neither JSON nor a file"):
         parse_section(LowField, str(tmp_path / "absent.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("cohort", "main", "message"),
+    [
+        ({}, {"registration": "rigid"}, "the cohort brings no low-field scans; use source bids or folder"),
+        (
+            {"source": "folder", "folder": {"path": "x"}},
+            {"registration": "rigid"},
+            "the cohort brings no low-field scans; set cohort.folder.lowfield",
+        ),
+        (
+            {"source": "folder", "folder": {"path": "x", "lowfield": "*"}},
+            {"registration": "rigid", "thickness": 5},
+            "thickness is of simulated ones",
+        ),
+    ],
+)
+def test_real_low_field_scans_need_a_cohort_that_has_them(cohort: dict, main: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_config({"cohort": cohort, "lowfield": {"main": main}})

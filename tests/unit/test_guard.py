@@ -69,10 +69,10 @@ def test_without_locks_nothing_is_written(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guard.check_start(tmp_path / "results" / "run")
+    guard.check_folder(tmp_path / "results" / "run")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(UserError, match=rf"{tmp_path}.*cannot be written"):
-        guard.check_start(tmp_path / "results" / "run")
+        guard.check_folder(tmp_path / "results" / "run")
 
 
 def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -84,10 +84,11 @@ def test_a_clock_set_back_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "cohort").mkdir()
     path = tmp_path / "cohort" / "participants.tsv"
     path.touch()
-    assert guard.clock_warning(tmp_path) == ""
+    guard.check_clock(tmp_path)
     later = time.time() + 3600
     os.utime(path, (later, later))
-    assert "60 min behind" in guard.clock_warning(tmp_path)
+    with pytest.raises(UserError, match=rf"60 min behind {path}.*--touch"):
+        guard.check_clock(tmp_path)
 
 
 def test_a_full_disk_is_the_likely_reason_only_where_little_is_free(

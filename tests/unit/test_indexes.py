@@ -111,6 +111,39 @@ def test_what_lies_on_an_images_grid_is_taken_from_derivatives(tmp_path: Path) -
     assert (other.mask, other.labels, other.wm, other.lut) == ("", "", "", "")
 
 
+def test_low_field_scans_of_the_same_people_are_found(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path / "ds",
+        "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz",
+        "sub-01/ses-a/anat/sub-01_ses-a_acq-ulf_T1w.nii.gz",
+        "sub-01/ses-b/anat/sub-01_ses-b_T1w.nii.gz",
+        "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii.gz",
+        "sub-02/ses-ulf/anat/sub-02_ses-ulf_T1w.nii.gz",
+    )
+    index = tmp_path / "index.tsv"
+    same = found(bids(root, lowfield="acq-ulf_T1w"), index)
+    assert {scan: entry.lowfield.rpartition("/")[2] for scan, entry in same.items()} == {
+        "sub-01_ses-a": "sub-01_ses-a_acq-ulf_T1w.nii.gz",
+        "sub-01_ses-b": "",
+        "sub-02_ses-a": "",
+        "sub-02_ses-ulf": "",
+    }
+    another = found(bids(root, lowfield="ses-ulf_T1w", entities={"acq": ""}), index)
+    assert {scan: entry.lowfield.rpartition("/")[2] for scan, entry in another.items()} == {
+        "sub-01_ses-a": "",
+        "sub-01_ses-b": "",
+        "sub-02_ses-a": "sub-02_ses-ulf_T1w.nii.gz",
+    }
+    plain = touch(tmp_path / "plain", "01_hf.nii.gz", "01_lf.nii.gz", "02_hf.nii.gz")
+    pairs = found(cohort("folder", path=str(plain), images="*_hf.nii.gz", lowfield="*_lf.nii.gz"), index)
+    assert {scan: entry.lowfield for scan, entry in pairs.items()} == {
+        "sub-01": str(plain / "01_lf.nii.gz"),
+        "sub-02": "",
+    }
+    with pytest.raises(UserError, match=r"cohort.folder.lowfield = '\*.mgz' finds no"):
+        found(cohort("folder", path=str(plain), images="*_hf.nii.gz", lowfield="*.mgz"), index)
+
+
 def test_a_thousand_people_are_indexed_in_seconds(tmp_path: Path) -> None:
     root = tmp_path / "ds"
     for number in range(1000):

@@ -27,7 +27,7 @@ def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.C
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=inherited | nowhere | environment)
 
 
-def configure(folder: Path, **cohort) -> None:
+def configure(folder: Path, /, **cohort) -> None:
     config = yaml.safe_load((folder / "config" / "smoke.yaml").read_text())
     config |= {"name": "source", "cohort": cohort}
     (folder / "source.yaml").write_text(yaml.safe_dump(config))
@@ -60,6 +60,27 @@ def test_a_source_is_planned_with_the_rules_it_needs(workflow: Path) -> None:
     assert done.returncode != 0
     assert "not/there: cannot be listed" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_real_low_field_scans_replace_the_simulator(workflow: Path) -> None:
+    for person in "abc":
+        for kind in ("hf", "lf"):
+            path = workflow / "pairs" / f"{person}_{kind}.nii.gz"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    pairs = {"path": "pairs", "images": "*_hf.nii.gz", "lowfield": "*_lf.nii.gz", "skull_stripped": True}
+    configure(workflow, source="folder", split={"train": 1, "val": 1, "test": 1}, folder=pairs)
+    config = yaml.safe_load((workflow / "source.yaml").read_text())
+    for lowfield, wanted, absent in (
+        ({"main": {"registration": "rigid"}}, {"register_"}, {"degrade", "register_test"}),
+        ({"main": {}, "real": {"registration": "affine"}}, {"degrade_", "register_test_"}, set()),
+    ):
+        (workflow / "source.yaml").write_text(yaml.safe_dump(config | {"lowfield": lowfield}))
+        done = snakemake(workflow, "--dry-run")
+        planned = done.stdout + done.stderr
+        assert done.returncode == 0, planned
+        assert all(f"\n{rule}" in planned for rule in wanted)
+        assert not any(f"\n{rule}" in planned for rule in absent)
 
 
 @pytest.fixture

@@ -73,12 +73,8 @@ class Run:
             self.handle.flush()
 
 
-def check_start(results: Path) -> None:
-    """Raise UserError where the run cannot end well.
-
-    Raises:
-        UserError: the results folder cannot be written, or files in it are from the future.
-    """
+def check_folder(results: Path) -> None:
+    """Raise UserError where the results folder cannot be written."""
     folder = next(path for path in (results, *results.absolute().parents) if path.is_dir())
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(
@@ -96,17 +92,17 @@ def check_image(path: Path) -> None:
         )
 
 
-def clock_warning(results: Path) -> str:
-    """What to say where files of an earlier run are newer than now; empty where none is."""
+def check_clock(results: Path) -> None:
+    """Raise UserError where files of an earlier run are newer than now: whatever is made from them would be older than
+    they are, so every job that reads one would fail at its end."""
     now = time.time()
-    newest = max(((path.stat().st_mtime, path) for path in _few_files(results)), default=(0.0, results))
-    if newest[0] <= now + CLOCK_S:
-        return ""
-    ahead = round((newest[0] - now) / 60)
-    return (
-        f"the clock stands {ahead} min behind {newest[1]}, which an earlier run wrote. Results stay right, but what "
-        "reads that file is made again until the clock has passed it; set the clock, or `snakemake --touch` once"
-    )
+    newest, path = max(((path.stat().st_mtime, path) for path in _few_files(results)), default=(0.0, results))
+    if newest > now + CLOCK_S:
+        raise UserError(
+            f"the clock stands {round((newest - now) / 60)} min behind {path}, which an earlier run wrote; set the "
+            "clock right and run the same command again. If it is right now, `snakemake --touch` with the same options "
+            "gives the files the present time"
+        )
 
 
 def failure_hint(results: Path) -> str:

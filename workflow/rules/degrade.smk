@@ -1,14 +1,15 @@
-"""Degrade: tissue posteriors where the cohort brings none, and simulated low-field scans for each set.
+"""Degrade: low-field scans for each set: simulated (with tissue posteriors where the cohort brings none), or real ones.
 
 in:  cohort/sub-X/anat/* with tissue posteriors, or with labels, or with a brain mask alone
+    with `registration`, the low-field scans that the cohort's records name
 out: fast/*, tissues/sub-X/anat/* (as `tissues.engine` asks), lowfield/<set>/sub-X/anat/*; `main` is of everybody, the
      other sets are of the test people
 """
 
 ENGINE = CONFIG.tissues.engine
 POSTERIORS = R / ("cohort" if ENGINE == "cohort" else "tissues")
-SHIFTED = [name for name in CONFIG.lowfield if name != "main"]
-"""The out-of-distribution sets."""
+REAL = [name for name, entry in CONFIG.lowfield.items() if entry.registration]
+"""The sets of real scans."""
 
 
 def posteriors(group, batch):
@@ -97,8 +98,13 @@ for batch in batches("all") if ENGINE != "cohort" else []:
             """
 
 
-for group, sets in (("all", ["main"]), ("test", SHIFTED)):
-    for batch in batches(group) if sets else []:
+def sets_of(group, real):
+    """The sets that a group has scans in, simulated or real: everybody is in `main`, the test people in every set."""
+    return [name for name in CONFIG.lowfield if (name == "main") == (group == "all") and (name in REAL) == real]
+
+
+for group in ("all", "test"):
+    for batch in batches(group) if sets_of(group, real=False) else []:
 
         rule:
             """Simulate a batch's low-field scans."""
@@ -116,7 +122,7 @@ for group, sets in (("all", ["main"]), ("test", SHIFTED)):
             benchmark:
                 f"{R}/benchmarks/degrade/{{set}}/batch-{batch}.tsv"
             wildcard_constraints:
-                set="|".join(sets),
+                set="|".join(sets_of(group, real=False)),
             conda:
                 "../../envs/iqt.yaml"
             threads: CONFIG.compute.batch_threads
@@ -140,6 +146,47 @@ for group, sets in (("all", ["main"]), ("test", SHIFTED)):
                     --suffix {params.suffix} \
                     --set {wildcards.set} \
                     --seed {params.seed} \
+                    --settings {params.settings:q} \
+                    >{log:q} 2>&1
+                """
+
+    for batch in batches(group) if sets_of(group, real=True) else []:
+
+        rule:
+            """Register a batch's real low-field scans to the high-quality ones."""
+            name:
+                f"register_{batch}" if group == "all" else f"register_test_{batch}"
+            input:
+                scans=scan_list(group, batch),
+                cohort=sidecars("cohort", group, batch),
+                code=code("degrade/register.py"),
+            output:
+                sidecars("lowfield/{set}", group, batch),
+            log:
+                f"{R}/logs/register/{{set}}/batch-{batch}.log",
+            benchmark:
+                f"{R}/benchmarks/register/{{set}}/batch-{batch}.tsv"
+            wildcard_constraints:
+                set="|".join(sets_of(group, real=True)),
+            conda:
+                "../../envs/iqt.yaml"
+            threads: CONFIG.compute.batch_threads
+            resources:
+                mem_mb=growing(4000),
+                runtime=growing(240),
+            params:
+                suffix=SUFFIX,
+                cohort=R / "cohort",
+                out=lambda wildcards: R / "lowfield" / wildcards.set,
+                settings=lambda wildcards: as_json(CONFIG.lowfield[wildcards.set]),
+            shell:
+                r"""
+                iqt --threads {threads} register \
+                    --list {input.scans:q} \
+                    --cohort {params.cohort:q} \
+                    --out {params.out:q} \
+                    --suffix {params.suffix} \
+                    --set {wildcards.set} \
                     --settings {params.settings:q} \
                     >{log:q} 2>&1
                 """

@@ -18,15 +18,15 @@ onstart:
     if workflow.is_main_process:
         RUN.start(workflow.local_exec)
         try:
-            guard.check_start(R)
+            guard.check_folder(R)
+            if not workflow.touch:
+                guard.check_clock(R)
             if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
                 guard.check_image(IMAGE)
         except UserError as error:
             raise WorkflowError(str(error)) from None
-        notes = [guard.clock_warning(R)]
         if workflow.local_exec:
-            notes.append(guard.gpu_note())
-        print(*(f"Note: {note}" for note in notes if note), sep="\n", file=sys.stderr)
+            print(f"Note: {guard.gpu_note()}", file=sys.stderr)
 
 
 onerror:

@@ -108,6 +108,26 @@ def degrade(
 
 
 @app.command()
+def register(
+    scans: ListOption,
+    cohort: CohortOption,
+    out: OutOption,
+    suffix: SuffixOption = "T1w",
+    set_name: SetOption = "main",
+    settings: SettingsOption = None,
+) -> None:
+    """Register the real low-field scans that a cohort brings, in place of simulating any."""
+    from iqt.batch import read_list
+    from iqt.config import LowField, parse_section
+    from iqt.degrade.register import register_scans
+
+    section = parse_section(LowField, settings)
+    if section.registration is None:
+        raise UserError("--settings: registration is missing; give rigid or affine")
+    register_scans(read_list(scans), cohort, out, suffix, section, set_name)
+
+
+@app.command()
 def tissues(
     scans: ListOption,
     cohort: CohortOption,

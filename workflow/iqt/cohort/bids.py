@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,21 +47,28 @@ def list_entries(settings: BIDS, suffix: str) -> list[Entry]:
         places = {key.removeprefix(f"{settings.accession}/"): s3_url(settings.s3, key) for key in keys}
     else:
         places = {name: str(Path(settings.path, name)) for name in _walk(Path(settings.path))}
-    raw, derived = [], {}
+    raw, derived, lowfield = [], {}, {}
     for name, place in places.items():
         found = NAME.fullmatch(name.rpartition("/")[2])
         if found is None or "/anat/" not in f"/{name}":
             continue
         entities = dict(part.split("-", 1) for part in found["entities"].split("_"))
         file = Named(place, entities, found["suffix"])
-        if file.suffix == suffix and not name.startswith(("derivatives/", "sourcedata/")):
+        if settings.lowfield and _matches(file, settings.lowfield):
+            lowfield.setdefault(entities["sub"], []).append(file)
+        elif file.suffix == suffix and not name.startswith(("derivatives/", "sourcedata/")):
             raw.append(file)
         else:
             derived.setdefault((entities["sub"], entities.get("ses")), []).append(file)
     chosen = [file for file in raw if _wanted(file, settings)]
     _refuse_twins(chosen, suffix)
     return [
-        _entry(file, derived.get((file.entities["sub"], file.entities.get("ses")), []), settings)
+        _entry(
+            file,
+            derived.get((file.entities["sub"], file.entities.get("ses")), []),
+            lowfield.get(file.entities["sub"], []),
+            settings,
+        )
         for file in sorted(chosen, key=lambda file: _scan(file.entities))
     ]
 
@@ -107,15 +114,24 @@ def _refuse_twins(files: Iterable[Named], suffix: str) -> None:
             )
 
 
-def _entry(image: Named, derived: Iterable[Named], settings: BIDS) -> Entry:
+def _matches(file: Named, ending: str) -> bool:
+    """Whether a file's name has the entities and the suffix of `ending`."""
+    *entities, suffix = ending.split("_")
+    return file.suffix == suffix and {tuple(part.split("-", 1)) for part in entities} <= set(file.entities.items())
+
+
+def _entry(image: Named, derived: Iterable[Named], lowfield: Iterable[Named], settings: BIDS) -> Entry:
     near = [file for file in derived if _belongs(file, image)]
+    # Another session may be the low-field scanner's, if the configuration names it.
+    anywhere = "ses-" in (settings.lowfield or "")
+    partners = [file for file in lowfield if anywhere or file.entities.get("ses") == image.entities.get("ses")]
+
+    def closest(found: Sequence[Named]) -> str:
+        """The one whose name says more of what the image's says, such as its run."""
+        return max(found, key=lambda file: len(file.entities.items() & image.entities.items())).place if found else ""
 
     def place(ending: str) -> str:
-        *entities, suffix = ending.split("_")
-        wanted = dict(part.split("-", 1) for part in entities)
-        found = [file for file in near if file.suffix == suffix and wanted.items() <= file.entities.items()]
-        # the one whose name says more of what the image's says, such as its run
-        return max(found, key=lambda file: len(file.entities.items() & image.entities.items())).place if found else ""
+        return closest([file for file in near if _matches(file, ending)])
 
     labels = place(settings.labels) if settings.labels else ""
     posteriors = {field: place(settings.posteriors.format(tissue=tissue)) for field, tissue in TISSUES.items()}
@@ -124,6 +140,7 @@ def _entry(image: Named, derived: Iterable[Named], settings: BIDS) -> Entry:
         **{"brain" if settings.skull_stripped else "head": image.place},
         mask=place(settings.mask) if settings.mask else "",
         labels=labels,
+        lowfield=closest(partners),
         lut=settings.lut if labels else "",
         **(posteriors if all(posteriors.values()) else {}),  # of use only together
     )

@@ -19,7 +19,7 @@ from iqt.config import S3, Cohort
 from iqt.errors import UserError
 from iqt.files import read_table, write_table
 
-READ = ("brain", "head", "mask", "labels", "wm", "gm", "csf")
+READ = ("brain", "head", "mask", "labels", "wm", "gm", "csf", "lowfield")
 """Fields of an entry that are places."""
 
 
@@ -32,7 +32,7 @@ class Entry:
     """The places of a scan's files; empty where the source has none.
 
     `brain` is the image without skull, `head` with it; where both are given, `head` is read only if `brain` is absent.
-    `lut` names the table of the labels in resources/.
+    `lowfield` is a real low-field scan of the same person. `lut` names the table of the labels in resources/.
     """
 
     scan: str
@@ -43,6 +43,7 @@ class Entry:
     wm: str = ""
     gm: str = ""
     csf: str = ""
+    lowfield: str = ""
     lut: str = ""
 
     def digest(self) -> str:

@@ -13,7 +13,7 @@ READABLE = (".nii", ".nii.gz", ".mgz", ".mgh")
 
 
 def list_entries(settings: Folder) -> list[Entry]:
-    """The scans of a folder; a mask or label map belongs to the image whose name gives the same person, session, run.
+    """The scans of a folder; what else there is belongs to the image whose name gives the same person, session, run.
 
     Raises:
         UserError: no file matches, a name does not hold the pattern, or two files have the same name.
@@ -21,6 +21,7 @@ def list_entries(settings: Folder) -> list[Entry]:
     images = find(settings, settings.images, "images")
     masks = find(settings, settings.masks, "masks") if settings.masks else {}
     labels = find(settings, settings.labels, "labels") if settings.labels else {}
+    lowfield = find(settings, settings.lowfield, "lowfield") if settings.lowfield else {}
     field = "brain" if settings.skull_stripped else "head"
     return [
         Entry(
@@ -28,6 +29,7 @@ def list_entries(settings: Folder) -> list[Entry]:
             **{field: path},
             mask=masks.get(scan, ""),
             labels=labels.get(scan, ""),
+            lowfield=lowfield.get(scan, ""),
             lut=settings.lut if scan in labels else "",
         )
         for scan, path in images.items()

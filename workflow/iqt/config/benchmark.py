@@ -114,6 +114,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _pairs(self) -> Config:
+        for name, settings in self.lowfield.items():
+            if settings.registration and not getattr(self.cohort.settings, "lowfield", None):
+                source = self.cohort.source
+                hint = f"set cohort.{source}.lowfield" if source in ("bids", "folder") else "use source bids or folder"
+                raise ValueError(f"lowfield.{name}.registration: the cohort brings no low-field scans; {hint}")
+        return self
+
+    @model_validator(mode="after")
     def _snr(self) -> Config:
         for name, settings in self.lowfield.items():
             try:

@@ -102,8 +102,15 @@ class Shift(Section):
 
 
 class LowField(Section):
-    """One low-field acquisition to simulate; `preset` sets the keys below it, which change it where they are given."""
+    """One set of low-field scans: simulated, or real ones that the cohort brings (`registration`).
 
+    `preset` sets the keys below it, which change it where they are given.
+    """
+
+    registration: Literal["rigid", "affine"] | None = None
+    """Instead of simulating: take the real low-field scan that the cohort brings (`lowfield` of its source) and
+    register it to the high-quality scan, by 6 or by 12 parameters. The other keys are the simulator's and cannot be
+    given with it."""
     preset: Preset = "iqt-4x"
     """`iqt-4x`, `iqt-8x`: the stochastic simulator of Lin et al.; `64mT`: a portable scanner (docs/simulator.md)."""
     draws: Positive = 1
@@ -153,6 +160,10 @@ class LowField(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> LowField:
+        simulated = {name for name in self.model_fields_set if getattr(self, name) != _DEFAULTS.get(name)}
+        if self.registration and simulated - {"registration"}:
+            others = ", ".join(sorted(simulated - {"registration"}))
+            raise ValueError(f"registration takes real scans, and {others} is of simulated ones; leave one of them out")
         if self.read_axis == self.axis and self.slices:
             raise ValueError(f"read_axis {self.read_axis} is the sliced axis; choose another, or auto")
         if self.snr_covariance is not None:
@@ -164,7 +175,7 @@ class LowField(Section):
     @property
     def needs_tissues(self) -> bool:
         """Whether anything depends on the tissues: the contrast does, and the noise through the SNR."""
-        return self.contrast != "none" or self.noise != "none"
+        return self.registration is None and (self.contrast != "none" or self.noise != "none")
 
     def for_contrast(self, suffix: str) -> LowField:
         """These settings with the SNR distribution of a contrast filled in where none is given.
@@ -173,7 +184,7 @@ class LowField(Section):
             ValueError: there is none for it, and something needs it.
         """
         known = self.snr_mean is not None and self.snr_covariance is not None
-        if known or not (self.contrast == "snr" or self.noise != "none"):
+        if known or self.registration or not (self.contrast == "snr" or self.noise != "none"):
             return self
         if suffix not in _PUBLISHED:
             raise ValueError(
@@ -187,3 +198,6 @@ class LowField(Section):
             covariance = tuple(tuple(round(factor**2 * value, 2) for value in row) for row in covariance)
         filled = {"snr_mean": self.snr_mean or mean, "snr_covariance": self.snr_covariance or covariance}
         return self.model_copy(update=filled)
+
+
+_DEFAULTS = {name: field.default for name, field in LowField.model_fields.items()}

@@ -122,6 +122,9 @@ class BIDS(Section):
     """Entities and suffix of tissue posteriors; {tissue} stands for WM, GM and CSF."""
     lut: str = "freesurfer"
     """Look-up table of the label maps: `freesurfer`, or a TSV with the columns of resources/freesurfer_dseg.tsv."""
+    lowfield: str | None = None
+    """Entities and suffix of a real low-field scan of the same person, such as `acq-lowfield_T1w`, or `ses-ULF_T1w`
+    where it lies in another session; used by a low-field set with `registration`."""
     s3: OpenNeuroBucket = OpenNeuroBucket()
     """The bucket, for `accession`."""
 
@@ -162,6 +165,8 @@ class Folder(Section):
     pattern: Pattern = r"^(?:sub-)?(?P<sub>[A-Za-z0-9]+)"
     """Regular expression that finds a person's id in a file's name (group sub), and session and run (ses, run); other
     signs than letters and digits are dropped from what it finds."""
+    lowfield: str | None = None
+    """Glob of real low-field scans of the same people; used by a low-field set with `registration`."""
     skull_stripped: bool = False
     """Whether the images show the brain alone."""
     lut: str = "freesurfer"

@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from iqt import __version__
@@ -60,7 +61,7 @@ def gather(
         "suffix": run.suffix,
         "cohort": _cohort(people, run.source)
         | {"skipped": _skipped(root, people, scored, run), "masks": _masks(root, people, run.suffix)},
-        "lowfield": {name: settings.model_dump(mode="json") for name, settings in run.lowfield.items()},
+        "lowfield": {name: _lowfield(root, name, people, run) for name in run.lowfield},
         "models": {model: _model(card) for model, card in cards.items()},
         "methods": {name: _method(root, name, people, run) for name in run.methods},
         "parcellator": _parcellator(root, people, run, lut),
@@ -169,6 +170,25 @@ def _skipped(root: Path, people: Sequence[Mapping], scored: Sequence[Mapping], r
                 if status != OK:
                     skipped.append({"scan": scan, "stage": f"evaluate/{result}", "reason": status})
     return skipped
+
+
+def _lowfield(root: Path, name: str, people: Sequence[Mapping], run: RunFacts) -> dict[str, Any]:
+    """How a set was simulated; for real scans, how well they lie on the high-quality ones, and whose do not."""
+    settings = run.lowfield[name]
+    if settings.registration is None:
+        return settings.model_dump(mode="json", exclude={"registration"})
+    sidecars = {row["scan"]: anat(root / "lowfield" / name, row["scan"], f"{run.suffix}.json") for row in people}
+    records = {scan: read_json(path) for scan, path in sidecars.items() if path.exists()}
+    pairs = {scan: record for scan, record in records.items() if record.get("status") == OK}
+    residuals = [record["residual_mm"] for record in pairs.values() if record["residual_mm"] is not None]
+    largest = [record["largest_residual_mm"] for record in pairs.values() if record["largest_residual_mm"] is not None]
+    return {
+        "registration": settings.registration,
+        "pairs": len(pairs),
+        "residual_mm": median(residuals) if residuals else None,
+        "largest_residual_mm": max(largest, default=None),
+        "misaligned": [f"{scan}: {text}" for scan, record in pairs.items() for text in record["warnings"]],
+    }
 
 
 def _model(card: Mapping) -> dict[str, Any]:

@@ -124,6 +124,14 @@ def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> 
     for name, psnr in value.items():
         if kinds.get(name) != "cubic" and psnr <= plain:
             warnings.append(f"{name} does not exceed cubic interpolation in PSNR ({psnr:.2f} against {plain:.2f} dB).")
+    pairs = run.get("lowfield", {}).get(rows[0]["set"], {})
+    if pairs.get("registration"):
+        warnings.append(
+            f"Real low-field scans, {pairs['registration']} registration: after it a part of the brain lies "
+            f"{_plain(pairs['residual_mm'])} mm (median) from its place, {_plain(pairs['largest_residual_mm'])} mm at "
+            "most; scores hold that error too."
+        )
+        warnings += pairs["misaligned"]
     for row in rows:
         if int(row["n_failed"]):
             warnings.append(
