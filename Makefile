@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench-data test-archives test-conda test-faults test-slurm test-speed setup slurm lint format docs
+.PHONY: help demo test bench-data bench-parcellator test-archives test-conda test-faults test-slurm test-speed setup slurm lint format docs
 .PHONY: scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
@@ -70,6 +70,10 @@ constraints: ## Renew envs/constraints.txt from the pins of pyproject.toml, indi
 
 bench-data: $(READY) ## Measure how fast training data are read
 	$(BIN)/iqt bench data docs/measurements/data.md
+
+bench-parcellator: $(READY) ## Train the parcellator on real label maps and measure it (25 minutes); needs IQT_REAL_DATA
+	$(BIN)/python tests/measurements/parcellator.py --out results/bench-parcellator --settings \
+	  '{"filters": 24, "slice_size": 80, "training": {"steps": 1000, "batch_size": 4, "learning_rate": 0.02, "validate_every": 100}}'
 
 scale: $(READY) ## Measure planning at 1,113 and 50,000 people and write docs/scale.md (an hour)
 	$(BIN)/python docs/measurements/scale.py docs/scale.md

@@ -1,4 +1,7 @@
-"""What takes minutes: a real head's brain mask, and the chain on real label maps. `make test-archives` runs it."""
+"""What takes minutes: a real head's brain mask and its registration, and the chain on real label maps.
+
+`make test-archives` runs it.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
+from scipy.spatial.transform import Rotation
 
-from iqt.cohort import brain_mask, checks
-from iqt.config import Mask
+from iqt.cohort import brain_mask, checks, regrid
+from iqt.config import Grid, LowField, Mask
+from iqt.degrade import apply, draw
+from iqt.degrade.register import register
 from iqt.files import read_json, read_table
-from iqt.volumes import read_volume
+from iqt.volumes import Volume, read_volume
 from people import real_data
 
 pytestmark = pytest.mark.real_data
@@ -62,3 +69,24 @@ def test_the_chain_trains_on_real_anatomy_from_label_maps_alone(real: Path, tmp_
     assert all(float(row["miou"]) >= 0 for row in rows)
     assert read_json(results / "metrics" / "run.json")["cohort"]["source"] == "labelmaps"
     assert "synthesised from label maps" in (results / "report.html").read_text()
+
+
+def test_a_real_head_is_registered_to_its_brain(real: Path) -> None:
+    """A whole head with its skull, as thick noisy slices of a scanner in whose world it is turned and moved."""
+    wanted = read_volume(real / "hcp_layout/HCP_1200/900002/T1w/T1w_acpc_dc_restore_brain.nii.gz")
+    brain = regrid.resample(regrid.to_ras(wanted), Grid(voxel_size=2), "image")
+    mask = brain.data > 0
+    head = regrid.to_ras(read_volume(real / "full_head" / "visualqc_T1w.nii.gz"))
+    settings = LowField(preset="64mT", contrast="none", noise="none")
+    low = apply(head, None, settings, draw(settings, 1, "900002")).thick
+    noise = np.random.default_rng(0).standard_normal(low.data.shape, dtype=np.float32)
+    turn = Rotation.from_euler("xyz", (8, -5, 6), degrees=True).as_matrix()
+    moved = nib.affines.from_matvec(turn, (5, -8, 10))
+    scan = Volume(low.data + low.data[low.data > 100].mean() / 15 * noise, moved @ low.affine)
+    found = register(scan, brain, mask, "rigid")
+    points = nib.affines.apply_affine(brain.affine, np.argwhere(mask)[::500])
+    off = nib.affines.apply_affine(found.matrix, points) - nib.affines.apply_affine(moved, points)
+    errors = np.linalg.norm(off, axis=1)
+    print(f"error {errors.mean():.2f} mm, at most {errors.max():.2f} mm; told {np.median(found.residual):.2f} mm")
+    assert errors.max() < 1.6, "a voxel in plane"
+    assert max(found.residual) < 2.5

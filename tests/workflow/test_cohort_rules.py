@@ -72,8 +72,8 @@ def test_real_low_field_scans_replace_the_simulator(workflow: Path) -> None:
     configure(workflow, source="folder", split={"train": 1, "val": 1, "test": 1}, folder=pairs)
     config = yaml.safe_load((workflow / "source.yaml").read_text())
     for lowfield, wanted, absent in (
-        ({"main": {"registration": "rigid"}}, {"register_"}, {"degrade", "register_test"}),
-        ({"main": {}, "real": {"registration": "affine"}}, {"degrade_", "register_test_"}, set()),
+        ({"main": {"registration": "rigid"}}, {"register_"}, {"degrade"}),
+        ({"main": {}, "real": {"registration": "affine"}}, {"degrade_", "register_real_"}, {"degrade_real"}),
     ):
         (workflow / "source.yaml").write_text(yaml.safe_dump(config | {"lowfield": lowfield}))
         done = snakemake(workflow, "--dry-run")

@@ -1,15 +1,13 @@
 """Degrade: low-field scans for each set: simulated (with tissue posteriors where the cohort brings none), or real ones.
 
-in:  cohort/sub-X/anat/* with tissue posteriors, or with labels, or with a brain mask alone
-    with `registration`, the low-field scans that the cohort's records name
+in:  cohort/sub-X/anat/* with tissue posteriors, or with labels, or with a brain mask alone; for real low-field scans the
+     files that the cohort's sidecars name
 out: fast/*, tissues/sub-X/anat/* (as `tissues.engine` asks), lowfield/<set>/sub-X/anat/*; `main` is of everybody, the
      other sets are of the test people
 """
 
 ENGINE = CONFIG.tissues.engine
 POSTERIORS = R / ("cohort" if ENGINE == "cohort" else "tissues")
-REAL = [name for name, entry in CONFIG.lowfield.items() if entry.registration]
-"""The sets of real scans."""
 
 
 def posteriors(group, batch):
@@ -98,31 +96,28 @@ for batch in batches("all") if ENGINE != "cohort" else []:
             """
 
 
-def sets_of(group, real):
-    """The sets that a group has scans in, simulated or real: everybody is in `main`, the test people in every set."""
-    return [name for name in CONFIG.lowfield if (name == "main") == (group == "all") and (name in REAL) == real]
-
-
-for group in ("all", "test"):
-    for batch in batches(group) if sets_of(group, real=False) else []:
+# A set's name is no wildcard: Snakemake compares every file with each output that begins with the same words as far as
+# its first wildcard, which for tens of thousands of people takes an hour.
+for set_name, entry in CONFIG.lowfield.items():
+    group = "all" if set_name == "main" else "test"
+    suffix_of_set = "" if set_name == "main" else f"_{set_name}"
+    for batch in batches(group) if not entry.registration else []:
 
         rule:
             """Simulate a batch's low-field scans."""
             name:
-                f"degrade_{batch}" if group == "all" else f"degrade_shifted_{batch}"
+                f"degrade{suffix_of_set}_{batch}"
             input:
                 scans=scan_list(group, batch),
                 cohort=sidecars("cohort", group, batch),
                 posteriors=posteriors(group, batch),
                 code=code("degrade"),
             output:
-                sidecars("lowfield/{set}", group, batch),
+                sidecars(f"lowfield/{set_name}", group, batch),
             log:
-                f"{R}/logs/degrade/{{set}}/batch-{batch}.log",
+                f"{R}/logs/degrade/{set_name}/batch-{batch}.log",
             benchmark:
-                f"{R}/benchmarks/degrade/{{set}}/batch-{batch}.tsv"
-            wildcard_constraints:
-                set="|".join(sets_of(group, real=False)),
+                f"{R}/benchmarks/degrade/{set_name}/batch-{batch}.tsv"
             conda:
                 "../../envs/iqt.yaml"
             threads: CONFIG.compute.batch_threads
@@ -132,10 +127,11 @@ for group in ("all", "test"):
             params:
                 suffix=SUFFIX,
                 seed=SEED,
+                set=set_name,
                 cohort=R / "cohort",
                 posteriors="" if ENGINE == "cohort" else f"--posteriors {POSTERIORS}",
-                out=lambda wildcards: R / "lowfield" / wildcards.set,
-                settings=lambda wildcards: as_json(CONFIG.lowfield[wildcards.set]),
+                out=R / "lowfield" / set_name,
+                settings=as_json(entry),
             shell:
                 r"""
                 iqt --threads {threads} degrade \
@@ -144,30 +140,28 @@ for group in ("all", "test"):
                     {params.posteriors} \
                     --out {params.out:q} \
                     --suffix {params.suffix} \
-                    --set {wildcards.set} \
+                    --set {params.set} \
                     --seed {params.seed} \
                     --settings {params.settings:q} \
                     >{log:q} 2>&1
                 """
 
-    for batch in batches(group) if sets_of(group, real=True) else []:
+    for batch in batches(group) if entry.registration else []:
 
         rule:
             """Register a batch's real low-field scans to the high-quality ones."""
             name:
-                f"register_{batch}" if group == "all" else f"register_test_{batch}"
+                f"register{suffix_of_set}_{batch}"
             input:
                 scans=scan_list(group, batch),
                 cohort=sidecars("cohort", group, batch),
                 code=code("degrade/register.py"),
             output:
-                sidecars("lowfield/{set}", group, batch),
+                sidecars(f"lowfield/{set_name}", group, batch),
             log:
-                f"{R}/logs/register/{{set}}/batch-{batch}.log",
+                f"{R}/logs/register/{set_name}/batch-{batch}.log",
             benchmark:
-                f"{R}/benchmarks/register/{{set}}/batch-{batch}.tsv"
-            wildcard_constraints:
-                set="|".join(sets_of(group, real=True)),
+                f"{R}/benchmarks/register/{set_name}/batch-{batch}.tsv"
             conda:
                 "../../envs/iqt.yaml"
             threads: CONFIG.compute.batch_threads
@@ -176,9 +170,10 @@ for group in ("all", "test"):
                 runtime=growing(240),
             params:
                 suffix=SUFFIX,
+                set=set_name,
                 cohort=R / "cohort",
-                out=lambda wildcards: R / "lowfield" / wildcards.set,
-                settings=lambda wildcards: as_json(CONFIG.lowfield[wildcards.set]),
+                out=R / "lowfield" / set_name,
+                settings=as_json(entry),
             shell:
                 r"""
                 iqt --threads {threads} register \
@@ -186,7 +181,7 @@ for group in ("all", "test"):
                     --cohort {params.cohort:q} \
                     --out {params.out:q} \
                     --suffix {params.suffix} \
-                    --set {wildcards.set} \
+                    --set {params.set} \
                     --settings {params.settings:q} \
                     >{log:q} 2>&1
                 """
