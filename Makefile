@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One GPU job at a time on each card; without a card there is nothing to share.
-GPUS = $(shell nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU')
+GPUS = $(shell $(BIN)/python -c 'from iqt.gpus import visible_gpus; print(len(visible_gpus()))')
 SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 
 help: ## List the targets

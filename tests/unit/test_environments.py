@@ -98,7 +98,7 @@ def test_both_containers_are_built_from_the_same_pins(repository: Path) -> None:
     apptainer = (repository / "envs/iqt.def").read_text()
     bases = [re.search(r"^F(?:ROM|rom:) (\S+)$", text, re.MULTILINE)[1] for text in (docker, apptainer)]
     assert bases[0] == bases[1] == f"python:{pins(repository / 'envs/iqt.yaml')['python']}-slim-bookworm"
-    install = "pip install --no-cache-dir --constraint /build/envs/constraints.txt /build"
+    install = 'pip install --no-cache-dir --constraint /opt/iqt/envs/constraints.txt --editable "/opt/iqt[masks]"'
     assert install in docker
     assert install in apptainer
 
@@ -111,8 +111,8 @@ def test_apptainer_definition_has_sections_that_apptainer_knows_and_files_that_e
     assert set(sections) == {"files", "post", "environment", "runscript", "test"}
     assert len(set(sections)) == len(sections)
     files = [line.split() for line in lines[lines.index("%files") + 1 : lines.index("%post")] if line.strip()]
-    assert all((repository / source).exists() and target.startswith("/build/") for source, target in files)
-    copied = re.findall(r"^COPY (.+) /build/\S*$", (repository / "envs/Dockerfile").read_text(), re.MULTILINE)
+    assert all((repository / source).exists() and target.startswith("/opt/iqt/") for source, target in files)
+    copied = re.findall(r"^COPY (.+) /opt/iqt/\S*$", (repository / "envs/Dockerfile").read_text(), re.MULTILINE)
     assert sorted(source for source, _ in files) == sorted(" ".join(copied).split())
     post = "\n".join(lines[lines.index("%post") + 1 : lines.index("%environment")])
     assert subprocess.run(["sh", "-n"], input=post, text=True).returncode == 0

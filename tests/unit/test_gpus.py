@@ -88,6 +88,19 @@ def test_a_schedulers_choice_and_a_users_are_kept(two_cards, monkeypatch: pytest
     assert gpus.claim_gpus() == [], "hidden on purpose: the CPU"
 
 
+def test_a_local_run_in_an_allocation_shares_its_cards_out(two_cards, jobs, repository: Path) -> None:
+    inside = {"SLURM_JOB_ID": "7", gpus.JOBS: "1", "CUDA_VISIBLE_DEVICES": "0,1"}
+    first, second = (start(jobs, repository, **inside) for _ in range(2))
+    assert {first.stdout.readline().strip(), second.stdout.readline().strip()} == {"0", "1"}
+
+
+def test_a_card_is_the_same_by_its_number_and_by_its_id(two_cards, jobs, repository: Path) -> None:
+    first = start(jobs, repository, CUDA_VISIBLE_DEVICES="1")
+    assert first.stdout.readline().strip() == "1"
+    second = start(jobs, repository, CUDA_VISIBLE_DEVICES="GPU-b")
+    assert "waiting" in second.stderr.readline()
+
+
 def test_more_cards_than_there_are_is_an_error(two_cards) -> None:
     with pytest.raises(UserError, match=r"3 GPUs are asked for and 2 are visible.*compute\.gpus"):
         gpus.claim_gpus(3)

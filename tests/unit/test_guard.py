@@ -17,22 +17,24 @@ from iqt.errors import UserError
 from iqt.files import PARTIAL, sweep
 
 Usage = namedtuple("Usage", "total used free")
-CLAIM = (
-    "import sys; from pathlib import Path; from iqt.guard import Run; run = Run(Path(sys.argv[1]));"
-    "print(run.claim(), flush=True); run.start(sys.argv[2] == 'local'); print('noted', flush=True); sys.stdin.read()"
+RUN = (
+    "import sys; from pathlib import Path; from iqt.guard import Run; run = Run(Path(sys.argv[1])); run.claim();"
+    "run.start(sys.argv[2] == 'local'); print('noted', flush=True); sys.stdin.read()"
 )
+JOB = "import sys, iqt.cli as cli; cli.app = lambda: (print('noted', flush=True), sys.stdin.read()); cli.main()"
 
 
-def other(state: Path, kind: str, repository: Path) -> subprocess.Popen:
+def other(state: Path, script: str, *arguments: str) -> subprocess.Popen:
     """Another process that runs in the folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", CLAIM, str(state), kind],
-        cwd=repository / "workflow",
+        [sys.executable, "-c", script, *arguments],
+        cwd=state.parent,
+        env=os.environ | {"PYTHONPATH": str(Path(guard.__file__).parents[1])},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert [process.stdout.readline().strip() for _ in range(2)] == ["True", "noted"]
+    assert process.stdout.readline().strip() == "noted"
     return process
 
 
@@ -46,14 +48,12 @@ def state(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("kind", "dropped"), [("local", True), ("cluster", False)])
-def test_locks_of_a_killed_run_are_dropped_unless_its_jobs_may_still_run(
-    state: Path, kind: str, dropped: bool, repository: Path
-) -> None:
+def test_locks_of_a_killed_run_are_dropped_unless_its_jobs_may_still_run(state: Path, kind: str, dropped: bool) -> None:
     results = state.parent / "results"
     stale = results / "models/unet/seed-1" / f"{PARTIAL}model.json-abc.json"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    process = other(state, kind, repository)
+    process = other(state, RUN, str(state), kind)
     assert not guard.Run(state).drop_stale_locks(results), "a live run keeps its locks"
     assert len(list((state / "locks").iterdir())) == 2
     process.kill()
@@ -61,6 +61,24 @@ def test_locks_of_a_killed_run_are_dropped_unless_its_jobs_may_still_run(
     assert guard.Run(state).drop_stale_locks(results) is dropped
     assert (not any((state / "locks").iterdir())) is dropped
     assert stale.exists() is not dropped
+
+
+def test_locks_stay_while_another_run_or_a_job_of_a_killed_one_lives(state: Path) -> None:
+    first, second = (other(state, RUN, str(state), "local") for _ in range(2))
+    job = other(state, JOB)
+    for process in (first, second, job):
+        assert not guard.Run(state).drop_stale_locks(state.parent)
+        process.kill()
+        process.wait()
+    assert guard.Run(state).drop_stale_locks(state.parent)
+
+
+def test_a_cluster_run_that_ended_by_itself_leaves_no_jobs(state: Path) -> None:
+    run = guard.Run(state)
+    run.start(local=False)
+    assert not run.drop_stale_locks(state.parent)
+    run.end()
+    assert run.drop_stale_locks(state.parent)
 
 
 def test_without_locks_nothing_is_written(tmp_path: Path) -> None:

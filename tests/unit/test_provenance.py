@@ -68,6 +68,13 @@ def test_a_volume_is_traced_to_its_own_scan_and_to_all_that_trained_its_model(wo
     assert chain.sources["archive/sub-1.zip"] == "0" * 64, "a source outside, as the sidecar names it"
 
 
+def test_a_fetched_scan_is_traced_to_its_archive(workdir: Path) -> None:
+    path = workdir / RUN / "cohort/sub-1/anat/sub-1_T1w.json"
+    files = {"brain": {"source": "s3://bucket/sub-1/brain.nii.gz", "path": "x", "bytes": 3, "sha256": "a" * 64}}
+    write_json(path, {"status": "ok", "files": files})
+    assert trace(path).sources["s3://bucket/sub-1/brain.nii.gz"] == "a" * 64
+
+
 def test_a_cohort_scan_has_its_own_source_alone(workdir: Path) -> None:
     chain = trace(workdir / RUN / "cohort/sub-2/anat/sub-2_T1w.json")
     assert set(chain.sources) == {"sub-2.nii", "archive/sub-2.zip"}

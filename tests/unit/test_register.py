@@ -77,6 +77,27 @@ def test_what_a_rigid_registration_leaves_is_measured(high: tuple[Volume, np.nda
     assert describe(affine.matrix, center(mask, volume.affine))["volume_ratio"] == pytest.approx(1.08**3, rel=0.02)
 
 
+def test_a_scan_of_half_a_head_is_no_partner(high: tuple[Volume, np.ndarray], tmp_path: Path) -> None:
+    volume, mask = high
+    whole = partner(volume, np.eye(4))
+    kept = whole.data.shape[2] // 2
+    affine = whole.affine @ nib.affines.from_matvec(np.eye(3), (0, 0, kept))
+    half = Volume(np.ascontiguousarray(whole.data[:, :, kept:]), affine)
+    shown = on_grid(half, volume)
+    assert not shown[:, :, : volume.data.shape[2] // 3].any(), "nothing is made up where nothing was scanned"
+    path, cohort, out = tmp_path / "half.nii.gz", tmp_path / "cohort", tmp_path / "low"
+    save_volume(path, half.data, half.affine)
+    save_volume(anat(cohort, "sub-1", "T1w.nii.gz"), volume.data, volume.affine)
+    save_volume(anat(cohort, "sub-1", "desc-brain_mask.nii.gz"), mask, volume.affine)
+    record = {"lowfield": {"source": str(path), "path": str(path), "bytes": 1, "sha256": "0"}}
+    write_json(anat(cohort, "sub-1", "T1w.json"), {"status": "ok", "files": record})
+    register_scans(["sub-1"], cohort, out, "T1w", LowField(registration="rigid"), "main")
+    status = read_json(anat(out, "sub-1", "T1w.json"))["status"]
+    assert "half.nii.gz" in status
+    assert "% of the brain" in status or "from its place" in status
+    assert not list(out.rglob("*.nii.gz"))
+
+
 def test_what_is_told_of_a_registration_is_what_it_is() -> None:
     told = describe(pose((10, 0, 0), (1, 2, 3)), np.zeros(3))
     assert told == {"rotation_deg": [10.0, 0.0, 0.0], "translation_mm": [1.0, 2.0, 3.0], "volume_ratio": 1.0}

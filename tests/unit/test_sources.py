@@ -105,6 +105,10 @@ def test_a_damaged_file_skips_one_person(tree: Path, tmp_path: Path) -> None:
     folder = build(tmp_path, hcp("zips", zips))
     assert "cannot be read" in status(folder, f"sub-{IDS[0]}")
     assert status(folder, f"sub-{IDS[1]}") == "ok"
+    archive.write_bytes(content[:1000])
+    settings = hcp("zips", zips).model_copy(update={"max_missing": 0.5})
+    found = fetch.check_source([f"sub-{name}" for name in IDS[:2]], "T1w", settings, tmp_path / "index.tsv")
+    assert "is the file complete" in found["missing"][f"sub-{IDS[0]}"]
 
 
 def test_what_is_missing_is_known_before_anything_is_read(tree: Path, tmp_path: Path) -> None:
@@ -378,18 +382,35 @@ def folder_with(root: Path, changes: dict) -> Path:
 @pytest.mark.parametrize("case", ["nan", "constant", "labels", "grid", "mask elsewhere", "empty mask"])
 def test_a_failed_check_is_the_scans_status_and_leaves_no_volume(tmp_path: Path, case: str) -> None:
     made = person(IDS[0])
+    far = np.zeros((4, 4))
+    far[0, 3] = 1000
     image, mask, labels = "T1w_acpc_dc_restore_brain", "brainmask_fs", "aparc+aseg"
     changes, words = {
         "nan": ({image: (np.where(made.mask, np.nan, 0), made.affine)}, "NaN"),
         "constant": ({image: (np.zeros(made.T1w.shape), made.affine)}, "is constant"),
         "labels": ({labels: (np.where(made.dseg == 3, 9000, made.dseg), made.affine)}, "holds labels 9000"),
-        "grid": ({mask: (made.mask[1:].astype(np.uint8), made.affine)}, "another grid"),
+        "grid": ({mask: (made.mask.astype(np.uint8), made.affine + far)}, "lies elsewhere in the world"),
         "mask elsewhere": ({mask: (np.roll(made.mask, 15, axis=0).astype(np.uint8), made.affine)}, "do not belong"),
         "empty mask": ({mask: (np.zeros(made.mask.shape, np.uint8), made.affine)}, "mask is empty"),
     }[case]
     folder = build(tmp_path, hcp("tree", folder_with(tmp_path / "t", changes)))
     assert words in status(folder, f"sub-{IDS[0]}")
     assert [path.name for path in folder.rglob("*") if path.is_file()] == [f"sub-{IDS[0]}_T1w.json"]
+
+
+@pytest.mark.parametrize("codes", ["LAS", "PIR"])
+def test_derivatives_in_another_order_belong_to_their_image(tmp_path: Path, codes: str) -> None:
+    """fMRIPrep writes RAS, whatever the raw scan's axes are."""
+    made = person(IDS[0])
+    ornt = nib.orientations.ornt_transform(nib.io_orientation(made.affine), nib.orientations.axcodes2ornt(tuple(codes)))
+    raw = nib.Nifti1Image(made.T1w, made.affine).as_reoriented(ornt)
+    plain = build(tmp_path / "one", hcp("tree", folder_with(tmp_path / "t", {})))
+    changes = {"T1w_acpc_dc_restore_brain": (np.asarray(raw.dataobj), raw.affine)}
+    turned = build(tmp_path / "two", hcp("tree", folder_with(tmp_path / "u", changes)))
+    for ending in ("T1w.nii.gz", "desc-brain_mask.nii.gz", "dseg.nii.gz"):
+        mine, other = (read_volume(anat(folder, f"sub-{IDS[0]}", ending)) for folder in (turned, plain))
+        np.testing.assert_array_equal(mine.data, other.data)
+        np.testing.assert_allclose(mine.affine, other.affine, atol=1e-4)
 
 
 @pytest.mark.parametrize("wrong", ["keep", "skip"])

@@ -32,6 +32,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        # Some file systems rename before they write: after a power cut the name would stand for nothing.
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide results from the rest of a lab

@@ -20,7 +20,8 @@ from typing import IO
 from iqt.errors import UserError
 
 JOBS = "IQT_GPU_JOBS"
-"""Variable in which a local run tells its jobs N of `--resources gpu=N`: more than there are cards asks for sharing."""
+"""Variable in which a local run tells its jobs N of `--resources gpu=N`: more than there are cards asks for sharing.
+Where it is set, cards are claimed also in an allocation of a scheduler."""
 CLAIMED = "IQT_GPUS_CLAIMED"
 """Variable that a job sets for the processes it starts, which use its cards."""
 WAIT_S = 2.0
@@ -33,6 +34,11 @@ def visible_gpus() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [part for part in (part.strip() for part in chosen.split(",")) if part and part != "-1"]
+    return _installed()
+
+
+def _installed() -> list[str]:
+    """UUIDs of the machine's GPUs, in the driver's order."""
     try:
         done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -49,7 +55,8 @@ def claim_gpus(number: int = 1) -> list[str]:
         UserError: there are GPUs, but fewer than `number`.
     """
     cards = visible_gpus()
-    if not cards or "SLURM_JOB_ID" in os.environ or CLAIMED in os.environ:
+    by_slurm = "SLURM_JOB_ID" in os.environ and JOBS not in os.environ  # not so for a local run in an allocation
+    if not cards or by_slurm or CLAIMED in os.environ:
         return cards
     if number > len(cards):
         raise UserError(f"{number} GPUs are asked for and {len(cards)} are visible; lower compute.gpus")
@@ -69,9 +76,12 @@ def claim_gpus(number: int = 1) -> list[str]:
 def _try(cards: list[str], number: int) -> list[str]:
     """Claim `number` different cards, the emptiest first; none where that many are not to be had now."""
     mine: dict[str, IO[str]] = {}
+    # By the same name, however the variable of this or another run calls a card.
+    installed = _installed()
+    names = {card: installed[int(card)] if card.isdigit() and int(card) < len(installed) else card for card in cards}
     for place in range(_jobs_per_card(len(cards))):
         for card in cards:
-            if card not in mine and len(mine) < number and (handle := _lock(card, place)):
+            if card not in mine and len(mine) < number and (handle := _lock(names[card], place)):
                 mine[card] = handle
     if len(mine) < number:
         for handle in mine.values():

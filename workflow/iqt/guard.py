@@ -5,6 +5,7 @@ Only the Snakefile calls these. They concern the machine and never a result.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -22,55 +23,70 @@ CLOCK_S = 120
 """Seconds by which a file may be newer than now before the clock is in doubt; file servers differ by less."""
 
 
+CLAIM = "iqt.claim"
+"""Below .snakemake: the file that every run, and every job of one, holds a shared lock on as long as it lives."""
+QUEUED = "iqt.queued"
+"""Below .snakemake: there while a run on a cluster has not ended, whose jobs may outlive it."""
+
+
 class Run:
-    """This process's claim to a folder that Snakemake runs in.
+    """A run's claim to the folder `.snakemake` that Snakemake keeps its state in.
 
     Snakemake locks the files of a run, but a run that was killed leaves its locks behind and nobody may start again
-    before `--unlock`. The system drops a claim with the process that holds it, so locks without a claim are stale.
+    before `--unlock`. The system drops a claim with the process that holds it, so locks in a folder that no run and no
+    job claims are stale.
     """
 
     def __init__(self, state: Path) -> None:
         self.state = state
         self.handle: IO[str] | None = None
 
-    def claim(self) -> bool:
-        """Claim the folder; False where another process has."""
-        if self.handle is None:
+    def claim(self) -> None:
+        """Claim the folder, beside others."""
+        with contextlib.suppress(OSError):  # a folder that is only read, or a file system without locks
             self.state.mkdir(exist_ok=True)
-            handle = (self.state / "iqt.claim").open("a+")
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:  # claimed, or a file system without locks
-                handle.close()
-                return False
-            self.handle = handle
-        return True
+            self.handle = claim(self.state, fcntl.LOCK_SH)
 
     def drop_stale_locks(self, results: Path) -> bool:
-        """Remove the locks of a run that was killed and had its jobs on this machine, and the half-written files that
+        """Remove the locks of runs that were killed and had their jobs on this machine, and the half-written files that
         no job will meet again; whether there were any locks.
 
-        A killed cluster run's stay, since its jobs may still be in the queue: Snakemake says what to do.
+        Those of a run on a cluster stay, since its jobs may still be in the queue: Snakemake says what to do.
         """
+        locks = list((self.state / "locks").glob("*.lock"))
+        if not locks or (self.state / QUEUED).exists():
+            return False
         try:
-            locks = list((self.state / "locks").glob("*.lock"))
-            if not locks or not self.claim():
+            alone = claim(self.state, fcntl.LOCK_EX)
+            if alone is None:
                 return False
-            self.handle.seek(0)
-            if self.handle.read().strip() != "local":
-                return False
-            for path in (*locks, *_unfinished(results)):
-                path.unlink(missing_ok=True)
-        except OSError:  # a folder that is only read, by a dry run or a report
+            with alone:
+                for path in (*locks, *_unfinished(results)):
+                    path.unlink(missing_ok=True)
+        except OSError:
             return False
         return True
 
     def start(self, local: bool) -> None:
-        """Note where jobs run, for the run that finds this one's locks."""
-        if self.claim():
-            self.handle.truncate(0)
-            self.handle.write("local\n" if local else "cluster\n")
-            self.handle.flush()
+        """Note where jobs run, for whoever finds this run's locks."""
+        if not local:
+            (self.state / QUEUED).touch()
+
+    def end(self) -> None:
+        """The run has ended by itself, its jobs before it."""
+        (self.state / QUEUED).unlink(missing_ok=True)
+
+
+def claim(state: Path, kind: int) -> IO[str] | None:
+    """Take a shared or exclusive lock on the folder for as long as the result stays open; None where another one's
+    claim does not allow it."""
+    handle = (state / CLAIM).open("a")
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
 
 
 def check_folder(results: Path) -> None:
@@ -81,6 +97,15 @@ def check_folder(results: Path) -> None:
             f"{folder}: this folder cannot be written (read-only file system or permissions); make it writable, or run "
             "in another folder with snakemake --directory"
         )
+
+
+def check_engines(tissues: str, ingest: str) -> None:
+    """Raise UserError where a stage needs FSL, which the container image does not hold."""
+    for key, wanted, now in (("tissues.engine", "fast", tissues), ("cohort.mask.engine", "mask_bet", ingest)):
+        if wanted == now:
+            raise UserError(
+                f"{key}: FSL is not in the container image; choose another engine, or run without --sdm apptainer"
+            )
 
 
 def check_image(path: Path) -> None:

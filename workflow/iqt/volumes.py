@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from iqt.errors import UserError
 from iqt.files import replacing
+from iqt.naming import SCAN_PATTERN
 
 SCALE_PERCENTILE = 99.5
 
@@ -33,7 +35,11 @@ def read_volume(path: str | Path, dtype: type = np.float32) -> Volume:
         image = nib.load(path)
         data = np.asanyarray(image.dataobj)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        # The workflow knows a volume by its record alone, and would not make it again.
+        scan = re.match(SCAN_PATTERN, path.name)
+        record = next(path.parent.glob(f"{scan.group()}_*.json"), None) if scan else None
+        gone = f"; it was made once and deleted: delete {record.name} beside it, too, and run again" if record else ""
+        raise UserError(f"{path}: no such file{gone}") from None
     except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
         raise UserError(f"{path}: not readable as an image ({error}); is it complete?") from None
     if data.ndim == 4 and data.shape[3] == 1:

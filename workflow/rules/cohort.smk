@@ -48,7 +48,7 @@ for batch in batches("all") if CONFIG.cohort.source == "template" else []:
         threads: CONFIG.compute.batch_threads
         resources:
             mem_mb=growing(4000),
-            runtime=growing(60),
+            runtime=minutes(1, "all", batch),
         params:
             suffix=SUFFIX,
             seed=SEED,
@@ -66,41 +66,6 @@ for batch in batches("all") if CONFIG.cohort.source == "template" else []:
             """
 
 
-rule check_source:
-    """Ask for every file before any is read: keys, terms, network, what is missing, room on the disk."""
-    input:
-        lists=scan_lists("all"),
-        code=ancient(code("cohort/fetch.py", "cohort/entries.py", "cohort/s3.py", "cohort/download.py")),
-    output:
-        f"{R}/source/checked.json",
-    log:
-        f"{R}/logs/check_source.log",
-    benchmark:
-        f"{R}/benchmarks/check_source.tsv"
-    localrule: True
-    conda:
-        "../../envs/iqt.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(60),
-    params:
-        suffix=SUFFIX,
-        lists=[f"--list {path}" for path in scan_lists("all")],
-        index=INDEX,
-        settings=as_json(source_settings() | {"max_missing": CONFIG.cohort.max_missing}),
-    shell:
-        r"""
-        iqt check-source \
-            {params.lists} \
-            --out {output:q} \
-            --index {params.index:q} \
-            --suffix {params.suffix} \
-            --settings {params.settings:q} \
-            2>&1 | tee {log:q}
-        """
-
-
 for batch in batches("all") if CONFIG.cohort.source != "template" else []:
 
     rule:
@@ -109,7 +74,6 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             f"fetch_{batch}"
         input:
             scans=scan_list("all", batch),
-            checked=ancient(rules.check_source.output),
             code=ancient(code("cohort/fetch.py", "cohort/entries.py", "cohort/s3.py", "cohort/download.py")),
         output:
             sidecars("source", "all", batch, "files.json", flat),
@@ -122,7 +86,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
         threads: 1
         resources:
             mem_mb=growing(1000),
-            runtime=growing(720),
+            runtime=minutes(10, "all", batch),
         params:
             suffix=SUFFIX,
             out=R / "source",
@@ -153,8 +117,10 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
                 "cohort/regrid.py",
                 "cohort/brain_mask.py",
                 "cohort/picture.py",
-                *(["cohort/synthesize.py", "cohort/deform.py"] if SYNTHESISED else []),
+                "cohort/fetch.py",
+                *(["cohort/synthesize.py", "cohort/deform.py", "cohort/template.py"] if SYNTHESISED else []),
             ),
+            lut=source_lut(),
         output:
             sidecars("cohort", "all", batch),
         log:
@@ -166,7 +132,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
         threads: CONFIG.compute.batch_threads
         resources:
             mem_mb=growing(4000),
-            runtime=growing(120),
+            runtime=minutes(5, "all", batch),
         params:
             suffix=SUFFIX,
             seed=SEED if SYNTHESISED else 0,
@@ -191,7 +157,7 @@ rule list_participants:
     input:
         lists=scan_lists("all"),
         sidecars=sidecars("cohort", "all"),
-        luts=[here(WORKFLOW.parent / "resources" / f"{name}_dseg.tsv") for name in ("template", "freesurfer")],
+        lut=source_lut(),
         code=code("cohort/build.py", "cohort/checks.py", "cohort/split.py"),
     output:
         participants=f"{R}/cohort/participants.tsv",

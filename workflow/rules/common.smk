@@ -37,7 +37,8 @@ except UserError as error:
 
 # A function of each job's shell, so that a line of a log can be pasted where `iqt` is installed. PYTHONPATH is set in it,
 # because --use-conda blanks an inherited one.
-shell.prefix(f'iqt() {{{{ PYTHONPATH={shlex.quote(str(WORKFLOW))} python -m iqt "$@"; }}}}; ')
+# The strict mode is Snakemake's own, which it leaves out where there is a prefix: without it `| tee` would hide a failure.
+shell.prefix(f'set -euo pipefail; iqt() {{{{ PYTHONPATH={shlex.quote(str(WORKFLOW))} python -m iqt "$@"; }}}}; ')
 # For --sdm apptainer; built by hand from envs/iqt.def, since nobody publishes it.
 IMAGE = WORKFLOW.parent / "envs" / "iqt.sif"
 
@@ -147,6 +148,12 @@ def source_settings():
     return {"source": CONFIG.cohort.source, "downloads": CONFIG.cohort.downloads, CONFIG.cohort.source: section}
 
 
+def source_lut():
+    """The look-up table of the source's labels."""
+    name = getattr(CONFIG.cohort.settings, "lut", "freesurfer" if CONFIG.cohort.source == "hcp" else "template")
+    return name if name.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{name}_dseg.tsv")
+
+
 def ingest_settings():
     """What a scan's volumes depend on besides its files."""
     grid, mask = (section.model_dump(mode="json") for section in (CONFIG.cohort.grid, CONFIG.cohort.mask))
@@ -157,6 +164,11 @@ def ingest_settings():
 def growing(amount):
     """A resource that grows with every attempt, so that a job killed for want of it comes back with more."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def minutes(each, group, batch):
+    """Time limit of a batch's job: half an hour, and so many minutes a scan."""
+    return growing(30 + each * len(members(group, batch)))
 
 
 def here(path):

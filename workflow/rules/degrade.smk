@@ -36,7 +36,7 @@ for batch in batches("all") if ENGINE == "fast" else []:
         threads: 1
         resources:
             mem_mb=growing(4000),
-            runtime=growing(600),
+            runtime=minutes(20, "all", batch),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",
@@ -76,7 +76,7 @@ for batch in batches("all") if ENGINE != "cohort" else []:
         threads: CONFIG.compute.batch_threads
         resources:
             mem_mb=growing(8000),
-            runtime=growing(600),
+            runtime=minutes(5, "all", batch),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",
@@ -123,7 +123,7 @@ for set_name, entry in CONFIG.lowfield.items():
             threads: CONFIG.compute.batch_threads
             resources:
                 mem_mb=growing(4000),
-                runtime=growing(60),
+                runtime=minutes(2 * entry.draws, group, batch),
             params:
                 suffix=SUFFIX,
                 seed=SEED,
@@ -167,7 +167,7 @@ for set_name, entry in CONFIG.lowfield.items():
             threads: CONFIG.compute.batch_threads
             resources:
                 mem_mb=growing(4000),
-                runtime=growing(240),
+                runtime=minutes(10, group, batch),
             params:
                 suffix=SUFFIX,
                 set=set_name,

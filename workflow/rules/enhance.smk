@@ -27,7 +27,7 @@ for batch in batches("test"):
         threads: CONFIG.compute.batch_threads
         resources:
             mem_mb=growing(6000),
-            runtime=growing(240),
+            runtime=minutes(20, "test", batch),
             gpu=lambda wildcards: 1 if CONFIG.model_of(wildcards.method) else 0,
         params:
             suffix=SUFFIX,

@@ -32,7 +32,7 @@ for batch in batches("test"):
         threads: CONFIG.compute.batch_threads
         resources:
             mem_mb=growing(6000),
-            runtime=growing(120),
+            runtime=minutes(5, "test", batch),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",

@@ -99,7 +99,7 @@ for batch in batches("test"):
         threads: CONFIG.compute.batch_threads
         resources:
             mem_mb=growing(6000),
-            runtime=growing(120),
+            runtime=minutes(3, "test", batch),
             gpu=1,
         params:
             suffix=SUFFIX,
@@ -140,7 +140,7 @@ for batch in batches("test"):
         threads: CONFIG.compute.batch_threads
         resources:
             mem_mb=growing(6000),
-            runtime=growing(120),
+            runtime=minutes(3, "test", batch),
             gpu=1,
         params:
             suffix=SUFFIX,

@@ -67,7 +67,7 @@ for batch in batches("test"):
         threads: 1
         resources:
             mem_mb=growing(3000),
-            runtime=growing(60),
+            runtime=minutes(1, "test", batch),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",
@@ -110,7 +110,7 @@ for batch in batches("test"):
         threads: FASTSURFER.threads
         resources:
             mem_mb=growing(8000),
-            runtime=lambda wildcards, attempt, batch=batch: 30 * attempt * len(members("test", batch)),
+            runtime=minutes(30, "test", batch),
             gpu=int(FASTSURFER.device == "cuda"),
         params:
             package=WORKFLOW,
@@ -148,7 +148,7 @@ for batch in batches("test"):
         threads: CONFIG.compute.batch_threads
         resources:
             mem_mb=growing(3000),
-            runtime=growing(60),
+            runtime=minutes(1, "test", batch),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",

@@ -26,7 +26,7 @@ for batch in batches("trained"):
         threads: CONFIG.compute.batch_threads
         resources:
             mem_mb=growing(4000),
-            runtime=growing(60),
+            runtime=minutes(1, "trained", batch),
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",

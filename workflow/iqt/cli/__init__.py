@@ -4,8 +4,10 @@ cheap stages start at once."""
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +28,12 @@ REMEDIES = {
 
 def main() -> None:
     """Run the command line; a UserError ends in its message and exit status 1, Ctrl-C in 130."""
+    # A run that finds another one's locks must see that its jobs still live.
+    job = None
+    if os.access(".snakemake", os.W_OK):
+        from iqt.guard import claim
+
+        job = claim(Path(".snakemake"), fcntl.LOCK_SH)
     try:
         app()
     except UserError as error:
@@ -37,6 +45,9 @@ def main() -> None:
         sys.exit(f"iqt: error: {where}{error.strerror}; {REMEDIES[error.errno]} and run the same command again")
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        if job is not None:
+            job.close()
 
 
 @app.callback()

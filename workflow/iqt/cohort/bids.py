@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,9 +54,10 @@ def list_entries(settings: BIDS, suffix: str) -> list[Entry]:
             continue
         entities = dict(part.split("-", 1) for part in found["entities"].split("_"))
         file = Named(place, entities, found["suffix"])
-        if settings.lowfield and _matches(file, settings.lowfield):
+        is_raw = not name.startswith(("derivatives/", "sourcedata/"))
+        if is_raw and settings.lowfield and _matches(file, settings.lowfield):
             lowfield.setdefault(entities["sub"], []).append(file)
-        elif file.suffix == suffix and not name.startswith(("derivatives/", "sourcedata/")):
+        elif is_raw and file.suffix == suffix:
             raw.append(file)
         else:
             derived.setdefault((entities["sub"], entities.get("ses")), []).append(file)
@@ -126,12 +127,21 @@ def _entry(image: Named, derived: Iterable[Named], lowfield: Iterable[Named], se
     anywhere = "ses-" in (settings.lowfield or "")
     partners = [file for file in lowfield if anywhere or file.entities.get("ses") == image.entities.get("ses")]
 
-    def closest(found: Sequence[Named]) -> str:
-        """The one whose name says more of what the image's says, such as its run."""
-        return max(found, key=lambda file: len(file.entities.items() & image.entities.items())).place if found else ""
+    def shared(file: Named) -> int:
+        """How much of what the image's name says, such as its run, the file's says too."""
+        return len(file.entities.items() & image.entities.items())
 
     def place(ending: str) -> str:
-        return closest([file for file in near if _matches(file, ending)])
+        found = [file for file in near if _matches(file, ending)]
+        return max(found, key=shared).place if found else ""
+
+    most = max(map(shared, partners), default=0)
+    partners = [file for file in partners if shared(file) == most]
+    if len(partners) > 1:
+        raise UserError(
+            f"{partners[0].place} and {partners[1].place} are both the low-field scan of {_scan(image.entities)}; "
+            "choose one by more entities in cohort.bids.lowfield"
+        )
 
     labels = place(settings.labels) if settings.labels else ""
     posteriors = {field: place(settings.posteriors.format(tissue=tissue)) for field, tissue in TISSUES.items()}
@@ -140,7 +150,7 @@ def _entry(image: Named, derived: Iterable[Named], lowfield: Iterable[Named], se
         **{"brain" if settings.skull_stripped else "head": image.place},
         mask=place(settings.mask) if settings.mask else "",
         labels=labels,
-        lowfield=closest(partners),
+        lowfield=partners[0].place if partners else "",
         lut=settings.lut if labels else "",
         **(posteriors if all(posteriors.values()) else {}),  # of use only together
     )

@@ -28,6 +28,8 @@ ASKING = 16
 def fetch_scans(scans: Iterable[str], out: Path, suffix: str, cohort: Cohort, index: Path) -> None:
     """Write `out/<scan>_files.json` for each scan: `status`, and `files` with a record for each field of its entry.
 
+    A record's date is that of the download, or of a local file's last change.
+
     A scan of which the source lacks a file is recorded with the reason.
 
     Raises:
@@ -63,7 +65,9 @@ def check_source(scans: Iterable[str], suffix: str, cohort: Cohort, index: Path)
     def ask(scan: str) -> tuple[int, str]:
         try:
             return _size(entry_of(cohort, suffix, scan, index), fetchers), ""
-        except AbsentError as error:
+        except StopError:
+            raise
+        except UserError as error:
             return 0, str(error)
 
     with ThreadPoolExecutor(ASKING if fetchers else 1) as pool:
@@ -123,7 +127,9 @@ def fetch_scan(entry: Entry, fetchers: Mapping[str, Callable[[str], dict]]) -> d
     def fetch(place: str) -> dict:
         scheme = place.partition(":")[0]
         record = fetchers.get(scheme, {"zip": _in_zip}.get(scheme, _on_disk))(place)
-        return record | {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+        local = split_member(record["path"])[0] if record["path"].startswith("zip:") else record["path"]
+        changed = datetime.datetime.fromtimestamp(os.stat(local).st_mtime, datetime.UTC)
+        return record | {"date": changed.isoformat(timespec="seconds")}
 
     return {"lut": entry.lut, "files": _each(entry, fetch)}
 

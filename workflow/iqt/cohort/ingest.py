@@ -21,7 +21,7 @@ from iqt.cohort.synthesize import make_person
 from iqt.config import Cohort, Grid
 from iqt.errors import UserError
 from iqt.naming import anat, flat
-from iqt.volumes import Volume, read_on_grid, read_volume, save_volume
+from iqt.volumes import Volume, read_volume, save_volume
 
 POSTERIORS = {"wm": "label-WM_probseg", "gm": "label-GM_probseg", "csf": "label-CSF_probseg"}
 KINDS = {"brain": "image", "head": "image", "mask": "mask", "labels": "labels"}
@@ -149,8 +149,8 @@ def _read(files: Mapping[str, Mapping]) -> dict[str, Volume]:
     for field in ("mask", "labels", *POSTERIORS):
         if field in files:
             with local_path(files[field]["path"]) as path:
-                data = read_on_grid(path, image, np.int32 if field == "labels" else np.float32)
-            volumes[field] = Volume(data, image.affine)
+                volume = read_volume(path, np.int32 if field == "labels" else np.float32)
+            volumes[field] = regrid.like(volume, image, KINDS.get(field, "posterior"), path)
     return volumes
 
 

@@ -39,6 +39,28 @@ def to_ras(volume: Volume) -> Volume:
     return Volume(np.ascontiguousarray(turned.dataobj), turned.affine)
 
 
+def like(volume: Volume, reference: Volume, kind: str, where: object) -> Volume:
+    """A mask, posterior or label map on the grid of the image that it belongs to, by the affines of both.
+
+    Derivatives often have their axes in another order (fMRIPrep writes RAS) or other voxels than the raw scan: nearest
+    neighbour for masks and labels, linear for posteriors.
+
+    Raises:
+        UserError: nothing of it lies within the image.
+    """
+    same = volume.data.shape == reference.data.shape and np.allclose(volume.affine, reference.affine, atol=1e-3)
+    if same:
+        return Volume(volume.data, reference.affine)
+    order = 1 if kind == "posterior" else 0
+    moved = resample_from_to(
+        nib.Nifti1Image(volume.data, volume.affine), (reference.data.shape, reference.affine), order=order
+    )
+    data = np.asarray(moved.dataobj).astype(volume.data.dtype)
+    if volume.data.any() and not data.any():
+        raise UserError(f"{where}: lies elsewhere in the world than its image; is its affine right?")
+    return Volume(data, reference.affine)
+
+
 def resample(volume: Volume, settings: Grid, kind: str) -> Volume:
     """The volume with isotropic voxels of `settings.voxel_size`, or at right angles where it was sheared.
 

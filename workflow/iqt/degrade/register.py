@@ -27,15 +27,18 @@ BINS = 32
 RIM_MM = 6.0
 """Seen around the brain, too: its border tells its size."""
 FEW_VOXELS = 1000
-"""Brain voxels that an eighth of the brain must have to be registered by itself."""
+"""Brain voxels that an eighth of the brain must have, in both scans, to be registered by itself."""
+COVERED = 0.8
+"""Share of the brain that a low-field scan must show."""
 
 
 class Alignment(NamedTuple):
     """`matrix` (4, 4): from the high-quality scan's world to the low-field scan's, in mm. `residual`: how far, in mm,
-    each eighth of the brain would still move by itself."""
+    each eighth of the brain would still move by itself. `covered`: share of the brain within the low-field scan."""
 
     matrix: np.ndarray
     residual: list[float]
+    covered: float
 
 
 def register_scans(
@@ -45,7 +48,8 @@ def register_scans(
 
     As for simulated ones there are the slices as acquired, whose affine now puts them into the high-quality scan's
     world (no voxel is touched), the same by cubic splines on its grid, and a sidecar. A scan without a partner, or
-    whose partner cannot be read, is recorded in its sidecar.
+    whose partner cannot be read or does not lie on it afterwards (by more than a voxel in the median, or with more than
+    a fifth of the brain missing), is recorded in its sidecar.
     """
 
     def outputs(scan: str) -> list[Path]:
@@ -63,12 +67,13 @@ def register_scans(
         if min(low.data.shape) < 8:
             raise UserError(f"{partner['source']}: has the shape {low.data.shape}; a whole brain is needed to register")
         found = register(low, high, mask, settings.registration)
+        _check(found, low, partner["source"])
         placed = Volume(low.data, np.linalg.inv(found.matrix) @ low.affine)
         thick, upsampled = outputs(scan)
         save_volume(thick, placed.data, placed.affine)
         save_volume(upsampled, on_grid(placed, high), high.affine)
         limit = float(max(placed.voxel_size)) / 2
-        largest = max(found.residual, default=0.0)
+        largest = max(found.residual)
         return {
             "set": set_name,
             "suffix": suffix,
@@ -76,8 +81,9 @@ def register_scans(
             "lowfield": partner,
             "matrix": found.matrix.tolist(),
             **describe(found.matrix, center(mask, high.affine)),
-            "residual_mm": round(float(np.median(found.residual)), 3) if found.residual else None,
-            "largest_residual_mm": round(largest, 3) if found.residual else None,
+            "residual_mm": round(float(np.median(found.residual)), 3),
+            "largest_residual_mm": round(largest, 3),
+            "covered": round(found.covered, 4),
             "voxel_size_mm": [round(float(edge), 4) for edge in placed.voxel_size],
             "warnings": []
             if largest <= limit
@@ -121,10 +127,11 @@ def register(low: Volume, high: Volume, mask: np.ndarray, kind: str) -> Alignmen
     if not np.isfinite(matrix).all():
         raise UserError("the low-field scan cannot be registered: nothing in common was found")
     local = AffineRegistration(metric=MutualInformationMetric(nbins=BINS), verbosity=0, **LOCAL)
+    shown = field_of_view(low, Volume(static.data, matrix @ static.affine))
     residual = []
     for part in eighths(inside):
         box = tuple(part)
-        if np.count_nonzero(inside[box]) < FEW_VOXELS:
+        if np.count_nonzero(inside[box] & shown[box]) < FEW_VOXELS:
             continue
         affine = static.affine @ nib.affines.from_matvec(np.eye(3), [side.start for side in box])
         moved = local.optimize(
@@ -133,15 +140,23 @@ def register(low: Volume, high: Volume, mask: np.ndarray, kind: str) -> Alignmen
         )  # fmt: skip
         middle = center(inside[box], affine)
         residual.append(float(np.linalg.norm(_apply(moved.affine, middle) - _apply(matrix, middle))))
-    return Alignment(matrix, residual)
+    return Alignment(matrix, residual, np.count_nonzero(inside & shown) / np.count_nonzero(inside))
 
 
 def on_grid(low: Volume, high: Volume) -> np.ndarray:
-    """A scan on another one's grid by cubic splines, as simulated scans are brought to it."""
+    """A scan on another one's grid by cubic splines, as simulated scans are brought to it; 0 where it shows nothing."""
     step = np.linalg.inv(low.affine) @ high.affine
-    return ndimage.affine_transform(
+    data = ndimage.affine_transform(
         low.data, step[:3, :3], step[:3, 3], output_shape=high.data.shape, order=3, mode="nearest", output=np.float32
     )
+    return np.where(field_of_view(low, high), data, np.float32(0))
+
+
+def field_of_view(low: Volume, high: Volume) -> np.ndarray:
+    """Which voxels (bool) of one grid lie within the voxels of another."""
+    step = np.linalg.inv(low.affine) @ high.affine
+    ones = np.pad(np.ones(low.data.shape, np.uint8), 1)
+    return ndimage.affine_transform(ones, step[:3, :3], step[:3, 3] + 1, output_shape=high.data.shape, order=0) > 0
 
 
 def describe(matrix: np.ndarray, centre: np.ndarray) -> dict:
@@ -165,6 +180,19 @@ def eighths(mask: np.ndarray) -> list[Sequence[slice]]:
     middle = np.rint(ndimage.center_of_mass(mask)).astype(int)
     halves = [(slice(0, cut), slice(cut, size)) for cut, size in zip(middle, mask.shape, strict=True)]
     return list(itertools.product(*halves))
+
+
+def _check(found: Alignment, low: Volume, where: str) -> None:
+    """UserError where the registration cannot have been right."""
+    if found.covered < COVERED:
+        raise UserError(f"{where}: shows only {100 * found.covered:.0f} % of the brain after registration")
+    voxel = float(max(low.voxel_size))
+    if not found.residual or np.median(found.residual) > voxel:
+        told = f"{np.median(found.residual):.1f} mm" if found.residual else "nobody knows how far"
+        raise UserError(
+            f"{where}: lies {told} from its place after registration (the median of the brain's eighths), more than a "
+            f"voxel of {voxel:.1f} mm; are the two of one person, and the affine right?"
+        )
 
 
 def _coarser(high: Volume, mask: np.ndarray) -> tuple[Volume, np.ndarray]:

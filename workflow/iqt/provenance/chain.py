@@ -149,11 +149,13 @@ def _scan(path: str) -> str | None:
 
 
 def _named_by(sidecar: Path) -> dict[str, str]:
-    """`sources` of a sidecar: name and SHA-256 of what it was made from, where that is no file of the workflow."""
+    """Name and SHA-256 of what a sidecar says it was made from, where that is no file of the workflow: the template's
+    `sources`, and `files` of a scan that was fetched."""
     if sidecar.suffix != ".json":
         return {}
     try:
-        named = json.loads(sidecar.read_text(encoding="utf-8")).get("sources", {})
-    except (OSError, ValueError, AttributeError):
+        record = json.loads(sidecar.read_text(encoding="utf-8"))
+        fetched = {file["source"]: file["sha256"] for file in record.get("files", {}).values()}
+        return {**record.get("sources", {}), **fetched}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # not a record of the kind
         return {}
-    return {str(name): str(digest) for name, digest in named.items()} if isinstance(named, dict) else {}

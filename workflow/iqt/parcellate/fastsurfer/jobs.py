@@ -10,6 +10,7 @@ from pathlib import Path
 
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
+from iqt.gpus import claim_gpus
 from iqt.parcellate.fastsurfer.faults import explain, installation_fault
 from iqt.parcellate.fastsurfer.program import environment
 
@@ -26,6 +27,8 @@ def run_jobs(plan: Path, out: Path, script: Path, threads: int) -> None:
         UserError: a failure that every volume would meet (root refused, checkpoints missing, no memory): with the fix.
     """
     jobs = read_json(plan)["jobs"]
+    if any("cuda" in job["options"] for job in jobs.values()):
+        claim_gpus()
     records = {}
     for number, (scan, job) in enumerate(jobs.items(), start=1):
         records[scan] = _finished(job) or _run(job, script, threads)
