@@ -471,3 +471,18 @@ def test_the_parcellator_is_scored_against_the_scans_own_labels(run, brain):
         k = int(row["index"])
         expected = 2 * (inside == k).sum() / ((inside == k).sum() + (reading.data == k).sum())
         assert float(row["dice"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_scan_that_the_parcellator_failed_on_counts_as_zero(run):
+    volume = read_volume(flat(run / "parcellation/hq", SCANS[0], "dseg.nii.gz"), np.int32)
+    save_volume(anat(run / "cohort", SCANS[0], "dseg.nii.gz"), volume.data.astype(np.int16), volume.affine)
+    write_json(flat(run / "parcellation/hq", SCANS[0], "dseg.json"), {"status": "no white matter"})
+    lut = [{"index": index, "name": str(index), "mirror": index, "merges": ""} for index in range(4)]
+    write_table(run / "plain.tsv", lut)
+    out = run / "metrics/parcellator.csv"
+    score_parcellator(
+        run / "cohort/participants.tsv", run / "cohort", run / "parcellation/hq", "T1w", run / "plain.tsv", out
+    )
+    rows = read_table(out)
+    assert {float(row["dice"]) for row in rows} == {0.0}
+    assert {row["scan"] for row in rows} == {SCANS[0]}

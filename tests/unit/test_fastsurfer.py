@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 from iqt.config import FastSurfer
-from iqt.errors import UserError
+from iqt.errors import StopError, UserError
 from iqt.files import read_json, write_json
 from iqt.labels import read_lut
 from iqt.naming import anat, flat
+from iqt.parcellate.fastsurfer import program
 from iqt.parcellate.fastsurfer.command import RunFastSurfer, inputs_of
+from iqt.parcellate.fastsurfer.faults import explain, installation_fault
 from iqt.parcellate.fastsurfer.jobs import run_jobs
 from iqt.parcellate.fastsurfer.plan import plan_jobs
 from iqt.parcellate.fastsurfer.program import find_program, probe
@@ -151,7 +153,57 @@ def test_the_interface_runs_and_lists_its_outputs(home: Path, tmp_path: Path) ->
     }
 
 
+def test_an_option_that_is_needed_and_not_known_stops_the_run(
+    home: Path, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = probe(find_program(None))
+    fewer = {**found, "options": [option for option in found["options"] if option != "--vox_size"]}
+    monkeypatch.setattr(sys.modules[__name__], "probe", lambda script: fewer)
+    with pytest.raises(StopError, match="does not know --vox_size"):
+        plan(cohort, ["sub-01"], home, tmp_path / "work")
+    assert not (tmp_path / "work" / "jobs.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("./run_fastsurfer.sh: line 997: 4121 Killed   python3 run_prediction.py", "memory is short"),
+        ("ValueError: cuda not available, try switching to cpu: --device cpu", "device: cpu"),
+        ("AssertionError: Torch not compiled with CUDA enabled", "device: cpu"),
+        ("RuntimeError: Found no NVIDIA driver on your system.", "device: cpu"),
+        ("_pickle.UnpicklingError: invalid load key, '<'.", "checkpoints are missing or damaged"),
+        ("env: 'python3.10': No such file or directory", "Python or a package"),
+        ("/usr/bin/python3.10: No such file or directory", "Python or a package"),
+        ("AssertionError: assume at least 1 CC", None),
+    ],
+)
+def test_what_would_fail_on_every_volume_is_told_from_what_is_the_volumes_own(said: str, remedy: str | None) -> None:
+    output = f"{said}\nERROR: FastSurfer asegdkt segmentation failed.\n"
+    found = installation_fault(1, output)
+    assert (found is None) == (remedy is None)
+    assert (remedy or "") in (found or "")
+    assert "segmentation failed" not in explain(1, output)
+
+
+def test_another_version_than_the_plans_is_refused(home: Path, cohort: Path, tmp_path: Path) -> None:
+    jobs = plan(cohort, ["sub-01"], home, tmp_path / "work")
+    content = read_json(jobs)
+    content["jobs"]["sub-01"]["version"] = "2.3.0"
+    write_json(jobs, content)
+    with pytest.raises(UserError, match=r"is version 2\.4\.2\+standin, but the plan was made with 2\.3\.0.*program"):
+        run_jobs(jobs, tmp_path / "runs.json", find_program(None), threads=1)
+
+
 # The program
+
+
+def test_in_a_container_the_images_own_copy_is_used(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "IN_IMAGE", str(home))
+    monkeypatch.setenv("FASTSURFER_HOME", "/the/hosts")
+    monkeypatch.setenv("APPTAINER_CONTAINER", "fastsurfer.sif")
+    assert find_program(str(tmp_path)) == home / "run_fastsurfer.sh"
 
 
 def test_it_is_found_by_configuration_then_variable_then_path(
@@ -216,6 +268,10 @@ def test_labels_come_back_on_each_volumes_own_grid(home: Path, cohort: Path, lut
         assert (labels[core & (x < 0)] == 2).mean() > 0.9, scan
         assert (labels[core & (x > 0)] == 41).mean() > 0.9, scan
         assert {2, 41, 1028, 2028} <= set(np.unique(labels).tolist())
+        # The ball is centred on the world's origin: labels that were a voxel off would not be.
+        ball = np.argwhere(np.isin(labels, (2, 41)))
+        off = nib.affines.apply_affine(affine, ball).mean(0)
+        assert (np.abs(off) < 0.3 * min(sizes)).all(), (scan, off)
         assert not labels[~mask].any()
     assert read_json(flat(tmp_path / "out", "sub-05", "dseg.json"))["status"] == "cohort: holds 12 voxels that are NaN"
     assert not flat(tmp_path / "out", "sub-05", "dseg.nii.gz").exists()

@@ -143,3 +143,18 @@ def test_every_label_of_a_real_map_is_known(repository, capsys, name, path):
     assert not capsys.readouterr().err
     assert len(np.unique(classes)) >= 0.9 * table.n_classes
     assert (classes[labels == 0] == 0).all()
+
+
+def test_nearest_is_meant_in_millimetres():
+    """Two structures beside a shared label: two voxels of 1 mm away, and one of 5 mm."""
+    table = LabelTable((0, 2, 41), (0, 2, 1), {251: (1, 2)})
+    labels = np.zeros((3, 1, 2), np.int32)
+    labels[0, 0, 0], labels[2, 0, 0], labels[2, 0, 1] = 2, 251, 41
+    assert table.to_classes(labels, "x")[2, 0, 0] == 2
+    assert table.to_classes(labels, "x", (1, 1, 5))[2, 0, 0] == 1
+
+
+def test_every_unknown_label_is_listed(capsys):
+    LabelTable((0, 2), (0, 1)).to_classes(np.arange(100, 130).reshape(30, 1, 1), "x")
+    said = capsys.readouterr().err
+    assert all(str(label) in said for label in range(100, 130))

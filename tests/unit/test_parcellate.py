@@ -16,8 +16,9 @@ from iqt.files import read_json, write_json, write_table
 from iqt.labels import LabelTable
 from iqt.naming import anat, flat
 from iqt.networks.multiview import IN_SLICES, PLANES, CompetitiveBlock, MultiView, SliceNet
+from iqt.parcellate.grid import at_voxel_size, labels_on
 from iqt.parcellate.losses import class_weights, label_edges, mean_dice, slice_loss
-from iqt.parcellate.people import make_person, read_person, usable_scans
+from iqt.parcellate.people import common_voxel_size, make_person, read_people, read_person, usable_scans
 from iqt.parcellate.predict import KIND, TrainedParcellator, build_network, plane_scores, predict_labels
 from iqt.parcellate.run import parcellate_scans
 from iqt.parcellate.slices import SLICE_AXIS, SliceStacks
@@ -28,6 +29,7 @@ TABLE = LabelTable(ids=(0, 2, 16, 41), mirrors=(0, 3, 2, 1))
 """Background, left, midline, right."""
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
+TWO_MM = (2.0, 2.0, 2.0)
 
 
 @pytest.fixture(autouse=True)
@@ -82,14 +84,26 @@ def test_gradient_of_the_maximum_goes_to_the_larger():
     assert y.grad.tolist() == [1, 0]
 
 
-def test_unpooling_returns_values_to_where_they_were_found():
-    net = SliceNet(IN_SLICES, 3, filters=4, levels=2)
-    x = torch.randn(1, 4, 8, 8)
-    pooled, indices = net.pool(x)
-    back = net.unpool(pooled, indices, output_size=x.shape)
-    kept = back != 0
-    assert kept.sum() == pooled.numel()
-    torch.testing.assert_close(back[kept], x[kept])
+def unpooled(small: torch.Tensor, large: torch.Tensor) -> torch.Tensor:
+    """Each value of `small` where the largest of its four stood in `large`, zeros elsewhere; one value at a time."""
+    out = torch.zeros_like(large)
+    for b, c, i, j in np.ndindex(*small.shape):
+        block = large[b, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        row, column = divmod(int(block.argmax()), 2)
+        out[b, c, 2 * i + row, 2 * j + column] = small[b, c, i, j]
+    return out
+
+
+def test_decoder_puts_values_back_where_they_were_found_and_takes_the_maximum_with_the_skip():
+    net = SliceNet(IN_SLICES, 3, filters=4, levels=2).eval()
+    x = torch.randn(1, IN_SLICES, 8, 12)
+    with torch.no_grad():
+        first = net.encoder[0](x)
+        second = net.encoder[1](torch.nn.functional.max_pool2d(first, 2))
+        deep = net.bottleneck(torch.nn.functional.max_pool2d(second, 2))
+        up = net.decoder[0](torch.maximum(unpooled(deep, second), second))
+        up = net.decoder[1](torch.maximum(unpooled(up, first), first))
+        torch.testing.assert_close(net(x), net.classify(up))
 
 
 @pytest.mark.parametrize("size", [(16, 24), (18, 21)])
@@ -278,6 +292,29 @@ def test_other_voxel_sizes_are_brought_to_the_trainings(sizes):
     assert (back == usual)[inner].mean() > (0.85 if sizes[2] < 2 else 0.6)
 
 
+def test_labels_are_brought_back_voxel_by_voxel():
+    """A label map in RAS of 2 mm on a turned grid of other voxels: each has the label at its place in the world."""
+    shape, codes = (9, 7, 11), ("P", "I", "R")
+    labels = np.random.default_rng(0).integers(0, 1000, (14, 15, 12)).astype(np.int32)
+    affine = nib.affines.from_matvec(np.diag([2.0, 2.0, 2.0]), (-10, -12, -8))
+    turn = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), shape)
+    grid = nib.affines.from_matvec(np.diag([1.5, 2.5, 1.0]), (-8.2, -9.1, -6.3)) @ turn
+    found = labels_on(labels, affine, Volume(np.zeros(shape), grid))
+    for index in np.ndindex(shape):
+        place = np.rint(np.linalg.inv(affine) @ grid @ [*index, 1])[:3].astype(int)
+        inside = (place >= 0).all() and (place < labels.shape).all()
+        assert found[index] == (labels[tuple(place)] if inside else 0)
+
+
+def test_what_is_finer_than_the_new_voxels_does_not_fold_back():
+    checkers = (np.indices((24, 24, 24)).sum(0) % 2).astype(np.float32)
+    fine = Volume(checkers, np.diag([1.0, 1.0, 1.0, 1.0]))
+    coarse, _ = at_voxel_size(fine, np.ones(checkers.shape, bool), (2.0, 2.0, 2.0))
+    inner = coarse.data[2:-2, 2:-2, 2:-2]
+    assert inner.mean() == pytest.approx(0.5, abs=0.02)
+    assert inner.std() < 0.05
+
+
 def test_what_lies_outside_the_mask_is_neither_read_nor_labelled():
     parcellator, (data, labels) = random_parcellator(), phantom()
     mask = labels > 0
@@ -307,7 +344,7 @@ def test_a_training_scan_is_scaled_cropped_and_masked(tmp_path):
     image, labels = phantom()
     head = np.where(labels > 0, image * 250, 900)
     write_scan(tmp_path, "sub-01", T1w=head, dseg=np.where(labels > 0, labels, 2).astype(np.int16))
-    person = read_person(tmp_path, "sub-01", "T1w", TABLE)
+    person = read_person(tmp_path, "sub-01", "T1w", TABLE, TWO_MM)
     assert person.image.max() == pytest.approx(image.max() / np.percentile(image[labels > 0], 99.5), abs=2e-3)
     assert np.count_nonzero(person.classes) == np.count_nonzero(labels)
     assert all(person.classes.any(axis=other).all() for other in ((1, 2), (0, 2), (0, 1)))
@@ -316,18 +353,38 @@ def test_a_training_scan_is_scaled_cropped_and_masked(tmp_path):
         assert (person.classes.ravel()[found] == number).all()
 
 
+def test_scans_that_teach_nothing_are_left_out_and_other_voxels_brought_to_the_common_ones(tmp_path, capsys):
+    for scan in ("sub-01", "sub-02", "sub-03"):
+        write_scan(tmp_path, scan)
+    anat(tmp_path, "sub-02", "dseg.nii.gz").unlink()
+    volume, labels = phantom()
+    fine = np.repeat(np.repeat(np.repeat(np.stack([volume, labels]), 2, 1), 2, 2), 2, 3)
+    affine = AFFINE @ nib.affines.from_matvec(np.eye(3) / 2, (-0.25, -0.25, -0.25))
+    for ending, data in (("T1w", fine[0]), ("desc-brain_mask", fine[1] > 0), ("dseg", fine[1].astype(np.int16))):
+        save_volume(anat(tmp_path, "sub-03", f"{ending}.nii.gz"), data, affine)
+    size = common_voxel_size(tmp_path, ["sub-01", "sub-02", "sub-03"], "T1w")
+    assert size == pytest.approx(TWO_MM)
+    one, three = read_people(tmp_path, ["sub-01", "sub-02", "sub-03"], "T1w", TABLE, size)
+    assert "sub-02 is left out" in capsys.readouterr().err
+    assert np.abs(np.array(three.image.shape) - one.image.shape).max() <= 1
+    counts = [np.bincount(person.classes.ravel(), minlength=TABLE.n_classes)[1:] for person in (one, three)]
+    np.testing.assert_allclose(counts[1], counts[0], rtol=0.25)
+    with pytest.raises(UserError, match=r"nothing to learn from: .*no such label map.*engine: fastsurfer"):
+        read_people(tmp_path, ["sub-02"], "T1w", TABLE, size)
+
+
 def test_unusable_training_data_is_named(tmp_path):
     image, labels = phantom()
     write_scan(tmp_path, "sub-01", dseg=None)
     with pytest.raises(UserError, match=r"sub-01_dseg\.nii\.gz: no such label map"):
-        read_person(tmp_path, "sub-01", "T1w", TABLE)
+        read_person(tmp_path, "sub-01", "T1w", TABLE, TWO_MM)
     write_scan(tmp_path, "sub-02", dseg=np.zeros_like(labels))
     with pytest.raises(UserError, match=r"sub-02_dseg\.nii\.gz: holds no label inside the brain mask"):
-        read_person(tmp_path, "sub-02", "T1w", TABLE)
+        read_person(tmp_path, "sub-02", "T1w", TABLE, TWO_MM)
     thin = {"T1w": image[:, :, 9:14], "desc-brain_mask": np.uint8(labels > 0)[:, :, 9:14], "dseg": labels[:, :, 9:14]}
     write_scan(tmp_path, "sub-03", **thin)
     with pytest.raises(UserError, match=r"sub-03_T1w\.nii\.gz: .* reads 7 slices"):
-        read_person(tmp_path, "sub-03", "T1w", TABLE)
+        read_person(tmp_path, "sub-03", "T1w", TABLE, TWO_MM)
     table = tmp_path / "participants.tsv"
     rows = [("sub-01", "train", "ok"), ("sub-02", "train", "lowfield: broken"), ("sub-03", "val", "cohort: broken")]
     write_table(table, [dict(zip(("scan", "split", "status"), row, strict=True)) for row in rows])

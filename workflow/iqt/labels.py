@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,8 +54,8 @@ class LabelTable:
     def n_merged(self) -> int:
         return int(self.merged.max()) + 1
 
-    def to_classes(self, labels: np.ndarray, source: str | Path) -> np.ndarray:
-        """Classes (int16) of a label map (X, Y, Z); nearest is meant in voxels.
+    def to_classes(self, labels: np.ndarray, source: str | Path, voxel_size: Sequence[float] = (1, 1, 1)) -> np.ndarray:
+        """Classes (int16) of a label map (X, Y, Z) with voxels of `voxel_size` (mm), which decides what is nearest.
 
         Labels that the table does not know become background, and a warning on stderr lists them with `source`; so do
         shared labels where none of the structures that share them is present.
@@ -65,14 +66,14 @@ class LabelTable:
         classes = classes.reshape(labels.shape)
         lost = [int(label) for label, found in zip(present, targets, strict=True) if not found]
         shared = [(int(label), found) for label, found in zip(present, targets, strict=True) if len(found) > 1]
-        nearest = [(label, _nearest(classes, labels == label, found)) for label, found in shared]
+        nearest = [(label, _nearest(classes, labels == label, found, voxel_size)) for label, found in shared]
         for label, found in nearest:
             if found is None:
                 lost.append(label)
             else:
                 classes[labels == label] = found
         if lost:
-            listed = ", ".join(map(str, lost[:20])) + (", ..." if len(lost) > 20 else "")
+            listed = ", ".join(map(str, sorted(lost)))
             voxels = np.count_nonzero(np.isin(labels, lost))
             print(
                 f"iqt: warning: {source}: labels {listed} ({voxels} voxels) are not in the look-up table and count as "
@@ -141,10 +142,12 @@ def _merged_labels(path: str | Path, index: int, text: str) -> list[int]:
     return labels
 
 
-def _nearest(classes: np.ndarray, voxels: np.ndarray, sharing: tuple[int, ...]) -> np.ndarray | None:
+def _nearest(
+    classes: np.ndarray, voxels: np.ndarray, sharing: tuple[int, ...], voxel_size: Sequence[float]
+) -> np.ndarray | None:
     """For each of `voxels`, the class among those `sharing` whose voxel is nearest; None where there is none."""
     where = np.argwhere(np.isin(classes, sharing))
     if not len(where):
         return None
-    _, nearest = cKDTree(where).query(np.argwhere(voxels))
+    _, nearest = cKDTree(where * voxel_size).query(np.argwhere(voxels) * voxel_size)
     return classes[tuple(where[nearest].T)]

@@ -123,6 +123,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _judge(self) -> Config:
+        without = getattr(self.cohort.settings, "labels", "") in (None, "none")
+        if self.parcellate.engine == "builtin" and without:
+            raise ValueError(
+                f"parcellate.engine builtin learns from labels, and cohort.{self.cohort.source}.labels names none; set "
+                "it, or parcellate.engine: fastsurfer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _snr(self) -> Config:
         for name, settings in self.lowfield.items():
             try:

@@ -46,6 +46,15 @@ class Parcellator(Section):
     training: ParcellatorTraining = ParcellatorTraining()
     """Budget and optimiser of this network alone."""
 
+    @model_validator(mode="after")
+    def _deep_enough(self) -> Parcellator:
+        if self.slice_size < 2 ** (self.levels + 1):
+            raise ValueError(
+                f"slice_size {self.slice_size}: {self.levels} levels halve it to nothing; "
+                f"{2 ** (self.levels + 1)} or more"
+            )
+        return self
+
 
 class FastSurfer(Section):
     """The external program FastSurfer: `run_fastsurfer.sh`, segmentation only."""

@@ -22,8 +22,9 @@ COLUMNS = ("scan", *Structure._fields)
 def score_parcellator(participants: Path, cohort: Path, parcellation: Path, suffix: str, lut: Path, out: Path) -> None:
     """Write a row a test scan and structure: Dice and IoU of the parcellator's labels with the scan's own.
 
-    The scan's labels are read through the look-up table, which may merge them. Scans without a label map or without a
-    parcellation are left out; a cohort that brings no labels gives a table without a row.
+    The scan's labels are read through the look-up table, which may merge them. A scan whose parcellation failed has
+    each of its structures with Dice and IoU 0; one without a label map is left out, so a cohort that brings no labels
+    gives a table without a row.
 
     Raises:
         UserError: a table is missing or not valid.
@@ -51,14 +52,16 @@ def _compare(
     label_map = anat(cohort, scan, "dseg.nii.gz")
     if not label_map.is_file():
         raise UserError("the cohort brings no labels for it")
-    status = status_of(flat(parcellation, scan, "dseg.json"))
-    if status != OK:
-        raise UserError(f"parcellation: {status}")
     volume = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
     mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
     own = read_on_grid(label_map, volume, np.int32)
-    truth = table.to_labels(table.to_classes(np.where(mask, own, 0), label_map))
-    reading = read_on_grid(flat(parcellation, scan, "dseg.nii.gz"), volume, np.int32)
+    truth = table.to_labels(table.to_classes(np.where(mask, own, 0), label_map, volume.voxel_size))
+    status = status_of(flat(parcellation, scan, "dseg.json"))
+    if status == OK:
+        reading = read_on_grid(flat(parcellation, scan, "dseg.nii.gz"), volume, np.int32)
+    else:
+        print(f"{scan}: parcellation: {status}", file=sys.stderr, flush=True)
+        reading = np.zeros_like(truth)
     found = overlap(truth, reading, volume.affine, names)
     if not n_present(found):
         raise UserError("neither its labels nor the parcellation hold a structure")

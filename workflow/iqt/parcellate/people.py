@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +15,9 @@ from iqt.files import read_table
 from iqt.labels import LabelTable
 from iqt.naming import anat
 from iqt.networks.multiview import IN_SLICES
-from iqt.parcellate.grid import ras_voxel_size
+from iqt.parcellate.grid import at_voxel_size, labels_on, ras_voxel_size
 from iqt.parcellate.orient import to_ras
-from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
+from iqt.volumes import Volume, bounding_box, intensity_scale, read_on_grid, read_volume
 
 
 class Person(NamedTuple):
@@ -56,21 +57,51 @@ def common_voxel_size(cohort: Path, scans: list[str], suffix: str) -> list[float
     return np.median(sizes, axis=0).round(4).tolist()
 
 
-def read_person(cohort: Path, scan: str, suffix: str, table: LabelTable) -> Person:
-    """A training scan on the intensity scale, cropped to its brain, with its classes."""
+def read_people(
+    cohort: Path, scans: list[str], suffix: str, table: LabelTable, voxel_size: tuple[float, ...]
+) -> list[Person]:
+    """The training scans that can be read; the others are listed on stderr, each with the reason.
+
+    Raises:
+        UserError: none can.
+    """
+    people, reason = [], ""
+    for scan in scans:
+        try:
+            people.append(read_person(cohort, scan, suffix, table, voxel_size))
+        except UserError as error:
+            reason = str(error)
+            print(f"iqt: warning: {scan} is left out: {reason}", file=sys.stderr, flush=True)
+    if not people:
+        raise UserError(
+            f"the built-in parcellator has nothing to learn from: {reason}. Give the cohort labels, or set "
+            "parcellate.engine: fastsurfer"
+        )
+    return people
+
+
+def read_person(cohort: Path, scan: str, suffix: str, table: LabelTable, voxel_size: tuple[float, ...]) -> Person:
+    """A training scan on the intensity scale, cropped to its brain, with its classes.
+
+    Args:
+        voxel_size: mm along R, A, S that a scan of other voxels is resampled to.
+    """
     path = anat(cohort, scan, f"{suffix}.nii.gz")
     volume = read_volume(path)
     mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
     label_map = anat(cohort, scan, "dseg.nii.gz")
     if not label_map.is_file():
         raise UserError(f"{label_map}: no such label map; the built-in parcellator needs one for each training scan")
-    classes = table.to_classes(read_on_grid(label_map, volume, np.int32), label_map)
+    classes = table.to_classes(read_on_grid(label_map, volume, np.int32), label_map, volume.voxel_size)
     if not classes[mask].any():
         raise UserError(f"{label_map}: holds no label inside the brain mask")
-    image = np.where(mask, volume.data / intensity_scale(volume.data, mask), 0)
-    brain = to_ras(mask, volume.affine)
-    box = bounding_box(brain)
-    image, classes = to_ras(image, volume.affine)[box], to_ras(np.where(mask, classes, 0), volume.affine)[box]
+    scan_of = Volume(np.where(mask, volume.data / intensity_scale(volume.data, mask), 0), volume.affine)
+    known, inside = at_voxel_size(scan_of, mask, voxel_size)
+    classes = np.where(mask, classes, 0)
+    if known is not scan_of:
+        classes = labels_on(classes, volume.affine, known)
+    box = bounding_box(to_ras(inside, known.affine))
+    image, classes = (to_ras(data, known.affine)[box] for data in (known.data, classes))
     if min(image.shape) < IN_SLICES:
         raise UserError(f"{path}: its brain spans {image.shape} voxels, but the parcellator reads {IN_SLICES} slices")
     return make_person(image, classes, table.n_classes)

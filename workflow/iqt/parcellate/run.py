@@ -78,12 +78,12 @@ def fastsurfer_file(image: Path, out: Path, mask: Path, table: LabelTable, setti
     """
     from iqt.parcellate.fastsurfer.command import RunFastSurfer, inputs_of, refuse_root
     from iqt.parcellate.fastsurfer.faults import explain, installation_fault
-    from iqt.parcellate.fastsurfer.program import find_program, probe
+    from iqt.parcellate.fastsurfer.program import find_program
     from iqt.parcellate.fastsurfer.read import ENGINE as NAME
     from iqt.parcellate.fastsurfer.read import labels_on_grid
 
     script = find_program(settings.home)
-    refuse_root(probe(script), settings)
+    refuse_root(settings)
     volume, brain = _read(image, mask)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fastsurfer-", dir=out.parent) as folder:
@@ -95,6 +95,7 @@ def fastsurfer_file(image: Path, out: Path, mask: Path, table: LabelTable, setti
             terminal_output="allatonce",
             **inputs_of(settings, masked, "subject", Path(folder)),
         )
+        _ = command.cmdline  # an option that it does not know is no failure of the volume
         start = time.monotonic()
         done = command.run(cwd=folder, ignore_exception=True)
         seconds = time.monotonic() - start

@@ -13,7 +13,7 @@ from iqt.labels import read_lut
 from iqt.naming import seed_of
 from iqt.networks.multiview import PLANES, MultiView
 from iqt.parcellate.losses import class_weights, mean_dice, slice_loss
-from iqt.parcellate.people import common_voxel_size, read_person, usable_scans
+from iqt.parcellate.people import common_voxel_size, usable_scans
 from iqt.parcellate.predict import KIND, build_network
 from iqt.parcellate.slices import SliceStacks
 from iqt.training.checkpoints import save_model
@@ -58,12 +58,13 @@ def train_parcellator(
     """Train on the scans of the training split, validate on those of the validation split, and save to `out`.
 
     Raises:
-        UserError: no usable scan in either split, a scan without a label map, or with fewer slices than the network
-            reads; the look-up table is not valid.
+        UserError: in a split no scan can be used, since none has a label map or enough slices; the look-up table is
+            not valid.
     """
     table = read_lut(lut)
     scans = {split: usable_scans(participants, split) for split in ("train", "val")}
-    people = {split: [read_person(cohort, scan, suffix, table) for scan in names] for split, names in scans.items()}
+    voxel_size = common_voxel_size(cohort, scans["train"], suffix)
+    people = {split: read_people(cohort, names, suffix, table, voxel_size) for split, names in scans.items()}
     budget = settings.training
     size, length = settings.slice_size, budget.steps * budget.batch_size
     train = SliceStacks(
@@ -79,11 +80,11 @@ def train_parcellator(
         "settings": settings.model_dump(mode="json"),
         "ids": list(table.ids),
         "mirrors": list(table.mirrors),
-        "voxel_size": common_voxel_size(cohort, scans["train"], suffix),
+        "voxel_size": voxel_size,
         "seed": seed,
     }
     identity = {**card, "scans": scans, "suffix": suffix}
     result = fit(ParcellationTask(network, weights), train, val, budget, out, seed, precision, identity)
-    counts = {split: len(names) for split, names in scans.items()}
+    counts = {split: len(found) for split, found in people.items()}
     save_model(out, network, {**card, "scans": counts, **summary(result)})
     clear_state(out)

@@ -21,7 +21,7 @@ from nipype.interfaces.base import (
 )
 
 from iqt.config import FastSurfer
-from iqt.errors import UserError
+from iqt.errors import StopError, UserError
 from iqt.parcellate.fastsurfer.jobs import LABELS
 from iqt.parcellate.fastsurfer.program import SCRIPT, environment, probe
 
@@ -93,7 +93,7 @@ class RunFastSurfer(CommandLine):
         return super()._parse_inputs(skip=[*(skip or ()), *self._left_out()])
 
     def _left_out(self) -> list[str]:
-        """Inputs whose option the found version lacks; UserError where one is needed."""
+        """Inputs whose option the found version lacks; StopError where one is needed."""
         if self._options is None:
             return []
         left_out = []
@@ -102,7 +102,7 @@ class RunFastSurfer(CommandLine):
             if not isdefined(getattr(self.inputs, name)) or option in self._options or not option:
                 continue
             if name not in LEFT_OUT:
-                raise UserError(f"FastSurfer {self.version or ''}: does not know {option}; install 2.1 or newer")
+                raise StopError(f"FastSurfer {self.version or ''}: does not know {option}; install 2.1 or newer")
             left_out.append(name)
         return left_out
 
@@ -131,9 +131,9 @@ def arguments(interface: RunFastSurfer) -> list[str]:
     return shlex.split(interface.cmdline)[1:]
 
 
-def refuse_root(found: dict, settings: FastSurfer) -> None:
+def refuse_root(settings: FastSurfer) -> None:
     """UserError where the program would refuse this user."""
-    if found["root"] and not settings.allow_root:
+    if os.geteuid() == 0 and not settings.allow_root:
         raise UserError(
             "FastSurfer refuses to run as root; run as another user, or set parcellate.fastsurfer.allow_root: true"
         )

@@ -12,21 +12,27 @@ INSTALLATION = (
     ),
     (
         r"No server reachable|nor download checkpoints|checkpoint.*(?:not found|does not exist|No such file)"
-        r"|No such file or directory.*\.pkl|PytorchStreamReader",
+        r"|No such file or directory.*\.pkl|PytorchStreamReader|UnpicklingError|invalid load key",
         f"its checkpoints are missing or damaged and could not be downloaded; put {CHECKPOINTS} (Zenodo record "
         "10390573) into the folder checkpoints/ of FastSurfer",
     ),
     (
-        r"Cannot find the python interpreter|No module named|ModuleNotFoundError|command not found",
+        r"Cannot find the python interpreter|No module named|ModuleNotFoundError|command not found"
+        r"|python3[.\d]*\S*: No such file or directory",
         "its Python or a package of it is missing; run with --use-conda or --sdm apptainer, or install what "
         "envs/fastsurfer.yaml lists",
     ),
     (r"unrecognized|Invalid option for", "it does not know an option; report its version"),
     (
-        r"No CUDA GPUs|CUDA driver|not compiled with CUDA|CUDA out of memory|OutOfMemoryError",
+        r"No CUDA GPUs|CUDA driver|NVIDIA driver|cuda not available|not compiled with CUDA|CUDA out of memory"
+        r"|OutOfMemoryError",
         "its GPU is absent or too small; set parcellate.fastsurfer.device: cpu, or lower batch_size",
     ),
-    (r"MemoryError|Cannot allocate memory|DefaultCPUAllocator", "memory is short; give the job more (mem_mb)"),
+    (
+        # Its shell reports a child that the system killed, and ends itself with 1.
+        r"MemoryError|Cannot allocate memory|DefaultCPUAllocator|\bKilled\b",
+        "memory is short; give the job more (mem_mb)",
+    ),
     (r"No space left on device|Disk quota exceeded|Permission denied", "its files could not be written"),
 )
 """What its output says when every volume would fail alike, and what to do about it."""
@@ -39,14 +45,14 @@ VOLUME = (
     (r"inconsistency in nifti-header", "it finds the NIfTI header inconsistent"),
 )
 KILLED = (-9, 137)
+WRAPPER = r"ERROR: FastSurfer .* failed"
+"""What the script says last of any failure."""
 
 
 def installation_fault(exit_code: int, output: str) -> str | None:
     """What to put right, where the failure would meet every volume; None where it is the volume's own."""
     if exit_code in KILLED:
         return "it was killed, most likely because memory is short; give the job more (mem_mb)"
-    if _volume_fault(output):
-        return None
     return next((remedy for pattern, remedy in INSTALLATION if re.search(pattern, output, re.IGNORECASE)), None)
 
 
@@ -55,6 +61,7 @@ def explain(exit_code: int, output: str) -> str:
     reason = _volume_fault(output)
     if reason is None:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
+        lines = [line for line in lines if not re.search(WRAPPER, line)]
         telling = [line for line in lines if re.search(r"error|exception", line, re.IGNORECASE)]
         reason = (telling or lines or ["it said nothing"])[-1][:300]
     return f"FastSurfer failed with exit code {exit_code}: {reason}"

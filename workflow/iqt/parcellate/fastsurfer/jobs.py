@@ -12,7 +12,7 @@ from iqt.errors import UserError
 from iqt.files import read_json, write_json
 from iqt.gpus import claim_gpus
 from iqt.parcellate.fastsurfer.faults import explain, installation_fault
-from iqt.parcellate.fastsurfer.program import environment
+from iqt.parcellate.fastsurfer.program import environment, probe
 
 LABELS = "mri/aparc.DKTatlas+aseg.deep.mgz"
 
@@ -24,9 +24,16 @@ def run_jobs(plan: Path, out: Path, script: Path, threads: int) -> None:
     The input, a copy, is removed once its labels exist.
 
     Raises:
-        UserError: a failure that every volume would meet (root refused, checkpoints missing, no memory): with the fix.
+        UserError: a failure that every volume would meet (root refused, checkpoints missing, no memory), or another
+            version than the plan's: with the fix.
     """
     jobs = read_json(plan)["jobs"]
+    planned, now = {job["version"] for job in jobs.values()}, probe(script)["version"] if jobs else ""
+    if planned - {now}:
+        raise UserError(
+            f"{script}: is version {now}, but the plan was made with {', '.join(planned - {now})}; delete "
+            f"{plan.parents[1] / 'program.json'} and run again, so that everything is read by one version"
+        )
     if any("cuda" in job["options"] for job in jobs.values()):
         claim_gpus()
     records = {}

@@ -39,10 +39,11 @@ def plan_jobs(
         program: JSON that `program.probe` found where FastSurfer runs.
 
     Raises:
-        UserError: the program would refuse root, or does not know an option that is needed.
+        UserError: the program would refuse root.
+        StopError: it does not know an option that is needed.
     """
     found = read_json(program)
-    refuse_root(found, settings)
+    refuse_root(settings)
     source = Images(images, layout, suffix, cohort)
     inputs, subjects = (work / "inputs").absolute(), (work / "subjects").absolute()
     jobs = {}

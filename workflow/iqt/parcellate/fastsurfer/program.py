@@ -11,6 +11,8 @@ from pathlib import Path
 from iqt.errors import UserError
 
 SCRIPT = "run_fastsurfer.sh"
+IN_IMAGE = "/fastsurfer"
+"""Its folder in its own container images."""
 PATIENCE_S = 300
 """Seconds for --version and --help, which in a container on a network disk can take a while."""
 
@@ -21,6 +23,10 @@ def find_program(home: str | None) -> Path:
     Raises:
         UserError: there is none in any of them, or what is there cannot be run.
     """
+    # In a container only what the image brings counts: the host's folders are not there.
+    inside = "APPTAINER_CONTAINER" in os.environ or "SINGULARITY_CONTAINER" in os.environ
+    if inside and Path(IN_IMAGE, SCRIPT).is_file():
+        home = IN_IMAGE
     named = home or os.environ.get("FASTSURFER_HOME")
     if named:
         whence = "parcellate.fastsurfer.home" if home else "FASTSURFER_HOME"
@@ -41,7 +47,7 @@ def find_program(home: str | None) -> Path:
 
 
 def probe(script: Path) -> dict:
-    """`version` (text), `options` (the long options that --help lists) and `root` (whether this user is root).
+    """`version` (text) and `options` (the long options that --help lists).
 
     Raises:
         UserError: the program does not answer, or cannot run its segmentation alone (--seg_only), as before 2020.
@@ -51,7 +57,7 @@ def probe(script: Path) -> dict:
         raise UserError(f"{script}: its --help lists no --seg_only, so it is no FastSurfer that this version can use")
     version = _answer(script, "--version") if "--version" in options else ""
     found = re.search(r"\d+\.\d+\S*", version)
-    return {"version": found[0] if found else "unknown", "options": options, "root": os.geteuid() == 0}
+    return {"version": found[0] if found else "unknown", "options": options}
 
 
 def environment(script: Path) -> dict[str, str]:
