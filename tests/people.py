@@ -18,10 +18,8 @@ IDS = ("900001", "900002", "900003")
 
 @functools.lru_cache
 def person(name: str, voxel_size: float = 4.0) -> Person:
-    """A template person with FreeSurfer's labels: its lobes become the whole cortex."""
-    made = make_person(f"sub-{name}", 1, Template(voxel_size=voxel_size))
-    labels = np.where(made.dseg // 100 == 19, 3, np.where(made.dseg // 100 == 29, 42, made.dseg))
-    return made._replace(dseg=labels.astype(np.int16))
+    """A template person, whose labels are FreeSurfer's."""
+    return make_person(f"sub-{name}", 1, Template(voxel_size=voxel_size))
 
 
 def skull(made: Person) -> np.ndarray:

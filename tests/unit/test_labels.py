@@ -87,7 +87,7 @@ def test_merged_labels_go_to_their_structure_and_shared_ones_to_the_nearest(tmp_
 
 
 @pytest.mark.parametrize(
-    ("name", "classes", "merged"), [("template", 30, 16), ("aseg", 32, 18), ("fastsurfer", 95, 50)]
+    ("name", "classes", "merged"), [("template", 22, 12), ("aseg", 32, 18), ("fastsurfer", 95, 50)]
 )
 def test_the_shipped_tables_are_whole(repository, name, classes, merged):
     path = repository / "resources" / f"{name}_dseg.tsv"

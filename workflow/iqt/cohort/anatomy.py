@@ -1,8 +1,8 @@
 """The MNI152 template on a 1 mm grid: tissue maps, and which structure each place belongs to.
 
 The maps are those that nilearn bundles (ICBM 2009a symmetric; Fonov et al., NeuroImage 54, 2011). Structures grow from
-coordinates that nilearn bundles too (Seitzman et al., NeuroImage 206, 2020; Dosenbach et al., Science 329, 2010) and
-stop at the borders seen in the T1 map. The template is mirror symmetric: everything is decided in the left half.
+coordinates that nilearn bundles too (Seitzman et al., NeuroImage 206, 2020) and stop at the borders seen in the T1 map.
+The template is mirror symmetric: everything is decided in the left half.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ FILES = (
     *(f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("t1", "gm", "wm")),
     "seitzman_2018_ROIs_300inVol_MNI_allInfo.txt",
     "seitzman_2018_ROIs_anatomicalLabels.txt",
-    "dosenbach_2010.csv",
 )
 """What is read from nilearn's folder of data: T1, grey and white matter, then coordinates and their names."""
-LOBES = ("Frontal", "Parietal", "Temporal", "Occipital", "Insula")
 DEEP = ("Lateral-Ventricle", "Thalamus", "Caudate", "Putamen", "Hippocampus", "Amygdala")
-KINDS = (*LOBES, *DEEP, "Cerebellum", "Brain-Stem")
+KINDS = ("Cortex", *DEEP, "Cerebellum", "Brain-Stem")
+"""Anatomy decides their borders; the cortex is not divided, since no border that an image shows divides it."""
 KIND = {name: number for number, name in enumerate(KINDS)}
 MIXED = ("Thalamus", "Putamen", "Brain-Stem")
 """Grey structures so full of fibres that their voxels hold both tissues."""
@@ -43,30 +42,14 @@ REACH_MM = {"Thalamus": 14, "Caudate": 18, "Putamen": 18, "Hippocampus": 13, "Am
 UNNAMED_MM = {
     "Brain-Stem": ((0, -25, -12), (0, -28, -32), (-8, -28, -25), (-6, -30, -40), (0, -40, -52)),
     "Hypothalamus": ((-5, -3, -10), (-10, -15, -9)),
-    "Temporal": ((-36, 15, -34), (-40, 15, -20), (-21, -16, -21)),
-    "Frontal": ((-36, 31, -12), (-20, 20, -18), (-9, 15, -13)),
 }
 """Places that no bundled table names, in the left half: midbrain, pons, medulla; hypothalamus and subthalamic region,
-counted as brain stem; temporal pole and parahippocampal gyrus; orbital gyri."""
+counted as brain stem."""
 HYPOTHALAMUS_REACH_MM = 10
 WHITE_MATTER_MM = {"cerebrum": (-26, -20, 30), "Cerebellum": (-26, -58, -40)}
 VENTRICLE_MM = (-6, 8, 10)
 RIM_MM = 3
 """Voxels this close to the ventricle look grey where white matter and CSF share them; they are white matter."""
-
-DOSENBACH = {
-    "Frontal": (
-        *("ACC", "SMA", "aPFC", "dACC", "dFC", "dlPFC", "frontal", "mFC", "mPFC", "pre-SMA", "precentral gyrus"),
-        *("sup frontal", "vFC", "vPFC", "vent aPFC", "vlPFC", "vmPFC"),
-    ),
-    "Parietal": (
-        *("IPL", "IPS", "angular gyrus", "parietal", "post cingulate", "post parietal", "precuneus", "sup parietal"),
-    ),
-    "Temporal": ("TPJ", "fusiform", "inf temporal", "sup temporal", "temporal"),
-    "Occipital": ("occipital", "post occipital"),
-    "Insula": ("ant insula", "mid insula", "post insula"),
-}
-"""Names of cortical coordinates, by lobe."""
 
 
 class Anatomy(NamedTuple):
@@ -121,11 +104,11 @@ def grow_structures(t1: np.ndarray, gm: np.ndarray, wm: np.ndarray, origin: np.n
     """The structure that each voxel of the left half belongs to, as a number in `KINDS` (uint8), everywhere.
 
     A watershed of the T1 map's gradient, flooded from the named coordinates, from the core of cerebral and cerebellar
-    white matter and from the CSF; then the cerebrum is divided among the lobes by the nearest named coordinate.
+    white matter and from the CSF.
     """
-    rois, lobes = _coordinates()
+    rois = _coordinates()
     csf = np.where(t1 > 0, 1 - gm - wm, 0)
-    cerebrum, liquid, unknown = len(KINDS), len(KINDS) + 1, len(KINDS) + 2
+    cerebrum, liquid, unknown = KIND["Cortex"], len(KINDS), len(KINDS) + 1
     markers = np.zeros(t1.shape, np.int32)
     markers[csf > 0.7] = liquid + 1
     markers[_component(csf > 0.7, VENTRICLE_MM, origin)] = KIND["Lateral-Ventricle"] + 1
@@ -134,7 +117,7 @@ def grow_structures(t1: np.ndarray, gm: np.ndarray, wm: np.ndarray, origin: np.n
     for name, points in rois.items():
         for centre in _voxels(points, origin):
             ball = tuple(slice(max(c - 1, 0), c + 2) for c in centre)
-            markers[ball] = (cerebrum if name == "Cortex" else KIND[name]) + 1
+            markers[ball] = KIND[name] + 1
     edges = ndimage.gaussian_gradient_magnitude(t1, 0.7)
     kind = watershed(edges, markers, mask=t1 > 0) - 1
     for name, reach in REACH_MM.items():
@@ -146,8 +129,7 @@ def grow_structures(t1: np.ndarray, gm: np.ndarray, wm: np.ndarray, origin: np.n
     kind[rim & np.isin(kind, (cerebrum, liquid))] = KIND["Lateral-Ventricle"]
     kind[(t1 == 0) | (kind == liquid)] = unknown
     nearest = ndimage.distance_transform_edt(kind == unknown, return_distances=False, return_indices=True)
-    kind = kind[tuple(nearest)]
-    return _divide(kind, cerebrum, lobes, origin).astype(np.uint8)
+    return kind[tuple(nearest)].astype(np.uint8)
 
 
 def read_structures() -> dict[str, int]:
@@ -164,8 +146,8 @@ def label_table() -> np.ndarray:
         for side, hemisphere in enumerate(("Left", "Right")):
             white, grey = f"{hemisphere}-Cerebral-White-Matter", f"{hemisphere}-{name}"
             liquid = "CSF"
-            if name in LOBES:
-                grey = f"{hemisphere}-Cortex-{name}"
+            if name == "Cortex":
+                grey = f"{hemisphere}-Cerebral-Cortex"
             elif name == "Lateral-Ventricle":
                 grey, liquid = white, grey
             elif name == "Cerebellum":
@@ -187,14 +169,14 @@ def _nilearn_data() -> Path:
     return folder
 
 
-def _coordinates() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Named coordinates in MNI mm, mirrored to the left: by structure (with `Cortex`), and by lobe."""
+def _coordinates() -> dict[str, np.ndarray]:
+    """Coordinates in MNI mm of each structure, mirrored to the left."""
     folder = _nilearn_data()
     points = np.loadtxt(folder / FILES[3], skiprows=1, usecols=(0, 1, 2))
     part = np.loadtxt(folder / FILES[4], skiprows=1, dtype=int)
     points[:, 0] = -np.abs(points[:, 0])
     depth, basal = -points[:, 0], part == 5
-    rois = {
+    return {
         "Cortex": points[part <= 2],
         "Hippocampus": points[part == 3],
         "Amygdala": points[part == 4],
@@ -204,12 +186,6 @@ def _coordinates() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         "Cerebellum": points[part == 7],
         "Brain-Stem": np.array(UNNAMED_MM["Brain-Stem"], float),
     }
-    named = read_table(folder / FILES[5], required=("x", "y", "z", "name"))
-    lobes = {lobe: list(UNNAMED_MM.get(lobe, ())) for lobe in LOBES}
-    for row in named:
-        for lobe in (lobe for lobe, names in DOSENBACH.items() if row["name"] in names):
-            lobes[lobe].append((-abs(float(row["x"])), float(row["y"]), float(row["z"])))
-    return rois, {lobe: np.array(points) for lobe, points in lobes.items()}
 
 
 def _voxels(points: np.ndarray, origin: np.ndarray) -> np.ndarray:
@@ -236,12 +212,3 @@ def _beyond(mask: np.ndarray, points: np.ndarray, reach: float, origin: np.ndarr
     left = np.zeros_like(mask)
     left[tuple(where[np.isinf(distance)].T)] = True
     return left
-
-
-def _divide(kind: np.ndarray, cerebrum: int, lobes: dict[str, np.ndarray], origin: np.ndarray) -> np.ndarray:
-    """Give the cerebrum's voxels to the lobe of their nearest named coordinate."""
-    numbers = np.concatenate([[KIND[lobe]] * len(points) for lobe, points in lobes.items()])
-    where = np.argwhere(kind == cerebrum)
-    _, nearest = cKDTree(np.concatenate(list(lobes.values()))).query(where + origin)
-    kind[tuple(where.T)] = numbers[nearest]
-    return kind

@@ -13,7 +13,7 @@ from iqt.labels import read_lut
 from iqt.naming import seed_of
 from iqt.networks.multiview import PLANES, MultiView
 from iqt.parcellate.losses import class_weights, mean_dice, slice_loss
-from iqt.parcellate.people import common_voxel_size, usable_scans
+from iqt.parcellate.people import common_voxel_size, read_people, usable_scans
 from iqt.parcellate.predict import KIND, build_network
 from iqt.parcellate.slices import SliceStacks
 from iqt.training.checkpoints import save_model
