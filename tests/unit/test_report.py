@@ -19,6 +19,7 @@ from iqt.files import read_table, write_json, write_table
 from iqt.naming import anat, flat, seed_of
 from iqt.report import figures, page, structures, tables
 from iqt.report.panels import PLANES, Panel, extract_panels
+from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores
 from iqt.volumes import intensity_scale, save_volume
 
 METHODS = ["cubic", "unet", "diffusion_iqt", "diffusion_iqt_mean"]
@@ -42,6 +43,8 @@ def score(scan: str, method: str, number: float, **changes: object) -> dict:
         "dice": 0.6 + place / 20 + number / 40,
     }
     row |= {"n_structures": 2, "seconds": 1.5 + number, "nfe": [0, 1, 4, 16][place], "samples": [1, 1, 1, 4][place]}
+    row |= {"nmse": 0.05 - place / 100 + number / 200, "mae": 0.1 - place / 50, "hfen": 0.9 - place / 10}
+    row |= {"psnr_minmax": 24 + place, "msssim_minmax": 0.95, "msssim_minmax_scales": 2, "ulfenc": 0.8 + place / 50}
     row |= {"n_parameters": [0, 631111, 745802, 745802][place], "parcellator": "builtin 0.1.0"}
     return row | changes
 
@@ -82,7 +85,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_json(flat(read, scan, "dseg.json"), {"status": bad or mute or "ok"})
             changes: dict = {"status": bad or mute or "ok"}
             if bad:
-                changes |= dict.fromkeys(("psnr", "msssim", "ssim", "hfcorr", "miou", "dice", "seconds"), "")
+                changes |= dict.fromkeys((*METRICS, *FURTHER_METRICS, "seconds"), "")
             else:
                 result = reference / 1.2 + 0.05 * blob(rng, 1)
                 save_volume(flat(enhanced, scan, "T1w.nii.gz"), result * mask, affine)
@@ -242,7 +245,8 @@ def test_a_broken_panel_is_the_users_error(tmp_path: Path) -> None:
 def test_columns_are_the_contract(made: Path) -> None:
     with (made / "tables/benchmark.csv").open(newline="") as handle:
         columns, *rows = csv.reader(handle)
-    assert columns == [*CONTRACT, "set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator"]
+    facts = ["set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator", "msssim_minmax_scales"]
+    assert columns == [*CONTRACT, *facts, *(f"{name}{end}" for name in FURTHER_METRICS for end in ("", "_lo", "_hi"))]
     assert [row[0] for row in rows] == METHODS
     assert [row[2] for row in rows] == ["0", "631111", "745802", "745802"]
     assert [row[3] for row in rows] == ["0", "1", "4", "16"]
@@ -298,7 +302,7 @@ def test_one_person_has_no_interval(tmp_path: Path) -> None:
 
 
 def test_a_method_that_always_failed_has_empty_means(tmp_path: Path) -> None:
-    empty = dict.fromkeys(("psnr", "msssim", "ssim", "hfcorr", "miou", "dice", "seconds", "nfe", "n_parameters"), "")
+    empty = dict.fromkeys((*METRICS, *FURTHER_METRICS, "seconds", "nfe", "n_parameters"), "")
     lost = score("sub-a", "unet", 0, status="out of luck", **empty)
     write_table(tmp_path / "subjects.csv", [score("sub-a", "cubic", 0), lost])
     tables.write_tables(tmp_path / "subjects.csv", tmp_path, "main", 200, 1)
@@ -325,6 +329,29 @@ def test_tables_for_people(made: Path) -> None:
     terminal = tables.format_terminal(made / "tables/benchmark.csv")
     assert all(method in terminal for method in METHODS)
     assert max(map(len, terminal.splitlines())) <= 120
+
+
+def test_further_measures_have_a_table_of_their_own(made: Path) -> None:
+    lines = (made / "tables/similarity.md").read_text().splitlines()
+    head, _, *rows = [line for line in lines if line.startswith("|")]
+    assert "PSNR min-max (dB)" in head
+    assert "dB)" in head.split("HFEN")[1], "never in the benchmark's own PSNR column"
+    assert "min-max" not in (made / "tables/benchmark.md").read_text()
+    best = next(line for line in rows if line.startswith("| diffusion_iqt_mean"))
+    assert best.count("**") == 2 * len(FURTHER_METRICS), "smaller errors are better; all tie in MS-SSIM min-max"
+    assert "**0.0250** (0.0200–0.0300)" in best
+    assert r"\textbf{0.0250}" in (made / "tables/similarity.tex").read_text()
+
+
+def test_a_method_without_a_row_for_a_scan_is_a_failure(tmp_path: Path) -> None:
+    rows = [score(scan, method, 0) for method in ("cubic", "unet") for scan in SCANS]
+    write_table(tmp_path / "subjects.csv", rows[:-1])
+    tables.write_tables(tmp_path / "subjects.csv", tmp_path, "main", 200, 1)
+    found = {row["method"]: row for row in read_table(tmp_path / "benchmark.csv")}
+    assert [found[method]["n_failed"] for method in ("cubic", "unet")] == ["0", "1"]
+    last = read_scores(tmp_path / "subjects.csv", "main")[-1]
+    assert (last.scan, last.method, last.failed) == (SCANS[2], "unet", True)
+    assert "no row" in last.status
 
 
 @pytest.mark.parametrize(("column", "value", "set_name"), [("psnr", "much", "main"), ("psnr", "20", "other")])

@@ -199,7 +199,9 @@ def figure_files(*endings):
 
 def table_files():
     """Every table of every low-field set."""
-    return [f"{R}/{folder}/benchmark.{ending}" for folder in TABLES.values() for ending in ("csv", "md", "tex")]
+    names = [f"benchmark.{ending}" for ending in ("csv", "md", "tex")]
+    names += [f"similarity.{ending}" for ending in ("md", "tex")]
+    return [f"{R}/{folder}/{name}" for folder in TABLES.values() for name in names]
 
 
 def read_by_fastsurfer(wildcards, batch):

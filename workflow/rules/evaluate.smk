@@ -19,7 +19,7 @@ for batch in batches("test"):
             parcellation=[
                 sidecars(f"parcellation/{{set}}/{method}", "test", batch, "dseg.json", flat) for method in METHODS
             ],
-            code=code("evaluate/run.py", "evaluate/similarity.py", "evaluate/overlap.py"),
+            code=code("evaluate/run.py", "evaluate/similarity.py", "evaluate/minmax.py", "evaluate/overlap.py"),
         output:
             subjects=part("{set}", batch, "subjects"),
             structures=part("{set}", batch, "structures"),

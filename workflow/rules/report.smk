@@ -1,7 +1,7 @@
 """Report: tables, figures and the page, drawn from metrics/ alone.
 
 in:  metrics/
-out: tables/benchmark.{csv,md,tex} (tables/<set>/ for sets other than main), figures/*, report.html
+out: tables/benchmark.{csv,md,tex}, similarity.{md,tex} (tables/<set>/ for sets other than main), figures/*, report.html
 """
 
 
@@ -9,7 +9,7 @@ rule write_tables:
     """Write the benchmark table: a row a method, with bootstrap intervals over the test people; one a low-field set."""
     input:
         subjects=rules.gather_metrics.output.subjects,
-        code=code("report/tables.py", "report/scores.py"),
+        code=code("report/tables.py", "report/scores.py", "report/formats.py", "statistics.py"),
     output:
         csv=report(
             f"{R}/{{where}}/benchmark.csv",
@@ -19,6 +19,7 @@ rule write_tables:
         ),
         markdown=f"{R}/{{where}}/benchmark.md",
         latex=f"{R}/{{where}}/benchmark.tex",
+        similarity=[f"{R}/{{where}}/similarity.{ending}" for ending in ("md", "tex")],
     log:
         f"{R}/logs/write_{{where}}.log",
     benchmark:

@@ -14,9 +14,9 @@ import jinja2
 from iqt.batch import OK
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_text
-from iqt.report.scores import Score, named, read_scores
+from iqt.report.scores import METRICS, Score, named, read_scores
 from iqt.report.structures import NEEDED, compare_methods, judge, read_colours
-from iqt.report.tables import METRICS, best_of, with_interval
+from iqt.report.tables import best_of, with_interval
 
 TEMPLATE = Path(__file__).with_name("page.html")
 FIGURES = ("slices", "metrics", "parcellation", "training")
