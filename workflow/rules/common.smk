@@ -69,6 +69,11 @@ SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
 """The test people whose slices are drawn: the first by name, so never chosen by their result."""
 TABLES = {name: "tables" if name == "main" else f"tables/{name}" for name in CONFIG.lowfield}
 """Folder of each low-field set's tables."""
+TABLE_FILES = [
+    *("benchmark.csv", "benchmark.md", "benchmark.tex", "similarity.md", "similarity.tex"),
+    *(f"{name}.{ending}" for name in ("statistics", "structures") for ending in ("csv", "md", "tex")),
+]
+"""What each of these folders holds."""
 GROUPS = {"all": ("train", "val", "test"), "trained": ("train", "val"), "test": ("test",)}
 
 
@@ -199,9 +204,7 @@ def figure_files(*endings):
 
 def table_files():
     """Every table of every low-field set."""
-    names = [f"benchmark.{ending}" for ending in ("csv", "md", "tex")]
-    names += [f"similarity.{ending}" for ending in ("md", "tex")]
-    return [f"{R}/{folder}/{name}" for folder in TABLES.values() for name in names]
+    return [f"{R}/{folder}/{name}" for folder in TABLES.values() for name in TABLE_FILES]
 
 
 def read_by_fastsurfer(wildcards, batch):

@@ -39,7 +39,7 @@ for batch in batches("test"):
             enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
             parcellation=R / "parcellation",
             methods=",".join(METHODS),
-            settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap"})),
+            settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap", "reference"})),
         shell:
             r"""
             iqt --threads {threads} evaluate \

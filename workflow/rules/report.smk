@@ -1,15 +1,20 @@
 """Report: tables, figures and the page, drawn from metrics/ alone.
 
 in:  metrics/
-out: tables/benchmark.{csv,md,tex}, similarity.{md,tex} (tables/<set>/ for sets other than main), figures/*, report.html
+out: tables/{benchmark,similarity,statistics,structures}.{csv,md,tex} (tables/<set>/ for sets other than main),
+     figures/*, report.html
 """
 
 
 rule write_tables:
-    """Write the benchmark table: a row a method, with bootstrap intervals over the test people; one a low-field set."""
+    """Write a low-field set's tables: benchmark, further similarity, paired statistics and structures."""
     input:
         subjects=rules.gather_metrics.output.subjects,
-        code=code("report/tables.py", "report/scores.py", "report/formats.py", "statistics.py"),
+        structures=rules.gather_metrics.output.structures,
+        code=code(
+            *(f"report/{name}.py" for name in ("tables", "scores", "formats", "comparisons", "structure_table")),
+            "statistics.py",
+        ),
     output:
         csv=report(
             f"{R}/{{where}}/benchmark.csv",
@@ -19,7 +24,7 @@ rule write_tables:
         ),
         markdown=f"{R}/{{where}}/benchmark.md",
         latex=f"{R}/{{where}}/benchmark.tex",
-        similarity=[f"{R}/{{where}}/similarity.{ending}" for ending in ("md", "tex")],
+        others=[f"{R}/{{where}}/{name}" for name in TABLE_FILES if not name.startswith("benchmark")],
     log:
         f"{R}/logs/write_{{where}}.log",
     benchmark:
@@ -35,10 +40,13 @@ rule write_tables:
         set=lambda wildcards: {folder: name for name, folder in TABLES.items()}[wildcards.where],
         out=lambda wildcards, output: Path(output.csv).parent,
         bootstrap=CONFIG.evaluate.bootstrap,
+        reference=CONFIG.reference,
     shell:
         r"""
         iqt tables \
             --subjects {input.subjects:q} \
+            --structures {input.structures:q} \
+            --reference {params.reference} \
             --set {params.set} \
             --bootstrap {params.bootstrap} \
             --seed {params.seed} \

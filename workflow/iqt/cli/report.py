@@ -13,15 +13,24 @@ from iqt.cli.options import FilesOption, OutOption, SeedOption, SetOption, app, 
 @app.command()
 def tables(
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
+    structures: Annotated[Path, typer.Option(help="structures.csv.")],
+    reference: Annotated[str, typer.Option(help="Method that every other is compared with.")],
     out: OutOption,
     set_name: SetOption = "main",
     bootstrap: Annotated[int, typer.Option(help="Resamplings behind the intervals.")] = 2000,
     seed: SeedOption = 1,
 ) -> None:
-    """Write the benchmark table as CSV, Markdown and LaTeX."""
+    """Write the tables (benchmark, similarity, statistics, structures) as CSV, Markdown and LaTeX."""
+    from iqt.report.comparisons import write_statistics
+    from iqt.report.scores import methods_of, read_scores
+    from iqt.report.structure_table import write_structures
     from iqt.report.tables import write_tables
 
     write_tables(subjects, out, set_name, bootstrap, seed)
+    write_statistics(subjects, out, set_name, reference, bootstrap, seed)
+    scores = read_scores(subjects, set_name)
+    people = sorted({score.subject for score in scores})
+    write_structures(structures, out, set_name, people, methods_of(scores), bootstrap, seed)
 
 
 @draw.command("slices")

@@ -121,6 +121,11 @@ def shown(name: str, value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.{DECIMALS[name]}f}"
 
 
+def signed(name: str, difference: str) -> str:
+    """A difference of a metric, as a table holds it, for a person; a dash where there is none."""
+    return f"{float(difference):+.{DECIMALS[name]}f}" if difference else "–"
+
+
 def _completed(scores: list[Score]) -> list[Score]:
     """The scores with one more for each scan and method that has none, after the method's own."""
     found = {(score.method, score.scan) for score in scores}
