@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from iqt.errors import UserError
 from iqt.files import read_table, write_json, write_table
 from iqt.naming import anat, flat, seed_of
-from iqt.report import figures, page, structures, tables
+from iqt.report import figures, page, published, structures, tables
 from iqt.report.panels import PLANES, Panel, extract_panels
 from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores
 from iqt.volumes import intensity_scale, save_volume
@@ -28,6 +28,7 @@ CONTRACT = (
     *("method", "n_subjects", "n_parameters", "nfe", "seconds_per_volume", "psnr", "psnr_lo", "psnr_hi"),
     *("msssim", "msssim_lo", "msssim_hi", "ssim", "hfcorr", "miou", "miou_lo", "miou_hi", "dice"),
 )
+PUBLISHED = Path(__file__).resolve().parents[2] / "resources/published.csv"
 UNET_FAILED = "lowfield: the noise is <above> the signal"
 CUBIC_UNREAD = "parcellation: no white matter was found"
 SHAPE = (20, 24, 18)
@@ -172,10 +173,12 @@ def draw_scan(run: Path, out: Path, endings: tuple[str, ...], scan: str = SCANS[
 
 def draw_all(run: Path, out: Path) -> list[Path]:
     """Every figure as PNG and SVG; the files."""
-    metrics, training = ([out / f"{name}.{ending}" for ending in ("png", "svg")] for name in ("metrics", "training"))
+    names = ("metrics", "training", "published")
+    metrics, training, beside = ([out / f"{name}.{ending}" for ending in ("png", "svg")] for name in names)
     figures.draw_metrics(run / "metrics/subjects.csv", "main", metrics)
     figures.draw_training(run / "metrics/history.csv", training)
-    return draw_scan(run, out, ("png", "svg")) + metrics + training
+    published.draw_published(run / "metrics/subjects.csv", PUBLISHED, "main", beside)
+    return draw_scan(run, out, ("png", "svg")) + metrics + training + beside
 
 
 # panels
@@ -402,6 +405,42 @@ def test_a_missing_method_is_shown_as_such(made: Path, tmp_path: Path, monkeypat
         text = (tmp_path / f"{name}.svg").read_text()
         assert "no result: lowfield: the noise is &lt;above&gt; the signal" in text
     assert "PSNR 20.67" in (tmp_path / "slices.svg").read_text()
+
+
+def test_published_values_meet_ours_only_in_the_same_definition(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = made / "metrics/subjects.csv"
+    assert published.ours(subjects, "main", "psnr_minmax")["cubic"] == [24, 24, 24]
+    assert published.ours(subjects, "main", "miou_fastsurfer") == {}, "read by the built-in network"
+    assert published.ours(subjects, "main", "psnr_lin") == {}
+    rows = read_table(subjects)
+    write_table(tmp_path / "subjects.csv", [row | {"parcellator": "fastsurfer 2.4.2"} for row in rows])
+    assert published.ours(tmp_path / "subjects.csv", "main", "miou_fastsurfer")["diffusion_iqt"][0] == 0.6
+    monkeypatch.setitem(figures.STYLE, "svg.fonttype", "none")
+    published.draw_published(subjects, PUBLISHED, "main", [tmp_path / "published.svg"])
+    text = (tmp_path / "published.svg").read_text()
+    assert "33.7" in text
+    assert text.count("cubic (here)") == 2, "PSNR and MS-SSIM min-max"
+    assert "another parcellator and is not drawn" in text
+    assert text.count("[definition not confirmed]") == 5
+
+
+@pytest.mark.parametrize(("column", "value"), [("definition", "psnr"), ("value", "33,7")])
+def test_a_bad_published_figure_is_the_users_error(made: Path, tmp_path: Path, column: str, value: str) -> None:
+    rows = read_table(PUBLISHED)
+    rows[0][column] = value
+    write_table(tmp_path / "published.csv", rows)
+    with pytest.raises(UserError, match=rf"published\.csv: {column} '{value}' of DiffusionIQT"):
+        published.read_published(tmp_path / "published.csv")
+
+
+def test_fonts_are_in_the_files(made: Path, tmp_path: Path) -> None:
+    figures.draw_metrics(made / "metrics/subjects.csv", "main", [tmp_path / "metrics.pdf", tmp_path / "metrics.svg"])
+    pdf = (tmp_path / "metrics.pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    assert "<text" not in (tmp_path / "metrics.svg").read_text(), "outlines"
 
 
 class _Resources(HTMLParser):

@@ -195,9 +195,22 @@ def parts(table):
     return [part(name, batch, table) for name in CONFIG.lowfield for batch in batches("test")]
 
 
+def gathered(name):
+    """A file of metrics/, as an input function. Where it is there and nothing but figures is asked for, it is named in
+    full, which no rule's output is, so that figures are drawn from metrics/ alone, whatever else has changed or is gone.
+    """
+
+    def found(wildcards):
+        path = R / "metrics" / name.format(**wildcards)
+        alone = list(workflow.dag_settings.targets) == ["figures"] and path.is_file()
+        return str(path.absolute() if alone else path)
+
+    return found
+
+
 def figure_files(*endings):
     """Every figure as every ending."""
-    names = ["metrics", "training"]
+    names = ["metrics", "training", "published"]
     names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
     return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
 

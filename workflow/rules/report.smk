@@ -9,8 +9,8 @@ out: tables/{benchmark,similarity,statistics,structures}.{csv,md,tex} (tables/<s
 rule write_tables:
     """Write a low-field set's tables: benchmark, further similarity, paired statistics and structures."""
     input:
-        subjects=rules.gather_metrics.output.subjects,
-        structures=rules.gather_metrics.output.structures,
+        subjects=gathered("subjects.csv"),
+        structures=gathered("structures.csv"),
         code=code(
             *(f"report/{name}.py" for name in ("tables", "scores", "formats", "comparisons", "structure_table")),
             "statistics.py",
@@ -58,8 +58,8 @@ rule write_tables:
 rule draw_slices:
     """Draw a person's low-field scan, every method, the reference and the errors in three planes."""
     input:
-        panel=f"{R}/metrics/panels/main/{{scan}}.npz",
-        subjects=rules.gather_metrics.output.subjects,
+        panel=gathered("panels/main/{scan}.npz"),
+        subjects=gathered("subjects.csv"),
         code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
@@ -94,9 +94,9 @@ rule draw_slices:
 rule draw_parcellation:
     """Draw the parcellator's labels over a person's reference and results."""
     input:
-        panel=f"{R}/metrics/panels/main/{{scan}}.npz",
+        panel=gathered("panels/main/{scan}.npz"),
         lut=LUT,
-        subjects=rules.gather_metrics.output.subjects,
+        subjects=gathered("subjects.csv"),
         code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
@@ -132,7 +132,7 @@ rule draw_parcellation:
 rule draw_metrics:
     """Draw the spread of each metric over the test people."""
     input:
-        subjects=rules.gather_metrics.output.subjects,
+        subjects=gathered("subjects.csv"),
         code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
@@ -166,7 +166,7 @@ rule draw_metrics:
 rule draw_training:
     """Draw the training curves of every network."""
     input:
-        history=rules.gather_metrics.output.history,
+        history=gathered("history.csv"),
         code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
@@ -190,6 +190,42 @@ rule draw_training:
         r"""
         iqt draw training \
             --history {input.history:q} \
+            --out {output.png:q} \
+            --out {output.svg:q} \
+            >{log:q} 2>&1
+        """
+
+
+rule draw_published:
+    """Draw published reference figures beside this run's, definition by definition."""
+    input:
+        subjects=gathered("subjects.csv"),
+        published=here(WORKFLOW.parent / "resources" / "published.csv"),
+        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py", "report/published.py"),
+    output:
+        png=report(
+            f"{R}/figures/published.png",
+            caption="../report/published.rst",
+            category="Benchmark",
+            labels={"table": "published"},
+        ),
+        svg=f"{R}/figures/published.svg",
+    log:
+        f"{R}/logs/draw_published.log",
+    benchmark:
+        f"{R}/benchmarks/draw_published.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(15),
+    shell:
+        r"""
+        iqt draw published \
+            --subjects {input.subjects:q} \
+            --published {input.published:q} \
+            --set main \
             --out {output.png:q} \
             --out {output.svg:q} \
             >{log:q} 2>&1

@@ -78,6 +78,19 @@ def draw_training(history: Annotated[Path, typer.Option(help="history.csv of all
     draw_training(history, out)
 
 
+@draw.command("published")
+def draw_published(
+    subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
+    published: Annotated[Path, typer.Option(help="Published figures, such as resources/published.csv.")],
+    out: FilesOption,
+    set_name: SetOption = "main",
+) -> None:
+    """Published reference figures beside ours, definition by definition."""
+    from iqt.report.published import draw_published
+
+    draw_published(subjects, published, set_name, out)
+
+
 @app.command()
 def page(
     metrics: Annotated[Path, typer.Option(help="Folder of the gathered metrics.")],

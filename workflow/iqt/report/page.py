@@ -19,7 +19,7 @@ from iqt.report.structures import NEEDED, compare_methods, judge, read_colours
 from iqt.report.tables import best_of, with_interval
 
 TEMPLATE = Path(__file__).with_name("page.html")
-FIGURES = ("slices", "metrics", "parcellation", "training")
+FIGURES = ("slices", "metrics", "parcellation", "training", "published")
 """What a figure's file name begins with, in the order of the page."""
 FEW_PEOPLE = 10
 
