@@ -67,7 +67,7 @@ rule gather_metrics:
         models=[model_files(name) for name in TRAINED],
         histories=[f"{model_folder(name)}/history.csv" for name in TRAINED],
         lut=LUT,
-        code=code("evaluate/gather.py"),
+        code=code("evaluate/gather.py", "provenance/collect.py"),
     output:
         subjects=f"{R}/metrics/subjects.csv",
         structures=f"{R}/metrics/structures.csv",

@@ -243,9 +243,10 @@ rule write_page:
             rules.score_parcellator.output[0],
         ],
         lut=LUT,
+        panels=[f"{R}/metrics/panels/main/{scan}.npz" for scan in SHOWN],
         figures=figure_files("png"),
         vectors=figure_files("svg"),
-        code=code("report", "report/page.html"),
+        code=code("report", "report/page.html", "report/page.css", "report/page.js", "report/viewer.js"),
     output:
         report(
             f"{R}/report.html",
@@ -267,6 +268,7 @@ rule write_page:
         metrics=R / "metrics",
         tables=R / "tables",
         figures=[f"--figure {path}" for path in figure_files("png")],
+        panels=lambda wildcards, input: [f"--panel {path}" for path in input.panels],
     shell:
         r"""
         iqt page \
@@ -274,6 +276,7 @@ rule write_page:
             --tables {params.tables:q} \
             --lut {input.lut:q} \
             {params.figures} \
+            {params.panels} \
             --out {output:q} \
             >{log:q} 2>&1
         """

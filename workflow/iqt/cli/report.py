@@ -98,11 +98,14 @@ def page(
     figure: Annotated[list[Path], typer.Option(help="A figure (PNG); may be repeated.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
     lut: Annotated[Path | None, typer.Option(help="Look-up table, for the structures' colours.")] = None,
+    panel: Annotated[
+        list[Path] | None, typer.Option(help="NPZ of `iqt panels` for the viewer; may be repeated.")
+    ] = None,
 ) -> None:
     """Write the page that a person opens: one file, without a network."""
     from iqt.report.page import write_page
 
-    write_page(metrics, tables, figure, out, lut)
+    write_page(metrics, tables, figure, out, lut, panel or [])
 
 
 @app.command()

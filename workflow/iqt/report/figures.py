@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from iqt.batch import OK
 from iqt.files import read_table, replacing
-from iqt.report.panels import PLANES, Panel
+from iqt.report.panels import PLANES, WINDOW, Panel
 from iqt.report.scores import NAMES, Score, colour_of, methods_of, named, parcellator_of, read_scores, shown
 from iqt.report.sheet import DPI, Sheet
 
@@ -32,8 +32,6 @@ STYLE = {
 }
 METADATA = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 BOXPLOTS = ("psnr", "msssim", "hfcorr", "miou")
-WINDOW = 1.1
-"""Upper end of the grey window in units of the 99.5th percentile."""
 DIFFERS = (1.0, 0.25, 0.1)
 
 
