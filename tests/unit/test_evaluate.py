@@ -594,3 +594,32 @@ def test_the_parcellator_is_scored_against_the_scans_own_labels(run, brain):
         k = int(row["index"])
         expected = 2 * (inside == k).sum() / ((inside == k).sum() + (reading.data == k).sum())
         assert float(row["dice"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_empty_mask_and_a_result_with_infinities_are_recorded(run, brain):
+    """Each is one scan's status in the table; the other results of the batch are scored."""
+    reference, mask = brain
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    save_volume(anat(run / "cohort", SCANS[1], "desc-brain_mask.nii.gz"), np.zeros_like(mask), affine)
+    endless = np.where(mask, reference, 0).astype(np.float32)
+    endless[tuple(np.argwhere(mask)[0])] = np.inf
+    save_volume(flat(run / "enhanced/main/unet", SCANS[2], "T1w.nii.gz"), endless, affine)
+    rows = {(row["scan"], row["method"]): row for row in read_table(evaluate(run)[0])}
+    for method in METHODS:
+        assert "mask" in rows[SCANS[1], method]["status"]
+        assert rows[SCANS[1], method]["psnr"] == rows[SCANS[1], method]["ulfenc"] == ""
+    assert rows[SCANS[2], "unet"]["status"] != "ok"
+    assert rows[SCANS[2], "unet"]["psnr"] == ""
+    assert rows[SCANS[0], "cubic"]["status"] == "ok"
+    assert all(rows[SCANS[0], "cubic"][name] for name in SUBJECT_COLUMNS), "every measure is there"
+
+
+def test_a_parcellation_without_any_structure_scores_zero(run):
+    """A reading that holds nothing is the worst one, not an absent one."""
+    path = flat(run / "parcellation/main/cubic", SCANS[0], "dseg.nii.gz")
+    save_volume(path, np.zeros(SHAPE, np.int16), np.diag([2.0, 2.0, 2.0, 1.0]))
+    subjects, structures = evaluate(run, SCANS[:1])
+    row = read_table(subjects)[0]
+    assert (row["status"], float(row["miou"]), float(row["dice"])) == ("ok", 0, 0)
+    held = [one for one in read_table(structures) if one["method"] == "cubic" and one["name"] != "nowhere"]
+    assert [(float(one["dice"]), float(one["volume_mm3"])) for one in held] == [(0, 0)] * 3

@@ -222,3 +222,14 @@ def test_structures_that_are_absent_or_were_not_read_stay_in_the_table(tmp_path:
     text = (tmp_path / "out/structures.md").read_text()
     assert "| nowhere | unet | 0 (3 absent, 1 missing) | – |" in text
     assert r"\begin{longtable}" in (tmp_path / "out/structures.tex").read_text()
+
+
+def test_a_run_in_which_everything_failed_still_has_its_tables(tmp_path: Path) -> None:
+    nothing = dict.fromkeys((*METRICS, *FURTHER_METRICS), "") | {"status": "enhanced: diverged"}
+    rows = [subject(scan, method, 0, **nothing) for scan in people(3) for method in ("unet", "a")]
+    found = written(tmp_path, rows)
+    assert {row["verdict"] for row in found.values()} == {"no pair"}
+    assert {row["n_missing"] for row in found.values()} == {"3"}
+    write_table(tmp_path / "structures.csv", [], NEEDED)
+    assert write_structures(tmp_path / "structures.csv", tmp_path, "main", people(3), ["unet", "a"], 500, 1) == []
+    assert "| structure |" in (tmp_path / "structures.md").read_text()

@@ -24,7 +24,21 @@ rule write_tables:
         ),
         markdown=f"{R}/{{where}}/benchmark.md",
         latex=f"{R}/{{where}}/benchmark.tex",
-        others=[f"{R}/{{where}}/{name}" for name in TABLE_FILES if not name.startswith("benchmark")],
+        statistics=report(
+            f"{R}/{{where}}/statistics.csv",
+            caption="../report/statistics.rst",
+            category="Benchmark",
+            labels={"table": "{where}, statistics"},
+        ),
+        structures=report(
+            f"{R}/{{where}}/structures.csv",
+            caption="../report/structures.rst",
+            category="Structures",
+            labels={"table": "{where}"},
+        ),
+        written=[
+            f"{R}/{{where}}/{name}" for name in TABLE_FILES if not name.endswith(".csv") and "benchmark" not in name
+        ],
     log:
         f"{R}/logs/write_{{where}}.log",
     benchmark:

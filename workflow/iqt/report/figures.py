@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -135,13 +136,14 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
     """
     scores = read_scores(subjects_csv, set_name)
     methods, colours = methods_of(scores), colour_of(scores)
+    by_method = {method: [score for score in scores if score.method == method] for method in methods}
     scans = list(dict.fromkeys(score.scan for score in scores))
     shift = dict(zip(scans, np.linspace(-0.22, 0.22, len(scans)) if len(scans) > 1 else [0.0], strict=True))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 1.2 + 0.5 * len(methods)), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(BOXPLOTS), sharey=True), BOXPLOTS, strict=True):
             for place, method in enumerate(methods):
-                own = [s for s in scores if s.method == method and not math.isnan(s.values[name])]
+                own = [score for score in by_method[method] if not math.isnan(score.values[name])]
                 values = [score.values[name] for score in own]
                 if values:
                     axes.boxplot(
@@ -154,16 +156,25 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
                         boxprops={"facecolor": colours[method], "alpha": 0.3},
                         medianprops={"color": "black"},
                     )
-                for score in own:
-                    mark = {"marker": "o", "edgecolor": "white"} if score.status == OK else {"marker": "x"}
-                    height = place + shift[score.scan]
+                for mark, some in (
+                    ({"marker": "o", "edgecolor": "white"}, [score for score in own if score.status == OK]),
+                    ({"marker": "x"}, [score for score in own if score.status != OK]),
+                ):
+                    heights = [place + shift[score.scan] for score in some]
                     axes.scatter(
-                        score.values[name], height, s=22, color=colours[method], linewidth=0.8, zorder=3, **mark
+                        [score.values[name] for score in some],
+                        heights,
+                        s=22,
+                        color=colours[method],
+                        linewidth=0.8,
+                        zorder=3,
+                        **mark,
                     )
-            for scan in scans:
-                path = {s.method: s.values[name] for s in scores if s.scan == scan}
-                heights = [place + shift[scan] for place, method in enumerate(methods) if method in path]
-                axes.plot([path[m] for m in methods if m in path], heights, color="0.75", linewidth=0.6, zorder=1)
+            paths: dict[str, list[tuple[float, float]]] = {scan: [] for scan in scans}
+            for place, method in enumerate(methods):
+                for score in by_method[method]:
+                    paths[score.scan].append((score.values[name], place + shift[score.scan]))
+            axes.add_collection(LineCollection(list(paths.values()), colors="0.75", linewidths=0.6, zorder=1))
             axes.set(xlabel=named(name, parcellator_of(scores)), ylim=(len(methods) - 0.5, -0.5))
             axes.set_yticks(range(len(methods)), methods)
             axes.xaxis.set_major_locator(MaxNLocator(5))
