@@ -170,7 +170,7 @@ def test_the_scale_is_a_percentile_of_the_brain_alone() -> None:
         ("iqt.parcellate.run, iqt.parcellate.predict", ["monai", "lightning"]),
         (
             "iqt.report.tables, iqt.report.figures, iqt.report.page, iqt.report.panels, iqt.report.published, "
-            "iqt.report.comparisons, iqt.report.structure_table, iqt.statistics",
+            "iqt.report.comparisons, iqt.report.structure_table, iqt.report.structure_figure, iqt.statistics",
             ["torch", "monai", "lightning"],
         ),
         ("iqt.evaluate.run, iqt.evaluate.gather", ["torch", "monai", "lightning"]),

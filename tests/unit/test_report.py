@@ -22,7 +22,17 @@ from browser import Browser, find
 from iqt.errors import UserError
 from iqt.files import read_table, write_json, write_table
 from iqt.naming import anat, flat, seed_of
-from iqt.report import comparisons, figures, page, published, structure_table, structures, tables, viewer
+from iqt.report import (
+    comparisons,
+    figures,
+    page,
+    published,
+    structure_figure,
+    structure_table,
+    structures,
+    tables,
+    viewer,
+)
 from iqt.report.panels import PLANES, Panel, extract_panels
 from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores
 from iqt.volumes import intensity_scale, save_volume
@@ -190,7 +200,9 @@ def draw_all(run: Path, out: Path) -> list[Path]:
     figures.draw_metrics(run / "metrics/subjects.csv", "main", metrics)
     figures.draw_training(run / "metrics/history.csv", training)
     published.draw_published(run / "metrics/subjects.csv", PUBLISHED, "main", beside)
-    return draw_scan(run, out, ("png", "svg")) + metrics + training + beside
+    overlap = [out / "overlap.png", out / "overlap.svg"]
+    structure_figure.draw_structures(run / "tables/structures.csv", overlap)
+    return draw_scan(run, out, ("png", "svg")) + metrics + training + beside + overlap
 
 
 # panels
@@ -388,6 +400,7 @@ def test_redrawing_gives_the_same_bytes(made: Path, drawn: list[Path], tmp_path:
     copy = tmp_path / "run"
     shutil.copytree(made / "metrics", copy / "metrics")
     shutil.copytree(made / "cohort", copy / "cohort", ignore=shutil.ignore_patterns("sub-*"))  # no volumes
+    shutil.copytree(made / "tables", copy / "tables")
     for first, second in zip(drawn, draw_all(copy, tmp_path), strict=True):
         assert first.read_bytes() == second.read_bytes(), first.name
     extract(made, SCANS[1], tmp_path / "again.npz")
@@ -450,6 +463,20 @@ def test_a_bad_published_figure_is_the_users_error(made: Path, tmp_path: Path, c
     write_table(tmp_path / "published.csv", rows)
     with pytest.raises(UserError, match=rf"published\.csv: {column} '{value}' of DiffusionIQT"):
         published.read_published(tmp_path / "published.csv")
+
+
+def test_the_figure_of_structures_shows_every_structure(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(figures.STYLE, "svg.fonttype", "none")
+    structure_figure.draw_structures(made / "tables/structures.csv", [tmp_path / "overlap.svg"])
+    text = (tmp_path / "overlap.svg").read_text()
+    assert all(name in text for name in ("left half", "right half", "nowhere", *METHODS))
+    colours = [figures.colour_of(read_scores(made / "metrics/subjects.csv", "main"))[method] for method in METHODS]
+    assert all(colour.lower() in text for colour in colours), "a method's colour is the same everywhere"
+    write_table(tmp_path / "structures.csv", [], structure_table.COLUMNS)
+    structure_figure.draw_structures(tmp_path / "structures.csv", [tmp_path / "none.svg"])
+    assert "No result was parcellated" in (tmp_path / "none.svg").read_text()
 
 
 def test_fonts_are_in_the_files(made: Path, tmp_path: Path) -> None:

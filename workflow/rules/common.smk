@@ -210,7 +210,7 @@ def gathered(name):
 
 def figure_files(*endings):
     """Every figure as every ending."""
-    names = ["metrics", "training", "published"]
+    names = ["metrics", "training", "published", "overlap"]
     names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
     return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
 

@@ -210,6 +210,42 @@ rule draw_training:
         """
 
 
+rule draw_overlap:
+    """Draw overlap and volume bias of every structure and method."""
+    input:
+        structures=f"{R}/tables/structures.csv",
+        code=code(
+            *(f"report/{name}.py" for name in ("figures", "sheet", "scores", "panels", "structure_figure")),
+            "report/structure_table.py",
+        ),
+    output:
+        png=report(
+            f"{R}/figures/overlap.png",
+            caption="../report/overlap.rst",
+            category="Structures",
+            labels={"table": "figure"},
+        ),
+        svg=f"{R}/figures/overlap.svg",
+    log:
+        f"{R}/logs/draw_overlap.log",
+    benchmark:
+        f"{R}/benchmarks/draw_overlap.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(15),
+    shell:
+        r"""
+        iqt draw overlap \
+            --structures {input.structures:q} \
+            --out {output.png:q} \
+            --out {output.svg:q} \
+            >{log:q} 2>&1
+        """
+
+
 rule draw_published:
     """Draw published reference figures beside this run's, definition by definition."""
     input:

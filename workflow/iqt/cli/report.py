@@ -78,6 +78,16 @@ def draw_training(history: Annotated[Path, typer.Option(help="history.csv of all
     draw_training(history, out)
 
 
+@draw.command("overlap")
+def draw_overlap(
+    structures: Annotated[Path, typer.Option(help="structures.csv of the tables.")], out: FilesOption
+) -> None:
+    """Overlap and volume bias of every structure and method."""
+    from iqt.report.structure_figure import draw_structures
+
+    draw_structures(structures, out)
+
+
 @draw.command("published")
 def draw_published(
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],

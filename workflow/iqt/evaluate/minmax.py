@@ -12,8 +12,12 @@ import math
 import numpy as np
 from skimage.metrics import structural_similarity
 
+from iqt.volumes import bounding_box
+
 SIDE = 192
 """Edge, in voxels, of the central cube that DiffusionIQT's code scores; smaller volumes are scored whole."""
+WINDOW = 7
+"""Edge, in voxels, of the cubic windows in which the ULF-EnC challenge measures SSIM (scikit-image's default)."""
 ULFENC_PSNR = 32.0
 """PSNR, in dB, that the ULF-EnC challenge counts as 1."""
 
@@ -44,7 +48,10 @@ def ulfenc_score(reference: np.ndarray, volume: np.ndarray, mask: np.ndarray) ->
     parts over its scans first, which gives the same score, since the sum is linear.
     """
     x, y = (_to_unit(np.where(mask, data, 0).astype(np.float64)) for data in (reference, volume))
-    _, ssim = structural_similarity(x, y, data_range=1.0, full=True)
+    # What is further from the mask than a window's half counts for nothing, but takes most of the memory.
+    near = bounding_box(mask, margin=WINDOW)
+    x, y, mask = x[near], y[near], mask[near]
+    _, ssim = structural_similarity(x, y, win_size=WINDOW, data_range=1.0, full=True)
     error = x[mask] - y[mask]
     psnr = -10 * np.log10(np.square(error) + 1e-8)
     nmse = min(float(np.square(error).mean() / np.square(x[mask]).mean()), 1.0)

@@ -22,7 +22,7 @@ from iqt.report.tables import best_of, with_interval
 from iqt.report.viewer import collect
 
 TEMPLATE = Path(__file__).with_name("page.html")
-FIGURES = ("slices", "metrics", "parcellation", "training", "published")
+FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overlap")
 """What a figure's file name begins with, in the order of the page."""
 FEW_PEOPLE = 10
 FIGURE_BUDGET = 6_000_000
