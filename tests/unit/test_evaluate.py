@@ -10,15 +10,21 @@ from scipy.ndimage import gaussian_filter
 
 from iqt.config import Config, Evaluate, LowField
 from iqt.errors import UserError
+from iqt.evaluate import minmax
 from iqt.evaluate.gather import HISTORY_COLUMNS, RunFacts, gather
 from iqt.evaluate.judge import score_parcellator
+from iqt.evaluate.minmax import psnr_minmax, rescaled, ulfenc_score
 from iqt.evaluate.overlap import mean_overlap, missed, n_present, overlap
 from iqt.evaluate.run import SUBJECT_COLUMNS, evaluate_scans
 from iqt.evaluate.similarity import (
     BETAS,
+    high_frequency_error_norm,
     highpass_correlation,
+    masked_mae,
+    masked_nmse,
     masked_psnr,
     masked_ssim,
+    msssim_of,
     multi_scale_ssim,
     n_scales,
     similarity,
@@ -33,7 +39,13 @@ MEASURES = (
     masked_ssim,
     lambda *volumes: multi_scale_ssim(*volumes)[0],
     lambda *volumes: highpass_correlation(*volumes, 1.5),
+    lambda *volumes: 1 - masked_nmse(*volumes),
+    lambda *volumes: 1 - masked_mae(*volumes),
+    lambda *volumes: 1 - high_frequency_error_norm(*volumes),
+    ulfenc_score,
+    lambda reference, volume, mask: psnr_minmax(rescaled(reference, mask), rescaled(volume, mask)),
 )
+"""Measures that grow as a result gets better."""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +78,113 @@ def test_psnr_is_scikit_images_on_the_masked_voxels(brain):
     assert masked_psnr(reference, result, mask) == pytest.approx(expected, rel=1e-6)
     assert masked_psnr(reference, reference + 0.1 * span, mask) == pytest.approx(20, rel=1e-4)
     assert masked_psnr(reference, reference, mask) == np.inf
+
+
+def test_errors_are_scikit_images_and_torchmetrics(brain):
+    import torch
+    from skimage.metrics import normalized_root_mse
+    from torchmetrics.functional import mean_absolute_error
+
+    reference, mask = brain
+    result = noisy(reference, 0.05)
+    expected = normalized_root_mse(reference[mask], result[mask], normalization="euclidean") ** 2
+    assert masked_nmse(reference, result, mask) == pytest.approx(expected, rel=1e-5)
+    pair = (torch.from_numpy(data[mask]) for data in (result, reference))
+    assert masked_mae(reference, result, mask) == pytest.approx(float(mean_absolute_error(*pair)), rel=1e-5)
+    assert masked_nmse(reference, np.zeros_like(reference), mask) == 1
+    with pytest.raises(UserError, match="0 everywhere"):
+        masked_nmse(np.zeros_like(reference), reference, mask)
+
+
+def test_high_frequency_error_norm_by_a_convolution(brain):
+    """The kernel written out (Ravishankar and Bresler's: 15 voxels, sigma 1.5) and convolved by torch."""
+    import torch
+
+    reference, mask = brain
+    result = noisy(reference, 0.05)
+    axis = np.arange(-7, 8)
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    square, variance = x**2 + y**2 + z**2, 1.5**2
+    gauss = np.exp(-square / (2 * variance))
+    kernel = torch.from_numpy((square - 3 * variance) / variance**2 * gauss / gauss.sum())[None, None]
+
+    def norm(data):
+        volume = torch.from_numpy(np.where(mask, data, 0).astype(np.float64))[None, None]
+        return np.linalg.norm(torch.nn.functional.conv3d(volume, kernel, padding=7)[0, 0].numpy()[mask])
+
+    expected = norm(result - reference) / norm(reference)
+    assert high_frequency_error_norm(reference, result, mask) == pytest.approx(expected, rel=1e-3)
+    assert high_frequency_error_norm(reference, 0 * reference, mask) == 1
+    blurred = [gaussian_filter(reference, sigma) for sigma in (0.5, 1, 2)]
+    values = [high_frequency_error_norm(reference, data, mask) for data in blurred]
+    assert values == sorted(values), "more blur, more missing detail"
+
+
+def test_the_authors_definitions_are_torchmetrics_on_their_cropping(monkeypatch):
+    """The central voxels (here 44, for time), background included, each volume by its own minimum and maximum."""
+    import torch
+    from torchmetrics.functional.image import (
+        multiscale_structural_similarity_index_measure,
+        peak_signal_noise_ratio,
+    )
+
+    assert minmax.SIDE == 192
+    monkeypatch.setattr(minmax, "SIDE", 44)
+    rng = np.random.default_rng(0)
+    shape = (54, 25, 24)
+    reference = 300 + 90 * gaussian_filter(rng.standard_normal(shape), 1.5)
+    mask = np.zeros(shape, bool)
+    mask[8:-8, 3:-3, 3:-3] = True
+    result = 3 * reference + noisy(np.zeros(shape), 20) - 50
+    pair = []
+    for data in (result, reference):
+        cut = torch.from_numpy(np.where(mask, data, 0)[5:-5])[None, None]
+        pair.append((cut - cut.min()) / (cut.max() - cut.min()))
+    ours = rescaled(reference, mask), rescaled(result, mask)
+    assert ours[0].shape == (44, 25, 24)
+    expected = peak_signal_noise_ratio(*pair, data_range=1.0)
+    assert psnr_minmax(*ours) == pytest.approx(float(expected), abs=1e-4)
+    value, scales = msssim_of(*ours, None)
+    betas = tuple(np.array(BETAS[:scales]) / sum(BETAS[:scales]))
+    expected = multiscale_structural_similarity_index_measure(*pair, betas=betas)
+    assert value == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_the_authors_definitions_forgive_brightness_and_contrast(brain):
+    reference, mask = brain
+    darker = np.where(mask, 0.3 * reference, 0)
+    assert psnr_minmax(rescaled(reference, mask), rescaled(darker, mask)) > 100
+    assert masked_psnr(reference, darker, mask) < 10
+    assert not rescaled(np.full(SHAPE, 0), mask).any(), "a constant volume has no ends to scale by"
+
+
+def test_the_challenges_score_from_its_parts(brain):
+    """Each part from scikit-image or torchmetrics, added up with the challenge's weights."""
+    import torch
+    from skimage.metrics import normalized_root_mse, structural_similarity
+    from torchmetrics.functional import mean_absolute_error
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    reference, mask = brain
+    result = noisy(reference, 0.05)
+    x, y = (np.where(mask, data, 0).astype(float) for data in (reference, result))
+    x, y = ((data - data.min()) / np.ptp(data) for data in (x, y))
+    ssim = structural_similarity(x, y, data_range=1.0, full=True)[1][mask].mean()
+    pair = [torch.from_numpy(data[mask]) for data in (y, x)]
+    squares = torch.sqrt((pair[0] - pair[1]) ** 2 + 1e-8)
+    psnr = np.mean([float(peak_signal_noise_ratio(one, torch.tensor(0.0), data_range=1.0)) for one in squares[:300]])
+    decibels = psnr_of_voxels(x, y, mask)
+    assert decibels[:300].mean() == pytest.approx(psnr, rel=1e-5)
+    nmse = normalized_root_mse(x[mask], y[mask], normalization="euclidean") ** 2
+    mae = float(mean_absolute_error(*pair))
+    expected = 0.7 * ssim + 0.1 * decibels.mean() / 32 + 0.1 * (1 - mae) + 0.1 * (1 - nmse)
+    assert ulfenc_score(reference, result, mask) == pytest.approx(expected, rel=1e-5)
+    assert ulfenc_score(reference, 7 * result, mask) == pytest.approx(expected, rel=1e-5)
+
+
+def psnr_of_voxels(x, y, mask):
+    """PSNR of every voxel of the mask, in dB."""
+    return 10 * np.log10(1 / ((x[mask] - y[mask]) ** 2 + 1e-8))
 
 
 def test_ssim_is_torchmetrics_without_the_border(brain):
@@ -156,8 +275,12 @@ def test_highpass_correlation_by_hand(brain):
 
 def test_identical_volumes_score_one(brain):
     reference, mask = brain
-    for measure in MEASURES[1:]:
+    for measure in MEASURES[1:7]:
         assert measure(reference, reference.copy(), mask) == pytest.approx(1, abs=1e-6)
+    assert ulfenc_score(reference, reference.copy(), mask) == pytest.approx(0.9 + 0.1 * 80 / 32), (
+        "80 dB a voxel at most"
+    )
+    assert psnr_minmax(rescaled(reference, mask), rescaled(reference, mask)) == np.inf
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -344,7 +467,7 @@ def test_every_scan_and_method_has_a_row_whatever_failed(run, brain):
     ):
         row = by[SCANS[scan], method]
         assert status in row["status"]
-        assert all(row[name] == "" for name in SUBJECT_COLUMNS[4:12])
+        assert all(row[name] == "" for name in SUBJECT_COLUMNS[4 : SUBJECT_COLUMNS.index("seconds")])
 
     table = read_table(structures)
     assert [row["index"] for row in table] == ["1", "2", "3", "9"] * 2
@@ -486,3 +609,32 @@ def test_a_scan_that_the_parcellator_failed_on_counts_as_zero(run):
     rows = read_table(out)
     assert {float(row["dice"]) for row in rows} == {0.0}
     assert {row["scan"] for row in rows} == {SCANS[0]}
+
+
+def test_an_empty_mask_and_a_result_with_infinities_are_recorded(run, brain):
+    """Each is one scan's status in the table; the other results of the batch are scored."""
+    reference, mask = brain
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    save_volume(anat(run / "cohort", SCANS[1], "desc-brain_mask.nii.gz"), np.zeros_like(mask), affine)
+    endless = np.where(mask, reference, 0).astype(np.float32)
+    endless[tuple(np.argwhere(mask)[0])] = np.inf
+    save_volume(flat(run / "enhanced/main/unet", SCANS[2], "T1w.nii.gz"), endless, affine)
+    rows = {(row["scan"], row["method"]): row for row in read_table(evaluate(run)[0])}
+    for method in METHODS:
+        assert "mask" in rows[SCANS[1], method]["status"]
+        assert rows[SCANS[1], method]["psnr"] == rows[SCANS[1], method]["ulfenc"] == ""
+    assert rows[SCANS[2], "unet"]["status"] != "ok"
+    assert rows[SCANS[2], "unet"]["psnr"] == ""
+    assert rows[SCANS[0], "cubic"]["status"] == "ok"
+    assert all(rows[SCANS[0], "cubic"][name] for name in SUBJECT_COLUMNS), "every measure is there"
+
+
+def test_a_parcellation_without_any_structure_scores_zero(run):
+    """A reading that holds nothing is the worst one, not an absent one."""
+    path = flat(run / "parcellation/main/cubic", SCANS[0], "dseg.nii.gz")
+    save_volume(path, np.zeros(SHAPE, np.int16), np.diag([2.0, 2.0, 2.0, 1.0]))
+    subjects, structures = evaluate(run, SCANS[:1])
+    row = read_table(subjects)[0]
+    assert (row["status"], float(row["miou"]), float(row["dice"])) == ("ok", 0, 0)
+    held = [one for one in read_table(structures) if one["method"] == "cubic" and one["name"] != "nowhere"]
+    assert [(float(one["dice"]), float(one["volume_mm3"])) for one in held] == [(0, 0)] * 3

@@ -168,7 +168,11 @@ def test_the_scale_is_a_percentile_of_the_brain_alone() -> None:
         ("iqt.enhance.run", ["torch", "monai", "lightning"]),
         ("iqt.enhance.models", ["monai", "lightning"]),
         ("iqt.parcellate.run, iqt.parcellate.predict", ["monai", "lightning"]),
-        ("iqt.report.tables, iqt.report.figures, iqt.report.page, iqt.report.panels", ["torch", "monai", "lightning"]),
+        (
+            "iqt.report.tables, iqt.report.figures, iqt.report.page, iqt.report.panels, iqt.report.published, "
+            "iqt.report.comparisons, iqt.report.structure_table, iqt.report.structure_figure, iqt.statistics",
+            ["torch", "monai", "lightning"],
+        ),
         ("iqt.evaluate.run, iqt.evaluate.gather", ["torch", "monai", "lightning"]),
     ],
 )

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from browser import Browser, find
 from iqt.errors import UserError
 from iqt.files import read_table, write_json, write_table
 from iqt.naming import anat, flat, seed_of
-from iqt.report import figures, page, structures, tables
+from iqt.report import (
+    comparisons,
+    figures,
+    page,
+    published,
+    structure_figure,
+    structure_table,
+    structures,
+    tables,
+    viewer,
+)
 from iqt.report.panels import PLANES, Panel, extract_panels
+from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores
 from iqt.volumes import intensity_scale, save_volume
 
 METHODS = ["cubic", "unet", "diffusion_iqt", "diffusion_iqt_mean"]
@@ -27,6 +43,7 @@ CONTRACT = (
     *("method", "n_subjects", "n_parameters", "nfe", "seconds_per_volume", "psnr", "psnr_lo", "psnr_hi"),
     *("msssim", "msssim_lo", "msssim_hi", "ssim", "hfcorr", "miou", "miou_lo", "miou_hi", "dice"),
 )
+PUBLISHED = Path(__file__).resolve().parents[2] / "resources/published.csv"
 UNET_FAILED = "lowfield: the noise is <above> the signal"
 CUBIC_UNREAD = "parcellation: no white matter was found"
 SHAPE = (20, 24, 18)
@@ -42,6 +59,8 @@ def score(scan: str, method: str, number: float, **changes: object) -> dict:
         "dice": 0.6 + place / 20 + number / 40,
     }
     row |= {"n_structures": 2, "seconds": 1.5 + number, "nfe": [0, 1, 4, 16][place], "samples": [1, 1, 1, 4][place]}
+    row |= {"nmse": 0.05 - place / 100 + number / 200, "mae": 0.1 - place / 50, "hfen": 0.9 - place / 10}
+    row |= {"psnr_minmax": 24 + place, "msssim_minmax": 0.95, "msssim_minmax_scales": 2, "ulfenc": 0.8 + place / 50}
     row |= {"n_parameters": [0, 631111, 745802, 745802][place], "parcellator": "builtin 0.1.0"}
     return row | changes
 
@@ -82,7 +101,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_json(flat(read, scan, "dseg.json"), {"status": bad or mute or "ok"})
             changes: dict = {"status": bad or mute or "ok"}
             if bad:
-                changes |= dict.fromkeys(("psnr", "msssim", "ssim", "hfcorr", "miou", "dice", "seconds"), "")
+                changes |= dict.fromkeys((*METRICS, *FURTHER_METRICS, "seconds"), "")
             else:
                 result = reference / 1.2 + 0.05 * blob(rng, 1)
                 save_volume(flat(enhanced, scan, "T1w.nii.gz"), result * mask, affine)
@@ -96,6 +115,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     overlap = {"iou": 0.5 + number / 10, "dice": 0.7, "volume_reference_mm3": 9000, "volume_mm3": 8000}
                     key = {"scan": scan, "set": "main", "method": method, "index": index, "name": name}
                     structures.append(key | overlap)
+            if not bad and not mute:
+                absent = {"index": 3, "name": "nowhere", "iou": "", "dice": "", "volume_reference_mm3": 0}
+                structures.append(key | absent | {"volume_mm3": 0})
             scores.append(score(scan, method, number, **changes))
     write_table(run / "metrics/subjects.csv", scores)
     write_table(run / "metrics/structures.csv", structures)
@@ -121,6 +143,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "name": "trial",
             "created_by": "0.1.0",
+            "code": {"commit": "0123456789abcdef", "modified": True},
             "seed": 7,
             "suffix": "T1w",
             "cohort": {
@@ -141,7 +164,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for scan in SCANS:
         extract(run, scan, run / f"metrics/panels/{scan}.npz")
-    tables.write_tables(run / "metrics/subjects.csv", run / "tables", "main", 500, 7)
+    subjects, out = run / "metrics/subjects.csv", run / "tables"
+    tables.write_tables(subjects, out, "main", 500, 7)
+    comparisons.write_statistics(subjects, out, "main", "cubic", 500, 7)
+    structure_table.write_structures(run / "metrics/structures.csv", out, "main", SCANS, METHODS, 500, 7)
     return run
 
 
@@ -169,10 +195,14 @@ def draw_scan(run: Path, out: Path, endings: tuple[str, ...], scan: str = SCANS[
 
 def draw_all(run: Path, out: Path) -> list[Path]:
     """Every figure as PNG and SVG; the files."""
-    metrics, training = ([out / f"{name}.{ending}" for ending in ("png", "svg")] for name in ("metrics", "training"))
+    names = ("metrics", "training", "published")
+    metrics, training, beside = ([out / f"{name}.{ending}" for ending in ("png", "svg")] for name in names)
     figures.draw_metrics(run / "metrics/subjects.csv", "main", metrics)
     figures.draw_training(run / "metrics/history.csv", training)
-    return draw_scan(run, out, ("png", "svg")) + metrics + training
+    published.draw_published(run / "metrics/subjects.csv", PUBLISHED, "main", beside)
+    overlap = [out / "overlap.png", out / "overlap.svg"]
+    structure_figure.draw_structures(run / "tables/structures.csv", overlap)
+    return draw_scan(run, out, ("png", "svg")) + metrics + training + beside + overlap
 
 
 # panels
@@ -242,7 +272,8 @@ def test_a_broken_panel_is_the_users_error(tmp_path: Path) -> None:
 def test_columns_are_the_contract(made: Path) -> None:
     with (made / "tables/benchmark.csv").open(newline="") as handle:
         columns, *rows = csv.reader(handle)
-    assert columns == [*CONTRACT, "set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator"]
+    facts = ["set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator", "msssim_minmax_scales"]
+    assert columns == [*CONTRACT, *facts, *(f"{name}{end}" for name in FURTHER_METRICS for end in ("", "_lo", "_hi"))]
     assert [row[0] for row in rows] == METHODS
     assert [row[2] for row in rows] == ["0", "631111", "745802", "745802"]
     assert [row[3] for row in rows] == ["0", "1", "4", "16"]
@@ -298,7 +329,7 @@ def test_one_person_has_no_interval(tmp_path: Path) -> None:
 
 
 def test_a_method_that_always_failed_has_empty_means(tmp_path: Path) -> None:
-    empty = dict.fromkeys(("psnr", "msssim", "ssim", "hfcorr", "miou", "dice", "seconds", "nfe", "n_parameters"), "")
+    empty = dict.fromkeys((*METRICS, *FURTHER_METRICS, "seconds", "nfe", "n_parameters"), "")
     lost = score("sub-a", "unet", 0, status="out of luck", **empty)
     write_table(tmp_path / "subjects.csv", [score("sub-a", "cubic", 0), lost])
     tables.write_tables(tmp_path / "subjects.csv", tmp_path, "main", 200, 1)
@@ -327,6 +358,29 @@ def test_tables_for_people(made: Path) -> None:
     assert max(map(len, terminal.splitlines())) <= 120
 
 
+def test_further_measures_have_a_table_of_their_own(made: Path) -> None:
+    lines = (made / "tables/similarity.md").read_text().splitlines()
+    head, _, *rows = [line for line in lines if line.startswith("|")]
+    assert "PSNR min-max (dB)" in head
+    assert "dB)" in head.split("HFEN")[1], "never in the benchmark's own PSNR column"
+    assert "min-max" not in (made / "tables/benchmark.md").read_text()
+    best = next(line for line in rows if line.startswith("| diffusion_iqt_mean"))
+    assert best.count("**") == 2 * len(FURTHER_METRICS), "smaller errors are better; all tie in MS-SSIM min-max"
+    assert "**0.0250** (0.0200–0.0300)" in best
+    assert r"\textbf{0.0250}" in (made / "tables/similarity.tex").read_text()
+
+
+def test_a_method_without_a_row_for_a_scan_is_a_failure(tmp_path: Path) -> None:
+    rows = [score(scan, method, 0) for method in ("cubic", "unet") for scan in SCANS]
+    write_table(tmp_path / "subjects.csv", rows[:-1])
+    tables.write_tables(tmp_path / "subjects.csv", tmp_path, "main", 200, 1)
+    found = {row["method"]: row for row in read_table(tmp_path / "benchmark.csv")}
+    assert [found[method]["n_failed"] for method in ("cubic", "unet")] == ["0", "1"]
+    last = read_scores(tmp_path / "subjects.csv", "main")[-1]
+    assert (last.scan, last.method, last.failed) == (SCANS[2], "unet", True)
+    assert "no row" in last.status
+
+
 @pytest.mark.parametrize(("column", "value", "set_name"), [("psnr", "much", "main"), ("psnr", "20", "other")])
 def test_bad_subjects_are_the_users_error(tmp_path: Path, column: str, value: str, set_name: str) -> None:
     write_table(tmp_path / "subjects.csv", [score("sub-a", "unet", 0, **{column: value})])
@@ -346,13 +400,19 @@ def test_redrawing_gives_the_same_bytes(made: Path, drawn: list[Path], tmp_path:
     copy = tmp_path / "run"
     shutil.copytree(made / "metrics", copy / "metrics")
     shutil.copytree(made / "cohort", copy / "cohort", ignore=shutil.ignore_patterns("sub-*"))  # no volumes
+    shutil.copytree(made / "tables", copy / "tables")
     for first, second in zip(drawn, draw_all(copy, tmp_path), strict=True):
         assert first.read_bytes() == second.read_bytes(), first.name
     extract(made, SCANS[1], tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (made / f"metrics/panels/{SCANS[1]}.npz").read_bytes()
-    tables.write_tables(copy / "metrics/subjects.csv", tmp_path, "main", 500, 7)
-    for name in ("benchmark.csv", "benchmark.md", "benchmark.tex"):
-        assert (tmp_path / name).read_bytes() == (made / "tables" / name).read_bytes()
+    subjects = copy / "metrics/subjects.csv"
+    tables.write_tables(subjects, tmp_path, "main", 500, 7)
+    comparisons.write_statistics(subjects, tmp_path, "main", "cubic", 500, 7)
+    structure_table.write_structures(copy / "metrics/structures.csv", tmp_path, "main", SCANS, METHODS, 500, 7)
+    written = [path.name for path in (made / "tables").iterdir()]
+    assert len(written) == 11
+    for name in written:
+        assert (tmp_path / name).read_bytes() == (made / "tables" / name).read_bytes(), name
 
 
 def test_slices_keep_their_shape_in_mm(made: Path) -> None:
@@ -377,6 +437,56 @@ def test_a_missing_method_is_shown_as_such(made: Path, tmp_path: Path, monkeypat
     assert "PSNR 20.67" in (tmp_path / "slices.svg").read_text()
 
 
+def test_published_values_meet_ours_only_in_the_same_definition(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = made / "metrics/subjects.csv"
+    assert published.ours(subjects, "main", "psnr_minmax")["cubic"] == [24, 24, 24]
+    assert published.ours(subjects, "main", "miou_fastsurfer") == {}, "read by the built-in network"
+    assert published.ours(subjects, "main", "psnr_lin") == {}
+    rows = read_table(subjects)
+    write_table(tmp_path / "subjects.csv", [row | {"parcellator": "fastsurfer 2.4.2"} for row in rows])
+    assert published.ours(tmp_path / "subjects.csv", "main", "miou_fastsurfer")["diffusion_iqt"][0] == 0.6
+    monkeypatch.setitem(figures.STYLE, "svg.fonttype", "none")
+    published.draw_published(subjects, PUBLISHED, "main", [tmp_path / "published.svg"])
+    text = (tmp_path / "published.svg").read_text()
+    assert "33.7" in text
+    assert text.count("cubic (here)") == 2, "PSNR and MS-SSIM min-max"
+    assert "another parcellator and is not drawn" in text
+    assert text.count("[definition not confirmed]") == 5
+
+
+@pytest.mark.parametrize(("column", "value"), [("definition", "psnr"), ("value", "33,7")])
+def test_a_bad_published_figure_is_the_users_error(made: Path, tmp_path: Path, column: str, value: str) -> None:
+    rows = read_table(PUBLISHED)
+    rows[0][column] = value
+    write_table(tmp_path / "published.csv", rows)
+    with pytest.raises(UserError, match=rf"published\.csv: {column} '{value}' of DiffusionIQT"):
+        published.read_published(tmp_path / "published.csv")
+
+
+def test_the_figure_of_structures_shows_every_structure(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(figures.STYLE, "svg.fonttype", "none")
+    structure_figure.draw_structures(made / "tables/structures.csv", [tmp_path / "overlap.svg"])
+    text = (tmp_path / "overlap.svg").read_text()
+    assert all(name in text for name in ("left half", "right half", "nowhere", *METHODS))
+    colours = [figures.colour_of(read_scores(made / "metrics/subjects.csv", "main"))[method] for method in METHODS]
+    assert all(colour.lower() in text for colour in colours), "a method's colour is the same everywhere"
+    write_table(tmp_path / "structures.csv", [], structure_table.COLUMNS)
+    structure_figure.draw_structures(tmp_path / "structures.csv", [tmp_path / "none.svg"])
+    assert "No result was parcellated" in (tmp_path / "none.svg").read_text()
+
+
+def test_fonts_are_in_the_files(made: Path, tmp_path: Path) -> None:
+    figures.draw_metrics(made / "metrics/subjects.csv", "main", [tmp_path / "metrics.pdf", tmp_path / "metrics.svg"])
+    pdf = (tmp_path / "metrics.pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    assert "<text" not in (tmp_path / "metrics.svg").read_text(), "outlines"
+
+
 class _Resources(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -393,8 +503,8 @@ def test_page_is_whole_and_offline(made: Path, drawn: list[Path], tmp_path: Path
     text = (tmp_path / "report.html").read_text()
     resources = _Resources()
     resources.feed(text)
-    assert len(resources.loads) == len(pngs)
-    assert all(load.startswith("data:image/png;base64,") for load in resources.loads)
+    assert sum(load.startswith("data:") for load in resources.loads) == len(pngs)
+    assert all(load.startswith(("data:image/png;base64,", "#")) for load in resources.loads)
     assert not re.search(r"https?://|@import|url\(", text)
     assert all(f">{method}<" in text for method in METHODS)
     assert "sub-test009" in text
@@ -506,3 +616,177 @@ def test_page_says_how_well_the_parcellator_reads(made: Path, tmp_path: Path) ->
     assert 'style="background: #4e79a7"' in text
     page.write_page(made / "metrics", made / "tables", [], tmp_path / "report.html")
     assert 'id="judge"' not in (tmp_path / "report.html").read_text()
+
+
+# the viewer, and the page in a browser
+
+
+def test_volumes_for_the_viewer_are_the_scans_boxes(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = Panel(made / f"metrics/panels/{SCANS[0]}.npz")
+    volume = panel.volume("hq")
+    axial = panel.slice("hq", "axial")
+    assert volume.shape == (axial.shape[1], axial.shape[0], panel.slice("hq", "coronal").shape[0])
+    level = [z for z in range(volume.shape[2]) if np.allclose(volume[..., z].T[::-1] / 255 * 1.1, axial, atol=3e-3)]
+    assert len(level) == 1, "the axial slice is one of the volume's"
+    assert Panel(made / f"metrics/panels/{SCANS[2]}.npz").volume("unet") is None, "it failed"
+    monkeypatch.setattr("iqt.report.panels.VIEWED", 10)
+    small = extract(made, SCANS[0], tmp_path / "small.npz")
+    assert max(small.volume("hq").shape) <= 10
+    assert small.volume_voxel_size.tolist() == pytest.approx([4, 5, 6] if max(volume.shape) <= 20 else [6, 7.5, 9])
+    assert np.array_equal(small.slice("hq", "axial"), axial), "figures keep their voxels"
+
+
+def test_a_mosaic_holds_every_slice_anterior_up() -> None:
+    volume = np.zeros((16, 24, 7), np.uint8)
+    for z in range(7):
+        volume[:8, 16:, z] = 30 * (z + 1)  # left and anterior
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(viewer.mosaic(volume)))))
+    assert viewer.mosaic_columns(7) == 3
+    assert sheet.shape == (3 * 24, 3 * 16)
+    for z in range(7):
+        tile = sheet[z // 3 * 24 : (z // 3 + 1) * 24, z % 3 * 16 : (z % 3 + 1) * 16]
+        assert abs(int(tile[3, 3]) - 30 * (z + 1)) < 8
+        assert tile[-3, -3] < 8
+
+
+def test_the_page_stays_small_and_names_what_is_left_out(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pngs = [tmp_path / f"slices_sub-{number}.png" for number in range(9)] + [tmp_path / "metrics.png"]
+    for path in pngs:
+        path.write_bytes(b"\x89PNG" + bytes(1_000_000))
+    panels = [made / f"metrics/panels/{scan}.npz" for scan in SCANS]
+    one = sum(len(volume["data"]) for volume in viewer.collect(panels[:1])["people"][0]["volumes"])
+    monkeypatch.setattr(viewer, "BUDGET", int(1.5 * one))
+    page.write_page(made / "metrics", made / "tables", pngs, tmp_path / "report.html", panels=panels)
+    text = (tmp_path / "report.html").read_text()
+    assert page.FIGURE_BUDGET + 6_000_000 < 15e6
+    assert len(text) < page.FIGURE_BUDGET + 1.5 * one + 300_000
+    assert text.count("is left out to keep this page small") == 6
+    assert 'class="metrics"' in text, "a figure of everybody comes before those of one person"
+    assert f"for want of a volume: {SCANS[1]}, {SCANS[2]}" in text
+
+
+def test_page_shows_statistics_structures_and_extremes(made: Path, tmp_path: Path) -> None:
+    page.write_page(made / "metrics", made / "tables", [], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "Every method against cubic, the reference" in text
+    assert "too few people: 9 or more are needed" in text
+    volumetry = text[text.index('id="volumetry"') : text.index('id="run"')]
+    absent = volumetry.split(">nowhere</th>")[1:]
+    assert len(absent) == len(METHODS), "a structure that nobody has is shown for every method"
+    assert "0 (3 absent)" in absent[2]
+    extremes = text[text.index('id="people"') : text.index('id="structures"')]
+    assert re.search(
+        r">PSNR \(dB\)</th><td class=\"text\">cubic</td><td data-value=\"20.67\">20.67<small>sub-test003", extremes
+    )
+    assert "commit <code>0123456789ab</code> with local changes" in text
+
+
+@pytest.fixture(scope="module")
+def opened(made: Path, drawn: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """The whole page in a real browser."""
+    program = find()
+    if program is None:
+        pytest.skip("no Chromium or Chrome on PATH; install one (apt-get install chromium) to test the page in it")
+    folder = tmp_path_factory.mktemp("browser")
+    pngs = [path for path in drawn if path.suffix == ".png"]
+    panels = [made / f"metrics/panels/{scan}.npz" for scan in SCANS]
+    page.write_page(made / "metrics", made / "tables", pngs, folder / "report.html", panels=panels)
+    browser = Browser(program, folder / "profile")
+    try:
+        browser.open(folder / "report.html")
+        browser.resize(1280, 900)
+        browser.wait("document.querySelector('#viewer').dataset.drawn")
+        yield browser
+    finally:
+        browser.close()
+
+
+def test_no_request_leaves_the_page_and_nothing_complains(opened: Browser) -> None:
+    assert len(opened.requests) > 5
+    assert [url[:40] for url in opened.requests if not url.startswith(("data:", "file:"))] == []
+    assert sum(url.startswith("file:") for url in opened.requests) == 1, "the page itself"
+    assert opened.complaints == []
+    opened.evaluate("fetch('https://example.org/').catch(() => 0)")
+    assert any("Content Security Policy" in text for text in opened.complaints), "the page forbids what would leave it"
+    opened.complaints.clear()
+
+
+def test_the_table_sorts_both_ways(opened: Browser) -> None:
+    head = "[...document.querySelectorAll('#benchmark ~ .scroll th')].find(th => th.textContent.startsWith('PSNR'))"
+    methods = "[...document.querySelector('#benchmark ~ .scroll tbody').rows].map(row => row.cells[0].textContent)"
+    opened.evaluate(f"{head}.click()")
+    assert opened.evaluate(methods) == METHODS[::-1]
+    opened.evaluate(f"{head}.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter'}}))")
+    assert opened.evaluate(methods) == METHODS
+    assert opened.evaluate(f"{head}.ariaSort") == "ascending"
+
+
+def pixels(opened: Browser, plane: str) -> np.ndarray:
+    """What a plane's canvas shows: (rows, columns, RGBA)."""
+    width, height, data = opened.evaluate(
+        f"(() => {{ const c = document.querySelector('[data-part={plane}]');"
+        "return [c.width, c.height, [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]] })()"
+    )
+    return np.array(data).reshape(height, width, 4)
+
+
+def test_the_slider_moves_from_one_volume_to_the_other(opened: Browser, made: Path) -> None:
+    panel = Panel(made / f"metrics/panels/{SCANS[0]}.npz")
+    place = [size // 2 for size in panel.volume("hq").shape]
+    opened.evaluate("document.querySelector('#viewer').scrollIntoView({block: 'center'})")
+    box = "document.querySelector('[data-part=split]').getBoundingClientRect()"
+    left, top, width, height = (opened.evaluate(f"{box}.{side}") for side in ("left", "top", "width", "height"))
+    for share, what in ((0.002, "diffusion_iqt_mean"), (0.998, "lowfield")):
+        for kind in ("mousePressed", "mouseReleased"):
+            opened.mouse(kind, left + share * width, top + height / 2)
+        opened.wait(f"document.querySelector('[data-part=split]').value === '{round(share) * 100}'")
+        for plane, axis in (("sagittal", 0), ("coronal", 1), ("axial", 2)):
+            expected = np.take(panel.volume(what), place[axis], axis).T[::-1].astype(float)
+            shown = pixels(opened, plane)
+            grey = (np.ptp(shown[..., :3], axis=-1) == 0) & (shown[..., 3] == 255)
+            assert grey.mean() > 0.7, "but for the crosshair and the divider"
+            assert np.abs(shown[..., 0] - expected)[grey].mean() < 8, (plane, what)
+
+
+def test_pointing_into_a_plane_moves_the_others(opened: Browser) -> None:
+    opened.evaluate("document.querySelector('#viewer').scrollIntoView({block: 'center'})")
+    before = {plane: pixels(opened, plane) for plane in PLANES}
+    box = "document.querySelector('[data-part=axial]').getBoundingClientRect()"
+    left, top, width, height = (opened.evaluate(f"{box}.{side}") for side in ("left", "top", "width", "height"))
+    for kind in ("mousePressed", "mouseReleased"):
+        opened.mouse(kind, left + 0.3 * width, top + 0.3 * height)
+    drawn = opened.evaluate("document.querySelector('#viewer').dataset.drawn")
+    shape = [before["axial"].shape[1], before["axial"].shape[0], before["coronal"].shape[0]]
+    expected = [int(0.3 * shape[0]), shape[1] - 1 - int(0.3 * shape[1]), shape[2] // 2]
+    assert [int(number) for number in drawn.split(" ")[-1].split(",")] == expected
+    assert all((pixels(opened, plane) != before[plane]).any() for plane in ("sagittal", "coronal"))
+
+
+def test_other_people_and_methods_can_be_chosen(opened: Browser) -> None:
+    choose = (
+        "(() => {{ const select = document.querySelector('[data-part={0}]'); select.value = '{1}';"
+        "select.dispatchEvent(new Event('change')) }})()"
+    )
+    opened.evaluate(choose.format("who", "2"))
+    opened.wait(f"document.querySelector('#viewer').dataset.drawn.startsWith('{SCANS[2]} ')")
+    options = opened.evaluate("[...document.querySelector('[data-part=after]').options].map(option => option.value)")
+    assert options == ["low-field", "reference", "cubic", "diffusion_iqt", "diffusion_iqt_mean"], (
+        "unet failed on this scan"
+    )
+    opened.evaluate(choose.format("after", "reference"))
+    opened.wait("document.querySelector('#viewer').dataset.drawn.includes(' reference ')")
+    assert opened.complaints == []
+
+
+def test_the_page_fits_on_a_phone(opened: Browser) -> None:
+    opened.resize(390, 844)
+    opened.wait("innerWidth === 390")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390, "only tables scroll sideways, in their boxes"
+    assert opened.evaluate("parseFloat(getComputedStyle(document.body).fontSize)") >= 16
+    wide = "[...document.querySelectorAll('.planes canvas')].every(c => c.getBoundingClientRect().width > 250)"
+    assert opened.evaluate(wide), "planes stand below one another"
+    opened.resize(1280, 900)

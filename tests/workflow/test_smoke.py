@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from browser import Browser, find
 from iqt.files import checksum, read_json
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
@@ -90,6 +91,8 @@ def test_every_stage_left_its_files(finished: Path) -> None:
         "metrics/parcellator.csv",
         "metrics/panels/main/sub-test001.npz",
         "tables/benchmark.tex",
+        "tables/statistics.md",
+        "tables/structures.tex",
         "figures/slices_sub-test001.svg",
         "report.html",
         "provenance.json",
@@ -125,12 +128,44 @@ def test_show_prints_the_table_and_where_the_page_is(finished: Path) -> None:
     assert "results/smoke/report.html" in done.stdout
 
 
-def test_snakemakes_own_report_is_written(finished: Path) -> None:
+def test_snakemakes_own_report_is_written(finished: Path, tmp_path: Path) -> None:
     done = snakemake(finished, "--report", "report.zip")
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(finished / "report.zip") as archive:
         names = archive.namelist()
+        archive.extractall(finished / "report")
     assert any(name.endswith("slices_sub-test001.png") for name in names)
+    program = find()
+    if program is None:
+        pytest.skip("no Chromium or Chrome on PATH to open the report in")
+    browser = Browser(program, tmp_path / "profile")
+    try:
+        browser.open(next((finished / "report").rglob("report.html")))
+        for word in ("Benchmark", "Structures", "Slices", "Parcellation", "Training", "Page"):
+            browser.wait(f"document.body.innerText.toLowerCase().includes({word.lower()!r})")
+        assert [url for url in browser.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+        assert browser.complaints == []
+    finally:
+        browser.close()
+
+
+def test_figures_are_redrawn_from_the_metrics_alone(finished: Path, tmp_path: Path) -> None:
+    """No volume, no model and no record of a job is there, and the same bytes come out."""
+    for name in ("Snakefile", "workflow", "config", "envs", "profiles", "resources"):
+        (tmp_path / name).symlink_to(finished / name)
+    run = Path("results/smoke")
+    shutil.copytree(finished / run / "metrics", tmp_path / run / "metrics", ignore=shutil.ignore_patterns("parts"))
+    for path in (tmp_path / run / "metrics").rglob("*.csv"):
+        os.utime(path, (0, 0))  # older than the code that wrote them
+    begun = time.monotonic()
+    done = snakemake(tmp_path, "--", "figures")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert time.monotonic() - begun < 60
+    assert not (tmp_path / run / "cohort").exists(), "nothing but figures and tables was made"
+    made = [path for name in ("tables", "figures") for path in (tmp_path / run / name).iterdir()]
+    assert len(made) > 15
+    for path in made:
+        assert path.read_bytes() == (finished / path.relative_to(tmp_path)).read_bytes(), path.name
 
 
 def test_fastsurfer_reads_the_same_run(finished: Path, repository: Path, tmp_path: Path) -> None:

@@ -70,6 +70,11 @@ SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
 """The test people whose slices are drawn: the first by name, so never chosen by their result."""
 TABLES = {name: "tables" if name == "main" else f"tables/{name}" for name in CONFIG.lowfield}
 """Folder of each low-field set's tables."""
+TABLE_FILES = [
+    *("benchmark.csv", "benchmark.md", "benchmark.tex", "similarity.md", "similarity.tex"),
+    *(f"{name}.{ending}" for name in ("statistics", "structures") for ending in ("csv", "md", "tex")),
+]
+"""What each of these folders holds."""
 GROUPS = {"all": ("train", "val", "test"), "trained": ("train", "val"), "test": ("test",)}
 
 
@@ -202,16 +207,29 @@ def parts(table):
     return [part(name, batch, table) for name in CONFIG.lowfield for batch in batches("test")]
 
 
+def gathered(name):
+    """A file of metrics/, as an input function. Where it is there and nothing but figures is asked for, it is named in
+    full, which no rule's output is, so that figures are drawn from metrics/ alone, whatever else has changed or is gone.
+    """
+
+    def found(wildcards):
+        path = R / "metrics" / name.format(**wildcards)
+        alone = list(workflow.dag_settings.targets) == ["figures"] and path.is_file()
+        return str(path.absolute() if alone else path)
+
+    return found
+
+
 def figure_files(*endings):
     """Every figure as every ending."""
-    names = ["metrics", "training"]
+    names = ["metrics", "training", "published", "overlap"]
     names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
     return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
 
 
 def table_files():
     """Every table of every low-field set."""
-    return [f"{R}/{folder}/benchmark.{ending}" for folder in TABLES.values() for ending in ("csv", "md", "tex")]
+    return [f"{R}/{folder}/{name}" for folder in TABLES.values() for name in TABLE_FILES]
 
 
 def read_by_fastsurfer(wildcards, batch):

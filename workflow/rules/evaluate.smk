@@ -19,7 +19,7 @@ for batch in batches("test"):
             parcellation=[
                 sidecars(f"parcellation/{{set}}/{method}", "test", batch, "dseg.json", flat) for method in METHODS
             ],
-            code=code("evaluate/run.py", "evaluate/similarity.py", "evaluate/overlap.py"),
+            code=code("evaluate/run.py", "evaluate/similarity.py", "evaluate/minmax.py", "evaluate/overlap.py"),
         output:
             subjects=part("{set}", batch, "subjects"),
             structures=part("{set}", batch, "structures"),
@@ -39,7 +39,7 @@ for batch in batches("test"):
             enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
             parcellation=R / "parcellation",
             methods=",".join(METHODS),
-            settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap"})),
+            settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap", "reference"})),
         shell:
             r"""
             iqt --threads {threads} evaluate \
@@ -67,7 +67,7 @@ rule gather_metrics:
         models=[model_files(name) for name in TRAINED],
         histories=[f"{model_folder(name)}/history.csv" for name in TRAINED],
         lut=LUT,
-        code=code("evaluate/gather.py"),
+        code=code("evaluate/gather.py", "provenance/collect.py"),
     output:
         subjects=f"{R}/metrics/subjects.csv",
         structures=f"{R}/metrics/structures.csv",

@@ -1,15 +1,20 @@
 """Report: tables, figures and the page, drawn from metrics/ alone.
 
 in:  metrics/
-out: tables/benchmark.{csv,md,tex} (tables/<set>/ for sets other than main), figures/*, report.html
+out: tables/{benchmark,similarity,statistics,structures}.{csv,md,tex} (tables/<set>/ for sets other than main),
+     figures/*, report.html
 """
 
 
 rule write_tables:
-    """Write the benchmark table: a row a method, with bootstrap intervals over the test people; one a low-field set."""
+    """Write a low-field set's tables: benchmark, further similarity, paired statistics and structures."""
     input:
-        subjects=rules.gather_metrics.output.subjects,
-        code=code("report/tables.py", "report/scores.py"),
+        subjects=gathered("subjects.csv"),
+        structures=gathered("structures.csv"),
+        code=code(
+            *(f"report/{name}.py" for name in ("tables", "scores", "formats", "comparisons", "structure_table")),
+            "statistics.py",
+        ),
     output:
         csv=report(
             f"{R}/{{where}}/benchmark.csv",
@@ -19,6 +24,21 @@ rule write_tables:
         ),
         markdown=f"{R}/{{where}}/benchmark.md",
         latex=f"{R}/{{where}}/benchmark.tex",
+        statistics=report(
+            f"{R}/{{where}}/statistics.csv",
+            caption="../report/statistics.rst",
+            category="Benchmark",
+            labels={"table": "{where}, statistics"},
+        ),
+        structures=report(
+            f"{R}/{{where}}/structures.csv",
+            caption="../report/structures.rst",
+            category="Structures",
+            labels={"table": "{where}"},
+        ),
+        written=[
+            f"{R}/{{where}}/{name}" for name in TABLE_FILES if not name.endswith(".csv") and "benchmark" not in name
+        ],
     log:
         f"{R}/logs/write_{{where}}.log",
     benchmark:
@@ -34,10 +54,13 @@ rule write_tables:
         set=lambda wildcards: {folder: name for name, folder in TABLES.items()}[wildcards.where],
         out=lambda wildcards, output: Path(output.csv).parent,
         bootstrap=CONFIG.evaluate.bootstrap,
+        reference=CONFIG.reference,
     shell:
         r"""
         iqt tables \
             --subjects {input.subjects:q} \
+            --structures {input.structures:q} \
+            --reference {params.reference} \
             --set {params.set} \
             --bootstrap {params.bootstrap} \
             --seed {params.seed} \
@@ -49,8 +72,8 @@ rule write_tables:
 rule draw_slices:
     """Draw a person's low-field scan, every method, the reference and the errors in three planes."""
     input:
-        panel=f"{R}/metrics/panels/main/{{scan}}.npz",
-        subjects=rules.gather_metrics.output.subjects,
+        panel=gathered("panels/main/{scan}.npz"),
+        subjects=gathered("subjects.csv"),
         code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
@@ -85,9 +108,9 @@ rule draw_slices:
 rule draw_parcellation:
     """Draw the parcellator's labels over a person's reference and results."""
     input:
-        panel=f"{R}/metrics/panels/main/{{scan}}.npz",
+        panel=gathered("panels/main/{scan}.npz"),
         lut=LUT,
-        subjects=rules.gather_metrics.output.subjects,
+        subjects=gathered("subjects.csv"),
         code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
@@ -123,7 +146,7 @@ rule draw_parcellation:
 rule draw_metrics:
     """Draw the spread of each metric over the test people."""
     input:
-        subjects=rules.gather_metrics.output.subjects,
+        subjects=gathered("subjects.csv"),
         code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
@@ -157,7 +180,7 @@ rule draw_metrics:
 rule draw_training:
     """Draw the training curves of every network."""
     input:
-        history=rules.gather_metrics.output.history,
+        history=gathered("history.csv"),
         code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
     output:
         png=report(
@@ -187,6 +210,78 @@ rule draw_training:
         """
 
 
+rule draw_overlap:
+    """Draw overlap and volume bias of every structure and method."""
+    input:
+        structures=f"{R}/tables/structures.csv",
+        code=code(
+            *(f"report/{name}.py" for name in ("figures", "sheet", "scores", "panels", "structure_figure")),
+            "report/structure_table.py",
+        ),
+    output:
+        png=report(
+            f"{R}/figures/overlap.png",
+            caption="../report/overlap.rst",
+            category="Structures",
+            labels={"table": "figure"},
+        ),
+        svg=f"{R}/figures/overlap.svg",
+    log:
+        f"{R}/logs/draw_overlap.log",
+    benchmark:
+        f"{R}/benchmarks/draw_overlap.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(15),
+    shell:
+        r"""
+        iqt draw overlap \
+            --structures {input.structures:q} \
+            --out {output.png:q} \
+            --out {output.svg:q} \
+            >{log:q} 2>&1
+        """
+
+
+rule draw_published:
+    """Draw published reference figures beside this run's, definition by definition."""
+    input:
+        subjects=gathered("subjects.csv"),
+        published=here(WORKFLOW.parent / "resources" / "published.csv"),
+        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py", "report/published.py"),
+    output:
+        png=report(
+            f"{R}/figures/published.png",
+            caption="../report/published.rst",
+            category="Benchmark",
+            labels={"table": "published"},
+        ),
+        svg=f"{R}/figures/published.svg",
+    log:
+        f"{R}/logs/draw_published.log",
+    benchmark:
+        f"{R}/benchmarks/draw_published.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(15),
+    shell:
+        r"""
+        iqt draw published \
+            --subjects {input.subjects:q} \
+            --published {input.published:q} \
+            --set main \
+            --out {output.png:q} \
+            --out {output.svg:q} \
+            >{log:q} 2>&1
+        """
+
+
 rule write_page:
     """Write the page that a person opens: one file, without a network."""
     input:
@@ -198,9 +293,10 @@ rule write_page:
             rules.score_parcellator.output[0],
         ],
         lut=LUT,
+        panels=[f"{R}/metrics/panels/main/{scan}.npz" for scan in SHOWN],
         figures=figure_files("png"),
         vectors=figure_files("svg"),
-        code=code("report", "report/page.html"),
+        code=code("report", "report/page.html", "report/page.css", "report/page.js", "report/viewer.js"),
     output:
         report(
             f"{R}/report.html",
@@ -222,6 +318,7 @@ rule write_page:
         metrics=R / "metrics",
         tables=R / "tables",
         figures=[f"--figure {path}" for path in figure_files("png")],
+        panels=lambda wildcards, input: [f"--panel {path}" for path in input.panels],
     shell:
         r"""
         iqt page \
@@ -229,6 +326,7 @@ rule write_page:
             --tables {params.tables:q} \
             --lut {input.lut:q} \
             {params.figures} \
+            {params.panels} \
             --out {output:q} \
             >{log:q} 2>&1
         """

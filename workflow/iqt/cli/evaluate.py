@@ -72,9 +72,19 @@ def gather(
     """Gather scores, training curves and the facts of the run in one folder."""
     from iqt.config import parse_section
     from iqt.evaluate.gather import RunFacts, gather
+    from iqt.provenance.collect import git_state
 
     histories = {name: Path(path) for name, path in (item.split("=", 1) for item in history)}
-    gather(results, subjects, structures, histories, parse_section(RunFacts, settings), lut, out)
+    gather(
+        results,
+        subjects,
+        structures,
+        histories,
+        parse_section(RunFacts, settings),
+        lut,
+        out,
+        git_state(Path(__file__).parent),
+    )
 
 
 @app.command()

@@ -13,15 +13,24 @@ from iqt.cli.options import FilesOption, OutOption, SeedOption, SetOption, app, 
 @app.command()
 def tables(
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
+    structures: Annotated[Path, typer.Option(help="structures.csv.")],
+    reference: Annotated[str, typer.Option(help="Method that every other is compared with.")],
     out: OutOption,
     set_name: SetOption = "main",
     bootstrap: Annotated[int, typer.Option(help="Resamplings behind the intervals.")] = 2000,
     seed: SeedOption = 1,
 ) -> None:
-    """Write the benchmark table as CSV, Markdown and LaTeX."""
+    """Write the tables (benchmark, similarity, statistics, structures) as CSV, Markdown and LaTeX."""
+    from iqt.report.comparisons import write_statistics
+    from iqt.report.scores import methods_of, read_scores
+    from iqt.report.structure_table import write_structures
     from iqt.report.tables import write_tables
 
     write_tables(subjects, out, set_name, bootstrap, seed)
+    write_statistics(subjects, out, set_name, reference, bootstrap, seed)
+    scores = read_scores(subjects, set_name)
+    people = sorted({score.subject for score in scores})
+    write_structures(structures, out, set_name, people, methods_of(scores), bootstrap, seed)
 
 
 @draw.command("slices")
@@ -69,6 +78,29 @@ def draw_training(history: Annotated[Path, typer.Option(help="history.csv of all
     draw_training(history, out)
 
 
+@draw.command("overlap")
+def draw_overlap(
+    structures: Annotated[Path, typer.Option(help="structures.csv of the tables.")], out: FilesOption
+) -> None:
+    """Overlap and volume bias of every structure and method."""
+    from iqt.report.structure_figure import draw_structures
+
+    draw_structures(structures, out)
+
+
+@draw.command("published")
+def draw_published(
+    subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
+    published: Annotated[Path, typer.Option(help="Published figures, such as resources/published.csv.")],
+    out: FilesOption,
+    set_name: SetOption = "main",
+) -> None:
+    """Published reference figures beside ours, definition by definition."""
+    from iqt.report.published import draw_published
+
+    draw_published(subjects, published, set_name, out)
+
+
 @app.command()
 def page(
     metrics: Annotated[Path, typer.Option(help="Folder of the gathered metrics.")],
@@ -76,11 +108,14 @@ def page(
     figure: Annotated[list[Path], typer.Option(help="A figure (PNG); may be repeated.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
     lut: Annotated[Path | None, typer.Option(help="Look-up table, for the structures' colours.")] = None,
+    panel: Annotated[
+        list[Path] | None, typer.Option(help="NPZ of `iqt panels` for the viewer; may be repeated.")
+    ] = None,
 ) -> None:
     """Write the page that a person opens: one file, without a network."""
     from iqt.report.page import write_page
 
-    write_page(metrics, tables, figure, out, lut)
+    write_page(metrics, tables, figure, out, lut, panel or [])
 
 
 @app.command()

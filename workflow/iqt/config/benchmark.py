@@ -37,6 +37,8 @@ class Evaluate(Section):
     """Gaussian blur, in voxels, that `hfcorr` subtracts."""
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     """Resamplings of the people behind each 95 % interval."""
+    reference: Name | None = None
+    """Method that the statistics compare every other with, named before any result is seen; null: the first one."""
 
 
 class Report(Section):
@@ -102,6 +104,11 @@ class Config(Section):
         reserved = {"parcellator", "hq", "lowfield"} & set(self.methods)
         if reserved:
             raise ValueError(f"methods: {', '.join(sorted(reserved))} is a reserved name; choose another")
+        if self.evaluate.reference not in (None, *self.methods):
+            raise ValueError(
+                f"evaluate.reference {self.evaluate.reference!r} names no method; it must be one of "
+                f"{', '.join(self.methods)}"
+            )
         for name, entry in self.methods.items():
             wanted = getattr(entry, "size_like", None)
             if wanted is None:
@@ -140,6 +147,11 @@ class Config(Section):
             except ValueError as error:
                 raise ValueError(f"lowfield.{name}.{error}") from None
         return self
+
+    @property
+    def reference(self) -> str:
+        """The method that the statistics compare every other with."""
+        return self.evaluate.reference or next(iter(self.methods))
 
     def model_of(self, method: str) -> str | None:
         """The trained model that a method uses, named after the first entry with the same training; None for cubic."""

@@ -31,6 +31,7 @@ def gather(
     run: RunFacts,
     lut: Path,
     out: Path,
+    code: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `subjects.csv`, `structures.csv`, `history.csv` and `run.json` to `out`.
 
@@ -40,6 +41,7 @@ def gather(
         root: folder of the run, with cohort/, lowfield/, enhanced/ and parcellation/.
         subjects, structures: the parts that `evaluate_scans` wrote.
         lut: look-up table of the parcellator's labels.
+        code: what is known of the code that ran, such as its commit.
         histories: each model's history.csv, its model.json beside it, in the order to show them.
 
     Raises:
@@ -57,6 +59,7 @@ def gather(
     facts = {
         "name": run.name,
         "created_by": __version__,
+        "code": dict(code or {}),
         "seed": run.seed,
         "suffix": run.suffix,
         "cohort": _cohort(people, run.source)

@@ -21,7 +21,8 @@ from iqt.naming import anat, flat
 from iqt.volumes import Volume, intensity_scale, read_on_grid, read_volume
 
 SUBJECT_COLUMNS = (
-    *("scan", "set", "method", "status", "psnr", "msssim", "msssim_scales", "ssim", "hfcorr", "miou", "dice"),
+    *("scan", "set", "method", "status", "psnr", "msssim", "msssim_scales", "ssim", "hfcorr", "nmse", "mae", "hfen"),
+    *("psnr_minmax", "msssim_minmax", "msssim_minmax_scales", "ulfenc", "miou", "dice"),
     *("n_structures", "parcellator", "seconds", "nfe", "samples", "n_parameters"),
 )
 STRUCTURE_COLUMNS = ("scan", "set", "method", *Structure._fields)

@@ -1,7 +1,8 @@
 """How close a result is to its reference, voxel by voxel and in structure.
 
 Both volumes are on the high-quality intensity scale and neither is rescaled. What lies outside the brain mask never
-counts. The data range L is the reference's maximum minus its minimum inside the mask.
+counts. The data range L is the reference's maximum minus its minimum inside the mask. Others' definitions, which do
+rescale, are in `minmax`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_laplace
 from skimage.metrics import structural_similarity
 from skimage.transform import downscale_local_mean
 
 from iqt.errors import UserError
+from iqt.evaluate.minmax import psnr_minmax, rescaled, ulfenc_score
 from iqt.volumes import bounding_box
 
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -25,7 +27,8 @@ WINDOW = 11
 def similarity(
     reference: np.ndarray, volume: np.ndarray, mask: np.ndarray, highpass_sigma: float
 ) -> dict[str, float | int]:
-    """All measures of one result: `psnr` (dB), `msssim`, `msssim_scales`, `ssim`, `hfcorr`.
+    """All measures of one result: `psnr` (dB), `msssim`, `msssim_scales`, `ssim`, `hfcorr`, `nmse`, `mae`, `hfen`, and
+    others' definitions: `psnr_minmax` (dB), `msssim_minmax`, `msssim_minmax_scales`, `ulfenc`.
 
     Args:
         reference, volume: (X, Y, Z) on the same grid.
@@ -36,12 +39,21 @@ def similarity(
         UserError: the mask is empty or its box too small, or the reference is constant in it.
     """
     msssim, scales = multi_scale_ssim(reference, volume, mask)
+    rescaled_pair = rescaled(reference, mask), rescaled(volume, mask)
+    msssim_minmax, minmax_scales = msssim_of(*rescaled_pair, span=None)
     return {
         "psnr": masked_psnr(reference, volume, mask),
         "msssim": msssim,
         "msssim_scales": scales,
         "ssim": masked_ssim(reference, volume, mask),
         "hfcorr": highpass_correlation(reference, volume, mask, highpass_sigma),
+        "nmse": masked_nmse(reference, volume, mask),
+        "mae": masked_mae(reference, volume, mask),
+        "hfen": high_frequency_error_norm(reference, volume, mask),
+        "psnr_minmax": psnr_minmax(*rescaled_pair),
+        "msssim_minmax": msssim_minmax,
+        "msssim_minmax_scales": minmax_scales,
+        "ulfenc": ulfenc_score(reference, volume, mask),
     }
 
 
@@ -50,6 +62,33 @@ def masked_psnr(reference: np.ndarray, volume: np.ndarray, mask: np.ndarray) -> 
     difference = reference[mask].astype(np.float64) - volume[mask]
     mse = float(np.mean(np.square(difference)))
     return 10 * math.log10(data_range(reference, mask) ** 2 / mse) if mse else math.inf
+
+
+def masked_nmse(reference: np.ndarray, volume: np.ndarray, mask: np.ndarray) -> float:
+    """Sum of squared errors over the sum of the reference's squares, both in the mask (Zbontar et al. 2018)."""
+    true = reference[mask].astype(np.float64)
+    energy = float(np.square(true).sum())
+    if not energy:
+        raise UserError("the reference is 0 everywhere inside the brain mask, so nothing can be scored against it")
+    return float(np.square(true - volume[mask]).sum()) / energy
+
+
+def masked_mae(reference: np.ndarray, volume: np.ndarray, mask: np.ndarray) -> float:
+    """Mean absolute error over the mask, in units of the intensity scale (the reference's 99.5th percentile)."""
+    return float(np.abs(reference[mask].astype(np.float64) - volume[mask]).mean())
+
+
+def high_frequency_error_norm(reference: np.ndarray, volume: np.ndarray, mask: np.ndarray) -> float:
+    """HFEN (Ravishankar and Bresler 2011, section IV-A) in 3D, over the reference's norm: 0 is best, a blur nears 1.
+
+    The Laplacian of a Gaussian of sigma 1.5 voxels (15 voxels wide) of the error, over that of the reference, both with
+    the background set to 0 and both norms over the mask.
+    """
+
+    def edges(data: np.ndarray) -> np.ndarray:
+        return gaussian_laplace(np.where(mask, data, 0).astype(np.float64), 1.5, mode="constant", radius=7)[mask]
+
+    return float(np.linalg.norm(edges(reference - volume)) / np.linalg.norm(edges(reference)))
 
 
 def masked_ssim(reference: np.ndarray, volume: np.ndarray, mask: np.ndarray) -> float:
@@ -83,12 +122,19 @@ def multi_scale_ssim(reference: np.ndarray, volume: np.ndarray, mask: np.ndarray
     The same as torchmetrics' function, as a test shows, but its windows are separable, so it takes a fraction of the
     time, and it needs no torch.
     """
-    boxed = _boxed(reference, volume, mask)
-    scales = n_scales(min(boxed[0].shape))
-    span = data_range(reference, mask)
+    return msssim_of(*_boxed(reference, volume, mask), data_range(reference, mask))
+
+
+def msssim_of(reference: np.ndarray, volume: np.ndarray, span: float | None) -> tuple[float, int]:
+    """`multi_scale_ssim` of two whole arrays (X, Y, Z), each side at least a window wide, with data range `span`.
+
+    None is torchmetrics' default, which the authors' code has: at each scale the larger of the two volumes' ranges.
+    """
+    boxed = (reference, volume)
+    scales = n_scales(min(reference.shape))
     value = 1.0
     for scale, beta in enumerate(BETAS[:scales]):
-        ssim, contrast = _ssim_terms(*boxed, span)
+        ssim, contrast = _ssim_terms(*boxed, max(map(np.ptp, boxed)) if span is None else span)
         term = ssim if scale == scales - 1 else contrast
         value *= max(term, 0.0) ** (beta / sum(BETAS[:scales]))
         boxed = tuple(_halved(data) for data in boxed)

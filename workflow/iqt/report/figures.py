@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -16,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from iqt.batch import OK
 from iqt.files import read_table, replacing
-from iqt.report.panels import PLANES, Panel
+from iqt.report.panels import PLANES, WINDOW, Panel
 from iqt.report.scores import NAMES, Score, colour_of, methods_of, named, parcellator_of, read_scores, shown
 from iqt.report.sheet import DPI, Sheet
 
@@ -26,13 +27,12 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 9,
-    "svg.fonttype": "path",
+    "svg.fonttype": "path",  # text as outlines, so that no reader needs the font
+    "pdf.fonttype": 42,  # TrueType, embedded: journals refuse matplotlib's Type 3
     "svg.hashsalt": "iqt",  # ids in the file then repeat
 }
 METADATA = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 BOXPLOTS = ("psnr", "msssim", "hfcorr", "miou")
-WINDOW = 1.1
-"""Upper end of the grey window in units of the 99.5th percentile."""
 DIFFERS = (1.0, 0.25, 0.1)
 
 
@@ -58,7 +58,7 @@ def draw_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path])
     with matplotlib.rc_context(STYLE):
         sheet = Sheet(found, len(rows), gap_before=len(rows) - max(1, len(spreads)) if spreads else None)
         if "hq" not in found:
-            return _save(sheet.apologise(found.missing.get("hq", "no reference")), out)
+            return save(sheet.apologise(found.missing.get("hq", "no reference")), out)
 
         def grey(what: str) -> Callable[[str], np.ndarray]:
             return lambda plane: np.clip(found.slice(what, plane) / WINDOW, 0, 1)
@@ -81,7 +81,7 @@ def draw_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path])
             shades = sheet.planes(row, 1, spread.__getitem__, "cividis", 0, _limit(list(spread.values())))
             sheet.caption_above(row, f"{method}: standard deviation of its samples")
             sheet.bar_beside(row, shades)
-        _save(sheet.figure, out)
+        save(sheet.figure, out)
 
 
 def draw_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: str, out: list[Path]) -> None:
@@ -109,7 +109,7 @@ def draw_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: 
         sheet = Sheet(found, len(rows), footer=24 * math.ceil(len(names) / 5) + 20)
         if "hq" not in found or "seg-hq" not in found:
             reason = found.missing.get("hq") or found.missing.get("seg-hq", "no parcellation")
-            return _save(sheet.apologise(reason), out)
+            return save(sheet.apologise(reason), out)
         reader = parcellator_of(list(scores.values())) or "the parcellator"
         sheet.head(0, f"labels of {reader}", "on the volume that it read")
         for row, what in enumerate(rows):
@@ -125,7 +125,7 @@ def draw_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: 
         handles = [Patch(color=colour, label=name) for name, colour in names.items()]
         if handles:
             sheet.figure.legend(handles=handles, loc="lower center", ncols=5, frameon=False, fontsize=8)
-        _save(sheet.figure, out)
+        save(sheet.figure, out)
 
 
 def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
@@ -136,13 +136,14 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
     """
     scores = read_scores(subjects_csv, set_name)
     methods, colours = methods_of(scores), colour_of(scores)
+    by_method = {method: [score for score in scores if score.method == method] for method in methods}
     scans = list(dict.fromkeys(score.scan for score in scores))
     shift = dict(zip(scans, np.linspace(-0.22, 0.22, len(scans)) if len(scans) > 1 else [0.0], strict=True))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 1.2 + 0.5 * len(methods)), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(BOXPLOTS), sharey=True), BOXPLOTS, strict=True):
             for place, method in enumerate(methods):
-                own = [s for s in scores if s.method == method and not math.isnan(s.values[name])]
+                own = [score for score in by_method[method] if not math.isnan(score.values[name])]
                 values = [score.values[name] for score in own]
                 if values:
                     axes.boxplot(
@@ -155,22 +156,31 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
                         boxprops={"facecolor": colours[method], "alpha": 0.3},
                         medianprops={"color": "black"},
                     )
-                for score in own:
-                    mark = {"marker": "o", "edgecolor": "white"} if score.status == OK else {"marker": "x"}
-                    height = place + shift[score.scan]
+                for mark, some in (
+                    ({"marker": "o", "edgecolor": "white"}, [score for score in own if score.status == OK]),
+                    ({"marker": "x"}, [score for score in own if score.status != OK]),
+                ):
+                    heights = [place + shift[score.scan] for score in some]
                     axes.scatter(
-                        score.values[name], height, s=22, color=colours[method], linewidth=0.8, zorder=3, **mark
+                        [score.values[name] for score in some],
+                        heights,
+                        s=22,
+                        color=colours[method],
+                        linewidth=0.8,
+                        zorder=3,
+                        **mark,
                     )
-            for scan in scans:
-                path = {s.method: s.values[name] for s in scores if s.scan == scan}
-                heights = [place + shift[scan] for place, method in enumerate(methods) if method in path]
-                axes.plot([path[m] for m in methods if m in path], heights, color="0.75", linewidth=0.6, zorder=1)
+            paths: dict[str, list[tuple[float, float]]] = {scan: [] for scan in scans}
+            for place, method in enumerate(methods):
+                for score in by_method[method]:
+                    paths[score.scan].append((score.values[name], place + shift[score.scan]))
+            axes.add_collection(LineCollection(list(paths.values()), colors="0.75", linewidths=0.6, zorder=1))
             axes.set(xlabel=named(name, parcellator_of(scores)), ylim=(len(methods) - 0.5, -0.5))
             axes.set_yticks(range(len(methods)), methods)
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.grid(axis="x", color="0.92")
             axes.set_axisbelow(True)
-        _save(figure, out)
+        save(figure, out)
 
 
 def draw_training(history_csv: Path, out: list[Path]) -> None:
@@ -212,7 +222,7 @@ def draw_training(history_csv: Path, out: list[Path]) -> None:
                     lower.set_axis_on()
                     lower.plot(steps, values, "o-", color="black", markersize=3, linewidth=1.2)
                     lower.set(xlabel="step", ylabel=label, xlim=upper.get_xlim())
-        _save(figure, out)
+        save(figure, out)
 
 
 def _planes_or_reason(sheet: Sheet, row: int, panel: Panel, what: str, image: Callable) -> None:
@@ -268,7 +278,8 @@ def _curve(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[flo
     return [float(row["step"]) for row in kept], [float(row[name]) for row in kept]
 
 
-def _save(figure: Figure, out: list[Path]) -> None:
+def save(figure: Figure, out: list[Path]) -> None:
+    """Write a figure as every file of `out`, by ending; the same figure gives the same bytes."""
     for path in map(Path, out):
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=DPI, metadata=METADATA.get(path.suffix))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,34 @@ import jinja2
 from iqt.batch import OK
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_text
-from iqt.report.scores import Score, named, read_scores
+from iqt.report.comparisons import statistics_cells
+from iqt.report.scores import FURTHER_METRICS, METRICS, Score, methods_of, named, people_of, read_scores, shown
+from iqt.report.structure_table import structure_cells
 from iqt.report.structures import NEEDED, compare_methods, judge, read_colours
-from iqt.report.tables import METRICS, best_of, with_interval
+from iqt.report.tables import best_of, with_interval
+from iqt.report.viewer import collect
 
 TEMPLATE = Path(__file__).with_name("page.html")
-FIGURES = ("slices", "metrics", "parcellation", "training")
+FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overlap")
 """What a figure's file name begins with, in the order of the page."""
 FEW_PEOPLE = 10
+FIGURE_BUDGET = 6_000_000
+"""Characters of the page that figures may take, so that it stays below 15 MB; the others are named."""
 
 
-def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path, lut: Path | None = None) -> None:
+def write_page(
+    metrics: Path,
+    tables: Path,
+    figures: list[Path],
+    out: Path,
+    lut: Path | None = None,
+    panels: Sequence[Path] = (),
+) -> None:
     """Write the page from metrics/ (run.json, subjects.csv, structures.csv), the tables and PNG figures.
 
-    metrics/parcellator.csv, where it exists, says how well the parcellator reads; `lut` gives structures their colours.
+    metrics/parcellator.csv, where it exists, says how well the parcellator reads; `lut` gives structures their colours;
+    `panels` are those of the people whom the viewer shows. Beside a benchmark.csv its folder's statistics.csv and
+    structures.csv are shown, where they exist.
 
     A figure's file name begins with `slices`, `metrics`, `parcellation` or `training`; its first word after that and
     its folder are shown as its name. Every `benchmark*.csv` below `tables` is shown, benchmark.csv first.
@@ -58,6 +72,10 @@ def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path, lut:
                 "head": [named(name, rows[0].get("parcellator", "")) for name in METRICS],
                 "parcellator": rows[0].get("parcellator", ""),
                 "rows": _benchmark(rows),
+                "further": _further(rows),
+                "statistics": _beside(path, "statistics.csv", statistics_cells),
+                "volumetry": _beside(path, "structures.csv", structure_cells),
+                "extremes": _extremes(scores),
                 "structures": compare_methods([row for row in structures if row["set"] == set_name], plain, colours),
                 "failures": [score for score in scores if score.failed and not _listed(score, set_name, skipped)],
                 "warnings": _warnings(rows, scores, run),
@@ -78,6 +96,7 @@ def write_page(metrics: Path, tables: Path, figures: list[Path], out: Path, lut:
         methods=[row["method"] for row in benchmarks[0]["rows"]],
         benchmarks=benchmarks,
         figures=_figures(figures),
+        viewer=collect(panels),
         models=_as_table(run.get("models", {})),
         run_methods=_as_table(run.get("methods", {})),
         lowfield=_as_table(run.get("lowfield", {})),
@@ -103,6 +122,46 @@ def _benchmark(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def _further(rows: list[dict[str, str]]) -> dict[str, Any] | None:
+    """Errors and others' definitions, where the table has them."""
+    if "nmse" not in rows[0]:
+        return None
+    best = best_of(rows)
+    lines = []
+    for row in rows:
+        found = [(name, *with_interval(name, row)) for name in FURTHER_METRICS]
+        cells = [
+            {"value": value, "interval": interval, "best": len(rows) > 1 and value == best[name] != "–"}
+            for name, value, interval in found
+        ]
+        lines.append({"method": row["method"], "cells": cells})
+    return {"head": [named(name, "") for name in FURTHER_METRICS], "lines": lines}
+
+
+def _beside(benchmark: Path, name: str, cells: Callable[[list[dict[str, str]]], list[list[str]]]) -> dict[str, Any]:
+    """Another table of the same folder, as a heading and lines; empty where there is none."""
+    path = benchmark.with_name(name)
+    if not path.is_file():
+        return {"head": [], "lines": []}
+    rows = read_table(path)
+    head, *lines = cells(rows)
+    return {"head": head, "lines": lines, "reference": rows[0].get("reference", "") if rows else ""}
+
+
+def _extremes(scores: list[Score]) -> list[dict[str, Any]]:
+    """The best, the median and the worst person of each method by each metric; of an even number the upper median."""
+    lines = []
+    for name in METRICS:
+        for method in methods_of(scores):
+            people = people_of([score for score in scores if score.method == method], name)
+            ranked = sorted(people, key=lambda person: (-people[person], person))
+            if ranked:
+                chosen = (ranked[0], ranked[(len(ranked) - 1) // 2], ranked[-1])
+                cells = [(person, shown(name, people[person])) for person in chosen]
+                lines.append({"metric": named(name, ""), "method": method, "cells": cells})
+    return lines
 
 
 def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> list[str]:
@@ -142,8 +201,10 @@ def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> 
 
 
 def _figures(paths: list[Path]) -> dict[str, list[dict[str, str]]]:
+    """Figures by kind; one that does not fit into `FIGURE_BUDGET` has no data, and a person's come last."""
     grouped: dict[str, list[dict[str, str]]] = {kind: [] for kind in FIGURES}
-    for path in map(Path, paths):
+    used = 0
+    for path in sorted(map(Path, paths), key=lambda path: path.stem.startswith(("slices", "parcellation"))):
         kind = next((kind for kind in FIGURES if path.stem.startswith(kind)), None)
         if kind is None:
             raise UserError(f"{path}: a figure's name must begin with one of {', '.join(FIGURES)}")
@@ -153,8 +214,11 @@ def _figures(paths: list[Path]) -> dict[str, list[dict[str, str]]]:
             raise UserError(f"{path}: no such figure; draw it first") from None
         if not content.startswith(b"\x89PNG"):
             raise UserError(f"{path}: not a PNG image; the page takes PNG only")
+        data = base64.b64encode(content).decode("ascii")
+        fits = used + len(data) <= FIGURE_BUDGET
+        used += len(data) if fits else 0
         name = path.stem.removeprefix(kind).strip("-_.")
-        grouped[kind].append({"name": name, "data": base64.b64encode(content).decode("ascii")})
+        grouped[kind].append({"name": name, "file": path.name, "data": data if fits else ""})
     return grouped
 
 

@@ -1,13 +1,15 @@
-"""The 2D slices that the figures need, cut once so that a figure redraws without its volumes."""
+"""The slices and small volumes that figures and the page need, cut once so that they redraw without the scans."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_from_to
 from scipy.ndimage import center_of_mass
+from skimage.transform import downscale_local_mean
 
 from iqt.batch import OK, status_of
 from iqt.errors import UserError
@@ -17,6 +19,10 @@ from iqt.volumes import Volume, bounding_box, intensity_scale, read_on_grid, rea
 
 PLANES = ("sagittal", "coronal", "axial")
 """In the order of the axis that is fixed: right, anterior, superior."""
+WINDOW = 1.1
+"""Upper end of the grey window in units of the 99.5th percentile."""
+VIEWED = 112
+"""Longest edge, in voxels, of the volumes that the page's viewer shows; larger ones are averaged in blocks."""
 
 
 def extract_panels(
@@ -33,7 +39,8 @@ def extract_panels(
     Keys: `<what>__<plane>`, what being `lowfield`, `hq`, `<method>`, `sd-<method>` (float16) and `seg-hq`,
     `seg-<method>` (int16). A slice is (rows, columns) as displayed: superior or anterior in the first row, right or
     (sagittal) anterior in the last column. Beside them: `scan`, `methods` and `planes` in order, `voxel_size` (mm along
-    R, A, S), and `missing` with `reasons`: what a stage could not make, and why.
+    R, A, S), and `missing` with `reasons`: what a stage could not make, and why. `volume-<what>` is the whole box (X,
+    Y, Z along R, A, S; uint8 over the grey window) of `lowfield`, `hq` and `<method>`, in blocks of `block` voxels.
 
     The low-field volume is shown as it was acquired, thick slices and all, by its nearest voxels on the reference's
     grid. Reference and low-field are divided by their own 99.5th percentile in the mask; results are on that scale as
@@ -55,20 +62,20 @@ def extract_panels(
             missing[what] = status
         return status == OK
 
-    voxel_size = np.full(3, np.nan)
+    voxel_size, block = np.full(3, np.nan), 1
     if available("hq", anat(cohort, scan, f"{suffix}.json")):
         reference = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), reference, np.uint8) > 0
         cut = _Cut(mask, reference.affine)
-        voxel_size = cut.voxel_size
-        slices |= cut.through("hq", reference.data / intensity_scale(reference.data, mask))
+        voxel_size, block = cut.voxel_size, cut.block
+        slices |= cut.whole("hq", reference.data / intensity_scale(reference.data, mask))
         if available("lowfield", anat(lowfield, scan, f"{suffix}.json")):
             thick = _on_grid_as_acquired(anat(lowfield, scan, f"{suffix}.nii.gz"), reference)
-            slices |= cut.through("lowfield", thick / intensity_scale(thick, mask))
+            slices |= cut.whole("lowfield", thick / intensity_scale(thick, mask))
         for method, folder in enhanced.items():
             if not available(method, flat(folder, scan, f"{suffix}.json")):
                 continue
-            slices |= cut.through(method, read_on_grid(flat(folder, scan, f"{suffix}.nii.gz"), reference))
+            slices |= cut.whole(method, read_on_grid(flat(folder, scan, f"{suffix}.nii.gz"), reference))
             spread = flat(folder, scan, f"desc-sd_{suffix}.nii.gz")
             if spread.exists():
                 slices |= cut.through(f"sd-{method}", read_on_grid(spread, reference))
@@ -86,6 +93,7 @@ def extract_panels(
             methods=np.array(list(enhanced), dtype=str),
             planes=np.array(PLANES),
             voxel_size=voxel_size,
+            block=np.array(block),
             missing=np.array(list(missing), dtype=str),
             reasons=np.array(list(missing.values()), dtype=str),
         )
@@ -118,6 +126,15 @@ class Panel:
         found = self._content[f"{what}__{plane}"]
         return found.astype(np.float32) if found.dtype == np.float16 else found
 
+    def volume(self, what: str) -> np.ndarray | None:
+        """The whole box (X, Y, Z; uint8 over the grey window); None where there is none."""
+        return self._content.get(f"volume-{what}")
+
+    @property
+    def volume_voxel_size(self) -> np.ndarray:
+        """Edges, in mm along R, A, S, of a voxel of `volume`."""
+        return self.voxel_size * int(self._content["block"])
+
     def pixel(self, plane: str) -> tuple[float, float]:
         """Height and width of a plane's pixel in mm."""
         right, anterior, superior = (float(edge) for edge in self.voxel_size)
@@ -135,11 +152,21 @@ class _Cut:
         self.voxel_size = nib.affines.voxel_sizes(turned.affine)
         self.box = bounding_box(canonical)
         self.centre = [round(place) for place in center_of_mass(canonical)]
+        self.block = math.ceil(max(side.stop - side.start for side in self.box) / VIEWED)
+
+    def whole(self, what: str, data: np.ndarray) -> dict[str, np.ndarray]:
+        """The three slices, and the box as the viewer shows it."""
+        box = downscale_local_mean(self._canonical(data, np.float32)[self.box], self.block)
+        grey = np.clip(np.rint(box / WINDOW * 255), 0, 255).astype(np.uint8)
+        return {**self.through(what, data), f"volume-{what}": grey}
+
+    def _canonical(self, data: np.ndarray, kind: type) -> np.ndarray:
+        turned = nib.as_closest_canonical(nib.Nifti1Image(np.where(self.mask, data, 0).astype(kind), self.affine))
+        return np.asarray(turned.dataobj)
 
     def through(self, what: str, data: np.ndarray) -> dict[str, np.ndarray]:
         kind = np.int16 if np.issubdtype(data.dtype, np.integer) else np.float32
-        turned = nib.as_closest_canonical(nib.Nifti1Image(np.where(self.mask, data, 0).astype(kind), self.affine))
-        canonical = np.asarray(turned.dataobj)
+        canonical = self._canonical(data, kind)
         stored = np.int16 if kind is np.int16 else np.float16
         found = {}
         for axis, plane in enumerate(PLANES):

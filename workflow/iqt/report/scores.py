@@ -12,8 +12,13 @@ from iqt.files import read_table
 
 IMAGE_METRICS = ("psnr", "msssim", "ssim", "hfcorr")
 OVERLAPS = ("miou", "dice")
-FACTS = ("msssim_scales", "seconds", "nfe", "samples", "n_parameters")
-COLUMNS = ("scan", "set", "method", "status", *IMAGE_METRICS, *OVERLAPS, *FACTS)
+METRICS = (*IMAGE_METRICS, *OVERLAPS)
+"""What the benchmark table shows."""
+FURTHER_METRICS = ("nmse", "mae", "hfen", "psnr_minmax", "msssim_minmax", "ulfenc")
+"""What a table of its own shows: other errors, and others' definitions."""
+LOWER_IS_BETTER = ("nmse", "mae", "hfen")
+FACTS = ("msssim_scales", "msssim_minmax_scales", "seconds", "nfe", "samples", "n_parameters")
+COLUMNS = ("scan", "set", "method", "status", *METRICS, *FURTHER_METRICS, *FACTS)
 
 NAMES = {
     "psnr": "PSNR (dB)",
@@ -22,9 +27,18 @@ NAMES = {
     "hfcorr": "hfcorr",
     "miou": "mIoU",
     "dice": "Dice",
+    "nmse": "NMSE",
+    "mae": "MAE",
+    "hfen": "HFEN",
+    "psnr_minmax": "PSNR min-max (dB)",
+    "msssim_minmax": "MS-SSIM min-max",
+    "ulfenc": "ULF-EnC score",
 }
 DECIMALS = {"psnr": 2, "msssim": 4, "ssim": 4, "hfcorr": 3, "miou": 3, "dice": 3}
+DECIMALS |= {"nmse": 4, "mae": 4, "hfen": 3, "psnr_minmax": 2, "msssim_minmax": 4, "ulfenc": 4}
 """Digits after the point wherever a person reads the number."""
+
+NO_ROW = "not evaluated: subjects.csv has no row for it"
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
 """Okabe and Ito's colour-blind-safe palette; a method takes its place in the order of subjects.csv."""
@@ -48,11 +62,11 @@ class Score(NamedTuple):
     @property
     def failed(self) -> bool:
         """Whether a stage did not succeed, or a similarity could not be measured."""
-        return self.status != OK or any(math.isnan(self.values[name]) for name in IMAGE_METRICS)
+        return self.status != OK or any(math.isnan(self.values[name]) for name in (*IMAGE_METRICS, *FURTHER_METRICS))
 
 
 def read_scores(subjects_csv: str | Path, set_name: str) -> list[Score]:
-    """The rows of one low-field set, in the table's order.
+    """The rows of one low-field set, in the table's order; a scan that a method has no row for is a failure of its own.
 
     Raises:
         UserError: a column is missing, a value is not a number, or the set has no row.
@@ -62,7 +76,7 @@ def read_scores(subjects_csv: str | Path, set_name: str) -> list[Score]:
         if row["set"] != set_name:
             continue
         values = {}
-        for name in (*IMAGE_METRICS, *OVERLAPS, *FACTS):
+        for name in (*METRICS, *FURTHER_METRICS, *FACTS):
             try:
                 values[name] = float(row[name]) if row[name].strip() else math.nan
             except ValueError:
@@ -70,7 +84,16 @@ def read_scores(subjects_csv: str | Path, set_name: str) -> list[Score]:
         scores.append(Score(row["scan"], row["method"], row["status"], values, row.get("parcellator", "")))
     if not scores:
         raise UserError(f"{subjects_csv}: no row of the low-field set {set_name!r}; run the evaluate stage for it")
-    return scores
+    return _completed(scores)
+
+
+def people_of(scores: list[Score], name: str) -> dict[str, float]:
+    """A metric's mean over each person's scans, by person; people without a value are left out."""
+    values: dict[str, list[float]] = {}
+    for score in scores:
+        if not math.isnan(score.values[name]):
+            values.setdefault(score.subject, []).append(score.values[name])
+    return {person: sum(scans) / len(scans) for person, scans in values.items()}
 
 
 def parcellator_of(scores: list[Score]) -> str:
@@ -96,3 +119,22 @@ def colour_of(scores: list[Score]) -> dict[str, str]:
 def shown(name: str, value: float) -> str:
     """A metric as a person reads it; a dash where there is none."""
     return "–" if math.isnan(value) else f"{value:.{DECIMALS[name]}f}"
+
+
+def signed(name: str, difference: str) -> str:
+    """A difference of a metric, as a table holds it, for a person; a dash where there is none."""
+    return f"{float(difference):+.{DECIMALS[name]}f}" if difference else "–"
+
+
+def _completed(scores: list[Score]) -> list[Score]:
+    """The scores with one more for each scan and method that has none, after the method's own."""
+    found = {(score.method, score.scan) for score in scores}
+    scans = dict.fromkeys(score.scan for score in scores)
+    nothing = dict.fromkeys(scores[0].values, math.nan)
+    lacking = [
+        Score(scan, method, NO_ROW, dict(nothing), "")
+        for method in methods_of(scores)
+        for scan in scans
+        if (method, scan) not in found
+    ]
+    return scores + lacking

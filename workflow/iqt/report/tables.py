@@ -1,4 +1,7 @@
-"""The benchmark table: one row a method, with 95 % intervals over people, as CSV, Markdown and LaTeX."""
+"""The benchmark table: one row a method, with 95 % intervals over people, as CSV, Markdown and LaTeX.
+
+Errors and others' definitions have a table of their own (similarity.md, .tex); benchmark.csv holds all of them.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import bootstrap as resample
 
 from iqt.files import read_table, write_table, write_text
 from iqt.naming import seed_of
-from iqt.report.scores import IMAGE_METRICS, OVERLAPS, Score, methods_of, named, parcellator_of, read_scores, shown
+from iqt.report.formats import latex, markdown
+from iqt.report.scores import (
+    FURTHER_METRICS,
+    LOWER_IS_BETTER,
+    METRICS,
+    Score,
+    methods_of,
+    named,
+    parcellator_of,
+    people_of,
+    read_scores,
+    shown,
+)
+from iqt.statistics import mean_limits
 
 CONTRACT = (
     "method", "n_subjects", "n_parameters", "nfe", "seconds_per_volume",
@@ -19,9 +34,11 @@ CONTRACT = (
     "miou", "miou_lo", "miou_hi", "dice",
 )  # fmt: skip
 """The stable part of benchmark.csv; columns may be added after it."""
-FURTHER = ("set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator")
-WITH_INTERVAL = ("psnr", "msssim", "miou")
-METRICS = (*IMAGE_METRICS, *OVERLAPS)
+FURTHER = (
+    *("set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator", "msssim_minmax_scales"),
+    *(f"{name}{end}" for name in FURTHER_METRICS for end in ("", "_lo", "_hi")),
+)
+WITH_INTERVAL = ("psnr", "msssim", "miou", *FURTHER_METRICS)
 
 NOTE = (
     "Means over people; in brackets 95 % percentile bootstrap limits (none for a single person). "
@@ -29,10 +46,18 @@ NOTE = (
     "result and of the reference; a volume on which it fails scores 0. NFE: network calls a volume, all samples "
     "together. Failed: scans on which a stage failed or a similarity could not be measured. Best in bold."
 )
+FURTHER_NOTE = (
+    "Means over people; in brackets 95 % percentile bootstrap limits. NMSE, MAE (in units of the reference's 99.5th "
+    "percentile) and HFEN (Ravishankar and Bresler 2011, normalised) are in the brain mask; smaller is better. "
+    "The others rescale each volume by its own minimum and maximum and compare with nothing but figures of the same "
+    "definition. PSNR and MS-SSIM min-max: the definition of DiffusionIQT's code, on the central 192 voxels a side, "
+    "background included. ULF-EnC score: the challenge of 2025, 0.7 SSIM + 0.1 PSNR / 32 dB + 0.1 (1 - MAE) + 0.1 (1 - "
+    "NMSE). Best in bold."
+)
 
 
 def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, seed: int) -> None:
-    """Write benchmark.csv, .md and .tex of one low-field set into the folder `out`.
+    """Write benchmark.csv, .md and .tex and similarity.md and .tex of one low-field set into the folder `out`.
 
     Scans of one person are averaged first, so that means and limits are over people. `lo` and `hi` are 95 % percentile
     bootstrap limits (Efron and Tibshirani 1993, section 13.3) and stay empty for a single person. A scan whose
@@ -52,8 +77,14 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     rows = [_row(method, scores, set_name, common, bootstrap, draw) for method in methods_of(scores)]
     write_table(out / "benchmark.csv", rows, (*CONTRACT, *FURTHER))
     read_back = read_table(out / "benchmark.csv")
-    write_text(out / "benchmark.md", _markdown(read_back))
-    write_text(out / "benchmark.tex", _latex(read_back))
+    title = f"Low-field set `{set_name}`."
+    for name, further, note in (("benchmark", False, NOTE), ("similarity", True, FURTHER_NOTE)):
+
+        def cells(bold: Callable[[str], str], further: bool = further) -> list[list[str]]:
+            return _further_cells(read_back, bold) if further else _cells(read_back, bold=bold)
+
+        write_text(out / f"{name}.md", markdown(cells, title, note))
+        write_text(out / f"{name}.tex", latex(cells, f"low-field set {set_name}", note))
 
 
 def format_terminal(csv: Path) -> str:
@@ -73,11 +104,12 @@ def format_terminal(csv: Path) -> str:
 
 
 def best_of(rows: list[dict[str, str]]) -> dict[str, str]:
-    """The largest value of each metric as shown; methods that tie at that precision are all best."""
+    """The best value of each metric as shown; methods that tie at that precision are all best."""
     best = {}
-    for name in METRICS:
-        values = [float(row[name]) for row in rows if row[name]]
-        best[name] = shown(name, max(values, default=math.nan))
+    for name in (*METRICS, *FURTHER_METRICS):
+        values = [float(row[name]) for row in rows if row.get(name)]
+        choose = min if name in LOWER_IS_BETTER else max
+        best[name] = shown(name, choose(values, default=math.nan))
     return best
 
 
@@ -103,35 +135,17 @@ def _row(
         "n_failed": sum(score.failed for score in own),
         "samples": _constant(own, "samples"),
         "msssim_scales": _constant(own, "msssim_scales"),
+        "msssim_minmax_scales": _constant(own, "msssim_minmax_scales"),
         "parcellator": parcellator_of(scores),
         "miou_common": _number(_mean([score.values["miou"] for score in own if score.scan in common])),
     }
-    for name in METRICS:
-        people = _people(own, name)
+    for name in (*METRICS, *FURTHER_METRICS):
+        people = np.array(list(people_of(own, name).values()))
         row[name] = _number(people.mean() if people.size else math.nan)
         if name in WITH_INTERVAL:
-            low, high = _limits(people, n_resamples, draw)
+            low, high = mean_limits(people, n_resamples, draw)
             row[f"{name}_lo"], row[f"{name}_hi"] = _number(low), _number(high)
     return row
-
-
-def _people(scores: list[Score], name: str) -> np.ndarray:
-    """A metric's mean over each person's scans; people without a value are left out."""
-    values: dict[str, list[float]] = {}
-    for score in scores:
-        if not math.isnan(score.values[name]):
-            values.setdefault(score.subject, []).append(score.values[name])
-    return np.array([np.mean(scans) for scans in values.values()])
-
-
-def _limits(people: np.ndarray, n_resamples: int, draw: int) -> tuple[float, float]:
-    if people.size < 2:
-        return math.nan, math.nan
-    rng = np.random.default_rng(draw)
-    interval = resample(
-        (people,), np.mean, n_resamples=n_resamples, confidence_level=0.95, method="percentile", rng=rng
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def _common_scans(scores: list[Score]) -> set[str]:
@@ -184,27 +198,14 @@ def _cells(rows: list[dict[str, str]], compact: bool = False, bold: Callable[[st
     return lines
 
 
-def _markdown(rows: list[dict[str, str]]) -> str:
-    head, *body = _cells(rows, bold=lambda text: f"**{text}**")
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
-    return f"Low-field set `{rows[0]['set']}`.\n\n" + "\n".join(lines) + f"\n\n{NOTE}\n"
-
-
-def _latex(rows: list[dict[str, str]]) -> str:
-    def escaped(text: str) -> str:
-        return text.replace("%", r"\%").replace("_", r"\_").replace("–", "--")
-
-    head, *body = ([escaped(cell) for cell in line] for line in _cells(rows, bold=lambda text: rf"\textbf{{{text}}}"))
-    lines = [
-        r"% needs \usepackage{booktabs}; " + f"low-field set {rows[0]['set']}",
-        *(f"% {sentence}" for sentence in escaped(NOTE).split(". ")),
-        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        r"\toprule",
-        " & ".join(head) + r" \\",
-        r"\midrule",
-        *(" & ".join(line) + r" \\" for line in body),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+def _further_cells(rows: list[dict[str, str]], bold: Callable[[str], str]) -> list[list[str]]:
+    best = best_of(rows)
+    lines = [["method", *(named(name, "") for name in FURTHER_METRICS), "people", "failed"]]
+    for row in rows:
+        line = [row["method"]]
+        for name in FURTHER_METRICS:
+            value, interval = with_interval(name, row)
+            value = bold(value) if value == best[name] != "–" and len(rows) > 1 else value
+            line.append(f"{value} ({interval})" if interval else value)
+        lines.append([*line, row["n_subjects"], row["n_failed"]])
+    return lines

@@ -1,0 +1,123 @@
+"""The statistics table: every method against the one that the configuration names, over people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from iqt.errors import UserError
+from iqt.files import write_table, write_text
+from iqt.naming import seed_of
+from iqt.report.formats import bracketed, latex, markdown
+from iqt.report.scores import Score, methods_of, named, people_of, read_scores, signed
+from iqt.statistics import ALPHA, compare, holm, people_needed
+
+TESTED = ("psnr", "msssim", "miou")
+"""Metrics that are tested: fixed here, so that none is chosen by its result."""
+COLUMNS = (
+    *("set", "metric", "method", "reference", "n", "n_missing", "difference", "difference_lo", "difference_hi"),
+    *("p", "p_holm", "n_tests", "n_needed", "rank_biserial", "cohen_dz", "verdict"),
+)
+TOO_FEW = "too few people"
+VERDICTS = ("better", "worse", "not shown to differ", TOO_FEW, "no pair")
+NOTE = (
+    "Difference: method minus reference, mean over people who have both, in brackets 95 % percentile bootstrap limits. "
+    "p: Wilcoxon's signed-rank test, paired and two-sided, adjusted by Holm's method over all rows of this table. "
+    "Effect: matched-pairs rank-biserial correlation, 1 where the method is ahead on everybody, -1 where the "
+    "reference is; d_z: mean difference over its standard deviation. Differences that pass in bold."
+)
+
+
+def write_statistics(
+    subjects_csv: Path, out: Path, set_name: str, reference: str, bootstrap: int, seed: int
+) -> list[dict[str, str]]:
+    """Write statistics.csv, .md and .tex of one low-field set into the folder `out`; the rows.
+
+    The tests of all methods and `TESTED` metrics are one family (Holm 1979). Scans of one person are averaged first.
+    A person without a value for either method makes no pair and counts in `n_missing`. Where even people who all
+    differ the same way could not pass the correction, `verdict` says `too few people` and no adjusted p is shown.
+
+    Args:
+        reference: the method that the others are compared with.
+        bootstrap: resamplings of the people.
+
+    Raises:
+        UserError: subjects.csv lacks a column or the set, or `reference` has no row.
+    """
+    scores = read_scores(subjects_csv, set_name)
+    methods = methods_of(scores)
+    if reference not in methods:
+        raise UserError(
+            f"{subjects_csv}: the reference method {reference!r} has no row; it has {', '.join(methods)}. "
+            "Hint: set evaluate.reference to one of them"
+        )
+    people = sorted({score.subject for score in scores})
+    draw = seed_of(seed, "bootstrap", set_name)
+    found = {
+        (metric, method): compare(
+            *(_values(scores, one, metric, people) for one in (method, reference)), bootstrap, draw
+        )
+        for metric in TESTED
+        for method in methods
+        if method != reference
+    }
+    adjusted = holm([one.p for one in found.values()])
+    n_tests = sum(not math.isnan(one.p) for one in found.values())
+    needed = people_needed(n_tests)
+    enough = max((one.n for one in found.values()), default=0) >= needed
+    rows = []
+    for ((metric, method), one), p_holm in zip(found.items(), adjusted, strict=True):
+        numbers = {"difference": one.difference, "difference_lo": one.lo, "difference_hi": one.hi, "p": one.p}
+        numbers |= {"p_holm": p_holm, "rank_biserial": one.rank_biserial, "cohen_dz": one.cohen_dz}
+        row = {"set": set_name, "metric": metric, "method": method, "reference": reference, "n": str(one.n)}
+        row |= {"n_missing": str(len(people) - one.n), "n_tests": str(n_tests), "n_needed": str(needed)}
+        row |= {name: "" if math.isnan(value) else f"{value:.6g}" for name, value in numbers.items()}
+        rows.append(row | {"verdict": _verdict(one.n, one.difference, p_holm, enough)})
+    write_table(out / "statistics.csv", rows, COLUMNS)
+    title = f"Every method against `{reference}`, low-field set `{set_name}`."
+
+    def cells(bold: Callable[[str], str]) -> list[list[str]]:
+        return statistics_cells(rows, bold)
+
+    write_text(out / "statistics.md", markdown(cells, title, NOTE, n_text=2))
+    write_text(out / "statistics.tex", latex(cells, title.replace("`", ""), NOTE, n_text=2))
+    return rows
+
+
+def statistics_cells(rows: list[dict[str, str]], bold: Callable[[str], str] = str) -> list[list[str]]:
+    """A heading and a line a comparison, for people."""
+    lines = [["metric", "method", "people", "difference (95 %)", "p (Holm)", "effect", "d_z", "verdict"]]
+    for row in rows:
+        metric = row["metric"]
+        low, middle, high = (signed(metric, row[f"difference{end}"]) for end in ("_lo", "", "_hi"))
+        difference = bracketed(middle, (low, high))
+        passed = row["verdict"] in VERDICTS[:2]
+        verdict = row["verdict"] if row["verdict"] != TOO_FEW else f"{TOO_FEW}: {row['n_needed']} or more are needed"
+        shown_p = "–" if row["verdict"] in VERDICTS[3:] or not row["p_holm"] else _p(float(row["p_holm"]))
+        effects = [f"{float(row[name]):+.2f}" if row[name] else "–" for name in ("rank_biserial", "cohen_dz")]
+        people = row["n"] + (f" ({row['n_missing']} missing)" if row["n_missing"] != "0" else "")
+        shown_difference = bold(difference) if passed else difference
+        lines.append([named(metric, ""), row["method"], people, shown_difference, shown_p, *effects, verdict])
+    return lines
+
+
+def _values(scores: list[Score], method: str, metric: str, people: list[str]) -> np.ndarray:
+    found = people_of([score for score in scores if score.method == method], metric)
+    return np.array([found.get(person, math.nan) for person in people])
+
+
+def _verdict(n: int, difference: float, p_holm: float, enough: bool) -> str:
+    if not n or math.isnan(p_holm):
+        return "no pair"
+    if not enough:
+        return TOO_FEW
+    if p_holm >= ALPHA:
+        return "not shown to differ"
+    return "better" if difference > 0 else "worse"
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

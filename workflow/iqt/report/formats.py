@@ -1,0 +1,53 @@
+"""Tables as a person reads them: Markdown and LaTeX from the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+Cells = Callable[[Callable[[str], str]], list[list[str]]]
+"""A heading and lines of text, given how bold text is written."""
+
+
+def markdown(cells: Cells, title: str, note: str, n_text: int = 1) -> str:
+    """A title, a table whose first `n_text` columns are aligned left, and a note."""
+    head, *body = cells(lambda text: f"**{text}**")
+    rule = [*["---"] * n_text, *["---:"] * (len(head) - n_text)]
+    lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
+    return f"{title}\n\n" + "\n".join(lines) + f"\n\n{note}\n"
+
+
+def latex(cells: Cells, title: str, note: str, n_text: int = 1, long: bool = False) -> str:
+    """A tabular of booktabs, its title and note as comments; a longtable where `long`, since a tabular never breaks."""
+    lines = cells(lambda text: rf"\textbf{{{text}}}")
+    head, *body = ([_escaped(cell) for cell in line] for line in lines)
+    environment = "longtable" if long else "tabular"
+    packages = r"\usepackage{booktabs}" + (r", \usepackage{longtable}" if long else "")
+    written = [
+        f"% needs {packages}; {title}",
+        *(f"% {sentence}" for sentence in _escaped(note).split(". ")),
+        rf"\begin{{{environment}}}{{{'l' * n_text}{'r' * (len(head) - n_text)}}}",
+        r"\toprule",
+        " & ".join(head) + r" \\",
+        r"\midrule",
+        *([r"\endhead"] if long else []),
+        *(" & ".join(line) + r" \\" for line in body),
+        r"\bottomrule",
+        rf"\end{{{environment}}}",
+    ]
+    return "\n".join(written) + "\n"
+
+
+def bracketed(value: str, interval: Sequence[str]) -> str:
+    """`value (low–high)`; `to` between limits that may be negative; the value alone where a limit is missing."""
+    low, high = interval
+    if "–" in (low, high):
+        return value
+    return f"{value} ({low} to {high})" if low[:1] in "+-−" or high[:1] in "+-−" else f"{value} ({low}–{high})"
+
+
+def _escaped(text: str) -> str:
+    for plain, written in (("%", r"\%"), ("_", r"\_"), ("&", r"\&"), ("#", r"\#")):
+        text = text.replace(plain, written)
+    for plain, written in (("–", "--"), ("−", "$-$"), ("³", "$^3$"), ("<", "$<$"), (">", "$>$")):
+        text = text.replace(plain, written)
+    return text

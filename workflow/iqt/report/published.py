@@ -1,0 +1,130 @@
+"""Published reference figures beside ours: one panel a definition of a measure, and never two definitions in one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from iqt.errors import UserError
+from iqt.files import read_table
+from iqt.report.figures import STYLE, save
+from iqt.report.scores import colour_of, methods_of, people_of, read_scores
+
+COLUMNS = ("method", "data", "metric", "value", "definition", "confirmed", "source")
+
+
+class Definition(NamedTuple):
+    """How a figure was computed, and the column of subjects.csv that is computed in the same way, if any."""
+
+    name: str
+    detail: str
+    column: str | None
+    parcellator: str | None = None
+    """Engine that must have read ours, for measures that depend on it."""
+
+
+DEFINITIONS = {
+    "psnr_minmax": Definition("PSNR min-max (dB)", "each volume by its own minimum and maximum", "psnr_minmax"),
+    "msssim_minmax": Definition("MS-SSIM min-max", "each volume by its own minimum and maximum", "msssim_minmax"),
+    "miou_fastsurfer": Definition("mIoU, FastSurfer", "its labels on result and reference", "miou", "fastsurfer"),
+    "psnr_lin": Definition("PSNR, Lin et al. (dB)", "their own masked measure, not computed here", None),
+    "ssim_lin": Definition("SSIM, Lin et al.", "their own masked measure, not computed here", None),
+}
+
+
+def read_published(path: Path) -> list[dict[str, str]]:
+    """The published figures, in the table's order.
+
+    Raises:
+        UserError: the table is absent, lacks a column, has a value that is not a number, or an unknown definition.
+    """
+    rows = read_table(path, required=COLUMNS)
+    for row in rows:
+        if row["definition"] not in DEFINITIONS:
+            raise UserError(
+                f"{path}: definition {row['definition']!r} of {row['method']} is unknown; "
+                f"it must be one of {', '.join(DEFINITIONS)}"
+            )
+        try:
+            float(row["value"])
+        except ValueError:
+            raise UserError(f"{path}: value {row['value']!r} of {row['method']} is not a number") from None
+    return rows
+
+
+def ours(subjects_csv: Path, set_name: str, definition: str) -> dict[str, list[float]]:
+    """Our methods' values, a person each, where they are of the same definition; nothing where they are not."""
+    wanted = DEFINITIONS[definition]
+    if wanted.column is None:
+        return {}
+    scores = read_scores(subjects_csv, set_name)
+    if wanted.parcellator:
+        scores = [score for score in scores if score.parcellator.split(" ")[0] == wanted.parcellator]
+    values = {
+        method: list(people_of([score for score in scores if score.method == method], wanted.column).values())
+        for method in methods_of(scores)
+    }
+    return {method: people for method, people in values.items() if people}
+
+
+def draw_published(subjects_csv: Path, published_csv: Path, set_name: str, out: list[Path]) -> None:
+    """Published values as diamonds, ours as dots (people) and bars (their mean), a panel a definition.
+
+    Raises:
+        UserError: a table is absent or not valid.
+    """
+    rows = read_published(published_csv)
+    colours = colour_of(read_scores(subjects_csv, set_name))
+    panels = list(dict.fromkeys(row["definition"] for row in rows))
+    with matplotlib.rc_context(STYLE):
+        lines = [
+            len([row for row in rows if row["definition"] == one]) + len(ours(subjects_csv, set_name, one))
+            for one in panels
+        ]
+        figure = Figure(figsize=(9, 0.8 * len(panels) + 0.27 * sum(lines)), layout="constrained")
+        grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[n + 1.2 for n in lines])
+        for axes, one in zip(grid[:, 0], panels, strict=True):
+            published = [row for row in rows if row["definition"] == one]
+            _panel(axes, DEFINITIONS[one], published, ours(subjects_csv, set_name, one), colours)
+        save(figure, out)
+
+
+def _panel(
+    axes: Axes,
+    definition: Definition,
+    published: Sequence[Mapping[str, str]],
+    own: Mapping[str, Sequence[float]],
+    colours: Mapping[str, str],
+) -> None:
+    names = []
+    for row in published:
+        doubt = "" if row["confirmed"] == "yes" else " [definition not confirmed]"
+        axes.scatter(float(row["value"]), len(names), marker="D", s=34, color="black", zorder=3)
+        _value(axes, float(row["value"]), len(names), row["value"])
+        names.append(f"{row['method']}, {row['data']}{doubt}\n{row['source']}")
+    for method, people in own.items():
+        axes.scatter(people, [len(names)] * len(people), s=12, color=colours[method], alpha=0.6, zorder=2)
+        mean = float(np.mean(people))
+        axes.scatter(mean, len(names), marker="|", s=160, linewidth=2.5, color=colours[method], zorder=3)
+        _value(axes, max(people), len(names), f"{mean:.4g}")
+        names.append(f"{method} (here)")
+    axes.set_title(f"{definition.name}: {definition.detail}", loc="left")
+    if definition.column and not own:
+        axes.set_xlabel("ours was read by another parcellator and is not drawn", fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.12)
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+
+
+def _value(axes: Axes, x: float, y: int, text: str) -> None:
+    if math.isfinite(x):
+        axes.annotate(text, (x, y), (9, 0), textcoords="offset points", va="center", fontsize=7)

@@ -1,0 +1,71 @@
+"""The figure of structures: overlap and volume bias of every method, from the table of structures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from iqt.files import read_table
+from iqt.report.figures import STYLE, save
+from iqt.report.scores import COLOURS
+from iqt.report.structure_table import COLUMNS
+
+
+def draw_structures(structures_csv: Path, out: list[Path]) -> None:
+    """Mean Dice with its 95 % limits, and volume bias with the limits of agreement, in per cent of the mean volume.
+
+    A line a structure, the largest first, and a colour a method, the same as in the other figures. A structure that
+    nobody has is named without a mark.
+
+    Args:
+        structures_csv: tables/structures.csv of one low-field set.
+
+    Raises:
+        UserError: the table is absent or lacks a column.
+    """
+    rows = read_table(structures_csv, required=COLUMNS)
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    colours = {method: COLOURS[place % len(COLOURS)] for place, method in enumerate(methods)}
+    size = {row["index"]: 0.0 for row in rows}
+    for row in rows:
+        size[row["index"]] = max(size[row["index"]], float(row["volume_reference_mm3"] or 0))
+    order = sorted(size, key=lambda index: (-size[index], int(index)))
+    names = {row["index"]: row["name"] for row in rows}
+    shift = dict(zip(methods, np.linspace(-0.3, 0.3, len(methods)) if len(methods) != 1 else [0.0], strict=True))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 1.3 + len(order) * (0.12 + 0.07 * len(methods))), layout="constrained")
+        if not rows:
+            figure.text(0.02, 0.5, "No result was parcellated.", va="center")
+            return save(figure, out)
+        overlap, volume = figure.subplots(1, 2, sharey=True)
+        for row in rows:
+            style = {"color": colours[row["method"]], "markersize": 3.5, "linewidth": 1.1, "fmt": "o"}
+            height = order.index(row["index"]) + shift[row["method"]]
+            if row["dice"]:
+                _bar(overlap, row, ("dice", "dice_lo", "dice_hi"), height, 1.0, style)
+            if row["bias_mm3"] and size[row["index"]]:
+                scale = 100 / float(row["volume_reference_mm3"] or math.inf)
+                _bar(volume, row, ("bias_mm3", "loa_lower", "loa_upper"), height, scale, style)
+        overlap.set(xlabel="Dice, 95 % limits of the mean", ylim=(len(order) - 0.4, -0.6))
+        volume.set(xlabel="volume bias with limits of agreement (% of the mean volume)")
+        volume.axvline(0, color="0.5", linewidth=0.8, zorder=0)
+        overlap.set_yticks(range(len(order)), [names[index] for index in order], fontsize=7)
+        for axes in (overlap, volume):
+            axes.grid(axis="x", color="0.92")
+            axes.set_axisbelow(True)
+        handles = [overlap.plot([], [], "o", color=colours[method], label=method)[0] for method in methods]
+        figure.legend(handles=handles, loc="outside upper left", ncols=len(methods), frameon=False)
+        save(figure, out)
+
+
+def _bar(
+    axes: Axes, row: dict[str, str], names: tuple[str, str, str], height: float, scale: float, style: dict
+) -> None:
+    middle, low, high = (scale * float(row[name] or math.nan) for name in names)
+    ends = None if math.isnan(low) else [[max(middle - low, 0)], [max(high - middle, 0)]]
+    axes.errorbar(middle, height, xerr=ends, **style)
