@@ -29,14 +29,23 @@ class Diffusion(Section):
 class Sampling(Section):
     """How a trained diffusion model is run; entries that differ only here share one trained model."""
 
-    sampler: Literal["ancestral", "ddim"] = "ddim"
-    """Ancestral sampling (the paper) or DDIM."""
-    steps: Positive = 4
+    sampler: Literal["ancestral", "ddim", "dpmpp_2m"] = "ddim"
+    """Ancestral sampling (the paper), DDIM, or DPM-Solver++(2M), a deterministic solver of second order."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 4
     """Network calls a sample."""
+    times: Literal["t", "logsnr"] = "t"
+    """What the times of the steps are evenly spaced in: t (the paper), or the log-SNR."""
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Noise that DDIM adds back each step: 0 none, 1 as much as ancestral sampling."""
+    """Noise that DDIM adds back each step: 0 none, 1 as much as ancestral sampling. The other samplers have no such
+    choice."""
     samples: Positive = 1
     """Samples a scan; with more than one the result is their mean, and their standard deviation is kept."""
+
+    @model_validator(mode="after")
+    def _eta_is_ddims(self) -> Sampling:
+        if self.eta and self.sampler != "ddim":
+            raise ValueError(f"eta {self.eta} has no effect with sampler {self.sampler}; leave it out")
+        return self
 
 
 class Tiling(Section):
