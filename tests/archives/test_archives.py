@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from iqt.cohort import brain_mask, checks
 from iqt.config import Mask
 from iqt.files import read_json, read_table
+from iqt.scans import brain_mask, checks
 from iqt.volumes import read_volume
 from people import real_data
 

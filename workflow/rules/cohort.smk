@@ -149,9 +149,9 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             files=sidecars("source", "all", batch, "files.json", flat),
             code=code(
                 "cohort/ingest.py",
-                "cohort/checks.py",
-                "cohort/regrid.py",
-                "cohort/brain_mask.py",
+                "scans/checks.py",
+                "scans/regrid.py",
+                "scans/brain_mask.py",
                 "cohort/picture.py",
                 *(["cohort/synthesize.py", "cohort/deform.py"] if SYNTHESISED else []),
             ),
@@ -192,7 +192,7 @@ rule list_participants:
         lists=scan_lists("all"),
         sidecars=sidecars("cohort", "all"),
         luts=[here(WORKFLOW.parent / "resources" / f"{name}_dseg.tsv") for name in ("template", "freesurfer")],
-        code=code("cohort/build.py", "cohort/checks.py", "cohort/split.py"),
+        code=code("cohort/build.py", "scans/checks.py", "cohort/split.py"),
     output:
         participants=f"{R}/cohort/participants.tsv",
         description=f"{R}/cohort/dataset_description.json",
