@@ -51,10 +51,13 @@ class Sampling(Section):
 class Tiling(Section):
     """How a whole volume passes through a network."""
 
-    tile: Positive = 96
-    """Largest edge of a tile in voxels; rounded down to whole regions."""
+    tile: Positive | Literal["auto"] = "auto"
+    """Largest edge of a tile in voxels, rounded down to whole regions. `auto`: as large as half of the free memory
+    allows, up to the whole brain in one piece."""
     overlap: Annotated[int, Field(ge=0)] = 16
     """Voxels that neighbouring tiles share and blend at least."""
+    batch: Positive = 1
+    """Tiles that pass through the network at once; the result does not depend on it."""
 
 
 class Interpolation(Section):
