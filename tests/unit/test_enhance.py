@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from iqt.batch import OK
-from iqt.config import DiffusionIQTMethod
 from iqt.diffusion.objectives import to_clean
 from iqt.enhance import memory
 from iqt.enhance.memory import largest_tile
@@ -21,9 +20,8 @@ from iqt.enhance.tiling import Tiling
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
 from iqt.naming import anat, flat
-from iqt.networks.build import build_network
-from iqt.training.checkpoints import save_model
 from iqt.volumes import Volume, intensity_scale, read_volume, resample_linear, save_volume
+from stand_in import save_stand_in
 
 SHAPE = (26, 19, 17)
 
@@ -68,28 +66,6 @@ def test_a_small_volume_is_one_tile_of_whole_units() -> None:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model with random weights: a stand-in for a trained one, with the files of one."""
     return save_stand_in(tmp_path_factory.mktemp("model"))
-
-
-def save_stand_in(folder: Path, objective: str = "x0") -> Path:
-    network = {
-        "channels": 8,
-        "multipliers": (1, 2),
-        "blocks": 1,
-        "heads": 2,
-        "head_dim": 4,
-        "stem": 1,
-        "tokens": (2, 2),
-    }
-    method = DiffusionIQTMethod(
-        network=network, patches={"patch": 4, "grid": (2, 2, 2)}, diffusion={"objective": objective}
-    )
-    torch.manual_seed(0)
-    net = build_network(method)
-    torch.nn.init.normal_(net.head.weight, std=0.3)
-    settings = method.model_dump(mode="json", include={"kind", "network", "diffusion", "target", "patches", "training"})
-    standard = {"input_mean": 0.5, "input_sd": 0.3, "target_mean": 0.02, "target_sd": 0.1}
-    save_model(folder, net, {"kind": "diffusion_iqt", "settings": settings, "standardisation": standard})
-    return folder
 
 
 def usage(**sampling: object) -> dict:

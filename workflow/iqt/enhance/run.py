@@ -94,7 +94,9 @@ def enhance_volume(
 
     # Where tiles and patches meet is told in the volume's own voxels.
     borders = {
-        f"{kind}_borders": [[plane + side.start for plane in planes] for planes, side in zip(axes, box, strict=True)]
+        f"{kind}_borders": [
+            [plane + int(side.start) for plane in planes] for planes, side in zip(axes, box, strict=True)
+        ]
         for kind, axes in result.facts.pop("borders", {}).items()
     }
     facts = {"seconds": seconds, **result.facts, **borders}

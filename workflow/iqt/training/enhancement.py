@@ -6,9 +6,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from iqt.config import Learned
+from iqt.config import Learned, LowField
 from iqt.errors import UserError
 from iqt.files import read_json
 from iqt.naming import seed_of
@@ -69,6 +70,7 @@ def train_model(
         | {"network": method.network.model_dump(mode="json")},
         "seed": seed,
         "tensors": _tensors(method),
+        "grid": _grid(scans["train"]),
         "intensity_scale": f"each volume divided by its own {SCALE_PERCENTILE}th percentile inside the brain mask",
         "standardisation": standard,
         "data": data,
@@ -93,6 +95,26 @@ def _tensors(method: Learned) -> dict[str, dict]:
         "lowfield": lowfield,
         "logsnr": {"shape": ["batch"], "dtype": "float32", "range": [-bound, bound]},
         "output": {**shape, "content": f"{method.diffusion.objective} of the {wanted}", "range": standardised},
+    }
+
+
+def _grid(scans: list[StoredScan]) -> dict[str, Any]:
+    """Axes and voxels (mm, along these axes) of the grid that the network works on, the median over training scans, and
+    the voxels in which the low-field scans were acquired: slice spacing along the sliced axis."""
+    size = np.median([scan.record["voxel_size"] for scan in scans], axis=0)
+    grid = {"axes": "RAS", "voxel_size_mm": [round(float(each), 4) for each in size]}
+    settings = scans[0].record.get("acquisition")
+    if settings is None:
+        return grid
+    acquisition = LowField.model_validate(settings)
+    sliced = "RAS".index(acquisition.axis)
+    unit = np.ones(3) if acquisition.unit == "mm" else size
+    acquired = np.maximum(size, acquisition.in_plane * unit)
+    acquired[sliced] = (acquisition.thickness + acquisition.gap) * unit[sliced] if acquisition.slices else size[sliced]
+    return grid | {
+        "acquired_voxel_size_mm": [round(float(each), 4) for each in acquired],
+        "slice_axis": acquisition.axis,
+        "slice_thickness_mm": round(float(acquisition.thickness * unit[sliced]), 4),
     }
 
 
