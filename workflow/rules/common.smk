@@ -180,6 +180,12 @@ def method_model(wildcards):
     return model_files(model) if model else []
 
 
+def start_files(wildcards):
+    """The model that training starts from: a flow's regression."""
+    start = CONFIG.start_of(wildcards.model)
+    return model_files(start) if start else []
+
+
 def part(set_name, batch, table):
     """A batch's share of a table of metrics."""
     return f"{R}/metrics/parts/{set_name}_batch-{batch}_{table}.csv"

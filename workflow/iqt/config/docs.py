@@ -66,7 +66,10 @@ def _section(model: type[Section], title: str, path: str, lines: list[str], seen
     for name, field in model.model_fields.items():
         nested = _nested(field.annotation)
         below += [(section, f"{path}{name}{'.<name>' if _is_dict(field.annotation) else ''}") for section in nested]
-        default = "see below" if nested else f"`{json.dumps(field.get_default(call_default_factory=True))}`"
+        if field.is_required():
+            default = "needed"
+        else:
+            default = "see below" if nested else f"`{json.dumps(field.get_default(call_default_factory=True))}`"
         text = " ".join((field.description or "").split())
         lines.append(f"| `{name}` | {_type(field.annotation, field)} | {default} | {text} |".replace("|  |", "| |"))
     lines.append("")

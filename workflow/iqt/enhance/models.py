@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iqt.config import DiffusionIQTMethod
+from iqt.config import DiffusionIQTMethod, FlowMethod
 from iqt.devices import autocast, best_device
+from iqt.diffusion.flow import solve
 from iqt.diffusion.objectives import to_clean
 from iqt.diffusion.samplers import sample
 from iqt.diffusion.schedules import build_schedule
@@ -90,7 +91,7 @@ class Enhancer:
 
     @property
     def _generative(self) -> bool:
-        return isinstance(self.method, DiffusionIQTMethod)
+        return isinstance(self.method, DiffusionIQTMethod | FlowMethod)
 
     def _first_tile(self, shape: tuple[int, int, int]) -> int:
         settings, unit = self.method.tiling, self.method.patches.region
@@ -108,8 +109,7 @@ class Enhancer:
         where = tuple(slice(0, size) for size in lowfield.shape)
         inputs[where] = (lowfield - standard["input_mean"]) / standard["input_sd"]
         inputs = inputs[None, None].to(self.device)
-        steps = self.method.sampling.steps if self._generative else 1
-        n_calls = self.n_samples * steps
+        n_calls = self._n_calls()
         done, total = 0, n_calls * len(tiling.boxes)
 
         def after(n_tiles: int) -> None:
@@ -121,16 +121,24 @@ class Enhancer:
         def call(volume: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
             return tiling.apply(volume, network, self.method.tiling.batch, after)
 
+        # A flow's samples start from the same estimate.
+        start = call(inputs, self._regress) if isinstance(self.method, FlowMethod) else None
         estimates = []
         for k in range(self.n_samples):
-            output = self._run(inputs, call, tiling, seed_of(seed, k))[0, 0].cpu()[where]
+            output = self._run(inputs, start, call, tiling, seed_of(seed, k))[0, 0].cpu()[where]
             output = output * standard["target_sd"] + standard["target_mean"]
             estimates.append(output + lowfield if self.method.target == "residual" else output)
         stacked = torch.stack(estimates)
         sd = stacked.std(0) if len(estimates) > 1 else None
         return Enhanced(stacked.mean(0), sd, estimates[0], n_calls, tiling)
 
-    def _run(self, inputs: Tensor, call: Callable, tiling: Tiling, seed: int) -> Tensor:
+    def _n_calls(self) -> int:
+        """Network calls a volume, all samples together."""
+        if isinstance(self.method, FlowMethod):
+            return 1 + self.n_samples * self.method.sampling.calls
+        return self.n_samples * self.method.sampling.steps if self._generative else 1
+
+    def _run(self, inputs: Tensor, start: Tensor | None, call: Callable, tiling: Tiling, seed: int) -> Tensor:
         """One estimate of the whole volume, standardised. Each step of a sampler blends its tiles before the next, so
         that overlapping tiles see one noise field and one state, and no seam can grow along the trajectory."""
         if not self._generative:
@@ -139,11 +147,17 @@ class Enhancer:
         def noise(step: int) -> Tensor:
             return noise_field(tiling, seed_of(seed, step)).to(self.device)
 
-        def denoise(current: Tensor, logsnr: Tensor) -> Tensor:
-            predicted = call(
+        def predict(current: Tensor, time: Tensor) -> Tensor:
+            return call(
                 torch.cat([current, inputs], dim=1),
-                lambda tile: self._forward(tile[:, :1], tile[:, 1:], logsnr.expand(len(tile))),
+                lambda tile: self._forward(tile[:, :1], tile[:, 1:], time.expand(len(tile))),
             )
+
+        if isinstance(self.method, FlowMethod):
+            return solve(predict, start + self.method.noise * noise(-1), self.method.sampling)
+
+        def denoise(current: Tensor, logsnr: Tensor) -> Tensor:
+            predicted = predict(current, logsnr)
             return to_clean(self.method.diffusion.objective, predicted, current, logsnr)
 
         schedule = build_schedule(self.method.diffusion)
@@ -152,6 +166,10 @@ class Enhancer:
     def _forward(self, *tensors: Tensor) -> Tensor:
         with autocast(self.precision, self.device):
             return self.network(*tensors)
+
+    def _regress(self, tiles: Tensor) -> Tensor:
+        with autocast(self.precision, self.device):
+            return self.network.start(tiles)
 
 
 def noise_field(tiling: Tiling, seed: int) -> Tensor:

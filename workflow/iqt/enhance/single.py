@@ -7,15 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from iqt import __version__
-from iqt.config import Mask, Method
+from iqt.config import Mask
 from iqt.enhance.intake import take_in
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.errors import UserError
 from iqt.files import replacing, write_json
 from iqt.naming import seed_of
+from iqt.networks.build import parse_method
 from iqt.training.checkpoints import load_card
 from iqt.volumes import SCALE_PERCENTILE, save_volume
 
@@ -96,9 +97,8 @@ def _usage(card: dict, sampling: dict[str, Any]) -> dict[str, Any]:
     """How the model is used: its kind's defaults, with `sampling` laid over them."""
     kind = card["kind"]
     entry = {"kind": kind, **({"sampling": sampling} if sampling else {})}
-    own = {key: value for key, value in card["settings"].items() if key != "size_like"}
     try:
-        method = TypeAdapter(Method).validate_python({**own, **entry})
+        method = parse_method({**card["settings"], **entry})
     except ValidationError as error:
         problem = error.errors()[0]
         if problem["type"] == "extra_forbidden":
