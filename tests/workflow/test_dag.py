@@ -65,6 +65,7 @@ CHAIN = {
     "evaluate",
     "score_parcellator",
     "gather_metrics",
+    "assess_results",
     "extract_panels",
     "write_tables",
     "draw_slices",
@@ -149,6 +150,15 @@ def test_a_flow_waits_for_the_regression_that_it_starts_from(workflow: Path) -> 
     assert jobs["train"] == 2, "the regression, then the flow"
     done = snakemake(workflow, "--dry-run", "--printshellcmds", card, config="config/flow.yaml")
     assert "--start results/smoke/models/unet/seed-1" in done.stdout + done.stderr
+
+
+def test_the_sweep_trains_one_diffusion_model(workflow: Path) -> None:
+    jobs = planned(workflow, "sampling_sweep", config="config/sweep.yaml")
+    methods = read_config(workflow / "config" / "sweep.yaml").methods
+    assert len(methods) == 1 + 3 * (6 + 4)
+    assert jobs["train"] == 1
+    assert jobs["draw_sweep"] == jobs["draw_reliability"] == jobs["assess_results"] == 1
+    assert "write_page" not in jobs
 
 
 def test_nothing_is_left_to_do_after_a_run_and_one_edit_reruns_what_depends_on_it(finished: Path) -> None:

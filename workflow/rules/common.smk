@@ -208,6 +208,21 @@ def table_files():
     return [f"{R}/{folder}/benchmark.{ending}" for folder in TABLES.values() for ending in ("csv", "md", "tex")]
 
 
+def assessment_files():
+    """Calibration, reliability and seams of every low-field set."""
+    tables = ("calibration", "reliability", "seams")
+    return [f"{R}/metrics/{table}/{name}.csv" for name in CONFIG.lowfield for table in tables]
+
+
+def sweep_series():
+    """The line of the sweep's figure that each diffusion method is a point of: its sampler, and whether it is a mean."""
+    return {
+        name: entry.sampling.sampler + (" mean" if entry.sampling.samples > 1 else "")
+        for name, entry in CONFIG.methods.items()
+        if entry.kind == "diffusion_iqt"
+    }
+
+
 def read_by_fastsurfer(wildcards, batch):
     """The sidecars of the volumes that FastSurfer shall read."""
     if wildcards.judged == "hq":

@@ -2,7 +2,7 @@
 2024, arXiv 2410.00418).
 
 Z_0 = X* + sigma noise, where X* is the regression's estimate of the posterior mean; Z_1 is the high-quality volume. The
-network learns the velocity Z_1 - Z_0 on the straight line between them (equations 12 and 13), and the flow that it
+network learns the velocity Z_1 - Z_0 on the straight line between them, and the flow that it
 makes carries Z_0 to a sample whose distance from Z_1 is the least there is under perfect perceptual quality, up to the
 noise. Unlike the paper's, the network also sees the low-field volume.
 """
