@@ -1,7 +1,7 @@
 """DiffusionIQT as a benchmark: cohort -> degrade -> train -> enhance -> parcellate -> evaluate -> report.
 
 Without --configfile this is the demo of config/config.yaml, which needs no download. Targets: all (the default),
-cohort, lowfield, models, figures.
+cohort, lowfield, models, figures, sampling_sweep.
 """
 
 from snakemake.utils import min_version
@@ -23,6 +23,7 @@ include: "workflow/rules/enhance.smk"
 include: "workflow/rules/parcellate.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/sampling.smk"
 include: "workflow/rules/provenance.smk"
 
 
@@ -31,6 +32,7 @@ rule all:
     default_target: True
     input:
         table_files(),
+        assessment_files(),
         rules.write_page.output,
         rules.write_provenance.output,
 
@@ -51,6 +53,14 @@ rule models:
     """Every trained network."""
     input:
         [model_files(name) for name in TRAINED],
+
+
+rule sampling_sweep:
+    """Quality against cost of the configuration's samplers: see config/sweep.yaml."""
+    input:
+        f"{R}/tables/benchmark.csv",
+        rules.draw_sweep.output,
+        rules.draw_reliability.output,
 
 
 rule figures:

@@ -16,11 +16,11 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
-from iqt.cohort import brain_mask, checks, regrid
 from iqt.config import Grid, LowField, Mask
 from iqt.degrade import apply, draw
 from iqt.degrade.register import register
 from iqt.files import read_json, read_table
+from iqt.scans import brain_mask, checks, regrid
 from iqt.volumes import Volume, read_volume
 from people import real_data
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from iqt.batch import OK
-from iqt.config import DiffusionIQTMethod
 from iqt.diffusion.objectives import to_clean
-from iqt.enhance.models import Enhancer
+from iqt.enhance import memory
+from iqt.enhance.memory import largest_tile
+from iqt.enhance.models import Enhancer, noise_field
 from iqt.enhance.run import enhance_scans
 from iqt.enhance.tiling import Tiling
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
 from iqt.naming import anat, flat
-from iqt.networks.build import build_network
-from iqt.training.checkpoints import save_model
 from iqt.volumes import Volume, intensity_scale, read_volume, resample_linear, save_volume
+from stand_in import save_stand_in
 
 SHAPE = (26, 19, 17)
 
@@ -68,28 +68,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_stand_in(tmp_path_factory.mktemp("model"))
 
 
-def save_stand_in(folder: Path, objective: str = "x0") -> Path:
-    network = {
-        "channels": 8,
-        "multipliers": (1, 2),
-        "blocks": 1,
-        "heads": 2,
-        "head_dim": 4,
-        "stem": 1,
-        "tokens": (2, 2),
-    }
-    method = DiffusionIQTMethod(
-        network=network, patches={"patch": 4, "grid": (2, 2, 2)}, diffusion={"objective": objective}
-    )
-    torch.manual_seed(0)
-    net = build_network(method)
-    torch.nn.init.normal_(net.head.weight, std=0.3)
-    settings = method.model_dump(mode="json", include={"kind", "network", "diffusion", "target", "patches", "training"})
-    standard = {"input_mean": 0.5, "input_sd": 0.3, "target_mean": 0.02, "target_sd": 0.1}
-    save_model(folder, net, {"kind": "diffusion_iqt", "settings": settings, "standardisation": standard})
-    return folder
-
-
 def usage(**sampling: object) -> dict:
     return {"kind": "diffusion_iqt", "sampling": sampling, "tiling": {"tile": 16, "overlap": 8}}
 
@@ -111,16 +89,99 @@ def test_a_result_has_the_shape_and_repeats(model: Path) -> None:
 def test_the_first_of_several_samples_is_the_single_one(model: Path) -> None:
     single = Enhancer(model, usage(steps=2, samples=1), "float32")
     several = Enhancer(model, usage(steps=2, samples=3), "float32")
-    tiling = Tiling(SHAPE, (8, 8, 8), 16, 8)
-    inputs = torch.randn(1, 1, *tiling.padded)
-    runs = several._runs(inputs, tiling, 1)
-    samples = torch.stack([sample() for sample in runs])
-    torch.testing.assert_close(samples[0], single._runs(inputs, tiling, 1)[0]())
     result = several(volume(), 1)
+    torch.testing.assert_close(result.first, single(volume(), 1).mean)
     assert result.nfe == 6
     assert result.sd.shape == SHAPE
     assert (result.sd > 0).any()
-    assert not torch.allclose(result.mean, single(volume(), 1).mean)
+    assert not torch.allclose(result.mean, result.first)
+    # Three samples and their mean are two of which the mean and the spread are known.
+    two = Enhancer(model, usage(steps=2, samples=2), "float32")(volume(), 1)
+    third = 3 * result.mean - 2 * two.mean
+    deviations = (result.first - result.mean) ** 2 + (third - result.mean) ** 2
+    second = 2 * two.mean - result.first
+    expected = ((deviations + (second - result.mean) ** 2) / 2).sqrt()
+    torch.testing.assert_close(result.sd, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 100])
+def test_a_result_does_not_depend_on_how_many_tiles_go_at_once(model: Path, batch: int) -> None:
+    settings = usage(steps=2)
+    alone = Enhancer(model, settings, "float32")(volume(), 1)
+    assert len(alone.tiling.boxes) > 4
+    settings["tiling"] = {**settings["tiling"], "batch": batch}
+    torch.testing.assert_close(Enhancer(model, settings, "float32")(volume(), 1).mean, alone.mean, rtol=0, atol=1e-5)
+
+
+def test_tiles_outside_the_mask_are_skipped_and_change_nothing_inside(model: Path) -> None:
+    mask = torch.zeros(SHAPE, dtype=torch.bool)
+    mask[1:9, 2:9, 3:9] = True
+    enhance = Enhancer(model, usage(steps=1), "float32")
+    every, needed = enhance(volume(), 1), enhance(volume(), 1, mask)
+    assert needed.tiling.n_skipped > 0
+    assert len(needed.tiling.boxes) + needed.tiling.n_skipped == len(every.tiling.boxes)
+    torch.testing.assert_close(needed.mean[mask], every.mean[mask], rtol=0, atol=1e-5)
+    # Beside a skipped tile the others still make up a whole.
+    tiling = Tiling(SHAPE, (8, 8, 8), 16, 8, mask)
+    constant = tiling.apply(torch.ones(1, 1, *tiling.padded), lambda part: part)[0, 0]
+    assert set(constant.round(decimals=4).unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_voxels_noise_is_the_same_whatever_the_tiles() -> None:
+    fields = [noise_field(Tiling(SHAPE, (8, 8, 8), tile, 8), seed=3)[0, 0] for tile in (8, 16, 32)]
+    assert len({tuple(field.shape) for field in fields}) > 1
+    for field in fields[1:]:
+        assert torch.equal(field[: SHAPE[0], : SHAPE[1], : SHAPE[2]], fields[0][: SHAPE[0], : SHAPE[1], : SHAPE[2]])
+    assert abs(fields[0].std().item() - 1) < 0.05
+
+
+def test_without_memory_for_a_tile_smaller_ones_are_taken(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = usage(steps=2)
+    expected = Enhancer(model, settings, "float32")(volume(), 1)
+    enhance = Enhancer(model, {**settings, "tiling": {"tile": 32, "overlap": 8}}, "float32")
+    forward, limit = enhance.network.forward, 16**3
+
+    def small(noisy: Tensor, *others: Tensor) -> Tensor:
+        if noisy.numel() > limit:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+        return forward(noisy, *others)
+
+    enhance.network.forward = small
+    result = enhance(volume(), 1)
+    assert result.tiling.edges == expected.tiling.edges
+    torch.testing.assert_close(result.mean, expected.mean)
+    assert "out of memory with tiles of 32 x 24 x 24 voxels; goes on with 16" in capsys.readouterr().err
+    limit = 0
+    with pytest.raises(UserError, match="memory does not suffice for a tile of 8 x 8 x 8"):
+        enhance(volume(), 1)
+    enhance.network.forward = lambda *_: (_ for _ in ()).throw(RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        enhance(volume(), 1)
+
+
+def test_tiles_are_as_large_as_the_memory_allows(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enhance = Enhancer(model, {**usage(steps=1), "tiling": {"tile": "auto", "overlap": 8}}, "float32")
+    assert enhance(volume(), 1).tiling.edges == [32, 24, 24], "the whole volume in one piece"
+    need = enhance._per_voxel
+    # At least the network's input, its first features and what they become are alive at once.
+    assert need > 4 * 8 * 2
+    monkeypatch.setattr(memory, "available_bytes", lambda _device: need * 20**3 / memory.SHARE)
+    assert enhance(volume(), 1).tiling.edges == [16, 16, 16]
+    monkeypatch.setattr(memory, "available_bytes", lambda _device: 1.0)
+    assert enhance(volume(), 1).tiling.edges == [8, 8, 8]
+    assert largest_tile((100, 100, 100), (32, 32, 32), 1.0, 2 * 64**3 / memory.SHARE, batch=2) == 64
+
+
+def test_peak_memory_is_that_of_the_tensors_alive_at_once() -> None:
+    def chain() -> Tensor:
+        first = torch.zeros(1000)
+        second = first + 1
+        del first
+        third = second * 2
+        del second
+        return third.relu_()
+
+    assert memory.bytes_per_voxel(chain, 1000, torch.device("cpu")) == pytest.approx(8 * memory.SCRATCH)
 
 
 def watched(enhance: Enhancer) -> dict[str, Tensor]:
@@ -183,6 +244,10 @@ def test_scans_are_enhanced_inside_the_mask_and_failures_recorded(model: Path, t
     record = read_json(flat(tmp_path / "out", "sub-a", "T1w.json"))
     assert (record["status"], record["nfe"], record["samples"]) == (OK, 2, 2)
     assert record["n_parameters"] > 0
+    # The box begins at the volume's edge along x; the tiles of 16 and the patches of 4 are told in its voxels.
+    assert record["tile"] == [16, 16, 16]
+    assert 16 in record["tile_borders"][0]
+    assert {4, 8, 12, 16} <= set(record["patch_borders"][0])
     assert read_json(flat(tmp_path / "out", "sub-b", "T1w.json"))["status"] == "lowfield: cohort: no such file"
     assert not flat(tmp_path / "out", "sub-b", "T1w.nii.gz").exists()
 

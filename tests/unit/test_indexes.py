@@ -9,11 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from iqt.cohort import brain_mask, checks, entries, fetch, ingest, synthesize
+from iqt.cohort import entries, fetch, ingest, synthesize
 from iqt.config import BIDS, Cohort, Folder, Grid, LabelMaps, Mask
 from iqt.errors import StopError, UserError
 from iqt.files import read_json
 from iqt.naming import anat
+from iqt.scans import brain_mask, checks
 from iqt.volumes import Volume, read_volume, save_volume
 from people import person, real_data, skull
 from s3 import Server

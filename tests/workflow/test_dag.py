@@ -65,6 +65,7 @@ CHAIN = {
     "evaluate",
     "score_parcellator",
     "gather_metrics",
+    "assess_results",
     "extract_panels",
     "write_tables",
     "draw_slices",
@@ -136,6 +137,28 @@ def test_a_set_a_method_and_an_ablation_are_config_entries(workflow: Path) -> No
     assert after["parcellate_reference"] == before["parcellate_reference"], "references are read once"
     assert after["evaluate"] == 2 * batches
     assert (before["write_tables"], after["write_tables"]) == (1, 2)
+
+
+def test_a_flow_waits_for_the_regression_that_it_starts_from(workflow: Path) -> None:
+    path = workflow / "config" / "flow.yaml"
+    text = (workflow / "config" / "smoke.yaml").read_text()
+    start = "  flow:\n    kind: flow\n    start: unet\n"
+    size = "    network: {channels: 8, multipliers: [1, 2], blocks: 1, heads: 2, head_dim: 4}\n"
+    path.write_text(text.replace("parcellate:", f"{start}{size}parcellate:", 1))
+    card = "results/smoke/models/flow/seed-1/model.json"
+    jobs = planned(workflow, card, config="config/flow.yaml")
+    assert jobs["train"] == 2, "the regression, then the flow"
+    done = snakemake(workflow, "--dry-run", "--printshellcmds", card, config="config/flow.yaml")
+    assert "--start results/smoke/models/unet/seed-1" in done.stdout + done.stderr
+
+
+def test_the_sweep_trains_one_diffusion_model(workflow: Path) -> None:
+    jobs = planned(workflow, "sampling_sweep", config="config/sweep.yaml")
+    methods = read_config(workflow / "config" / "sweep.yaml").methods
+    assert len(methods) == 1 + 3 * (6 + 4)
+    assert jobs["train"] == 1
+    assert jobs["draw_sweep"] == jobs["draw_reliability"] == jobs["assess_results"] == 1
+    assert "write_page" not in jobs
 
 
 def test_nothing_is_left_to_do_after_a_run_and_one_edit_reruns_what_depends_on_it(finished: Path) -> None:

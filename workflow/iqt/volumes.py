@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,12 +41,15 @@ def read_volume(path: str | Path, dtype: type = np.float32) -> Volume:
         record = next(path.parent.glob(f"{scan.group()}_*.json"), None) if scan else None
         gone = f"; it was made once and deleted: delete {record.name} beside it, too, and run again" if record else ""
         raise UserError(f"{path}: no such file{gone}") from None
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path}: not readable as an image ({error}); is it complete?") from None
     if data.ndim == 4 and data.shape[3] == 1:
         data = data[..., 0]
     if data.ndim != 3:
         raise UserError(f"{path}: has shape {data.shape}, but a single 3D volume is needed; extract one volume")
+    if data.dtype.names or np.iscomplexobj(data):
+        kind = "colours" if data.dtype.names else "complex numbers"
+        raise UserError(f"{path}: holds {kind}, but a magnitude image with one number a voxel is needed")
     if not np.isfinite(data).all():
         raise UserError(f"{path}: holds {np.count_nonzero(~np.isfinite(data))} voxels that are NaN or infinite")
     affine = np.asarray(image.affine, dtype=float)
@@ -73,6 +77,15 @@ def resample_linear(volume: Volume, reference: Volume) -> Volume:
     image = nib.Nifti1Image(volume.data, volume.affine)
     grid = reference.data.shape, reference.affine
     return Volume(np.asarray(resample_from_to(image, grid, order=1, mode="nearest").dataobj), reference.affine)
+
+
+def resample_axis(data: np.ndarray, indices: np.ndarray, axis: int, order: int = 3) -> np.ndarray:
+    """Values at fractional `indices` of one axis, by the interpolating spline (cubic, or linear for `order` 1); beyond
+    an end the end's value."""
+    from scipy.interpolate import make_interp_spline  # scipy takes a while to import
+
+    spline = make_interp_spline(np.arange(data.shape[axis]), data, k=order, axis=axis)
+    return spline(np.clip(indices, 0, data.shape[axis] - 1)).astype(np.float32)
 
 
 def save_volume(path: str | Path, data: np.ndarray, affine: np.ndarray) -> None:

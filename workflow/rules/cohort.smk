@@ -113,9 +113,9 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             files=sidecars("source", "all", batch, "files.json", flat),
             code=code(
                 "cohort/ingest.py",
-                "cohort/checks.py",
-                "cohort/regrid.py",
-                "cohort/brain_mask.py",
+                "scans/checks.py",
+                "scans/regrid.py",
+                "scans/brain_mask.py",
                 "cohort/picture.py",
                 "cohort/fetch.py",
                 *(["cohort/synthesize.py", "cohort/deform.py", "cohort/template.py"] if SYNTHESISED else []),
@@ -158,7 +158,7 @@ rule list_participants:
         lists=scan_lists("all"),
         sidecars=sidecars("cohort", "all"),
         lut=source_lut(),
-        code=code("cohort/build.py", "cohort/checks.py", "cohort/split.py"),
+        code=code("cohort/build.py", "scans/checks.py", "cohort/split.py"),
     output:
         participants=f"{R}/cohort/participants.tsv",
         description=f"{R}/cohort/dataset_description.json",

@@ -197,6 +197,12 @@ def method_model(wildcards):
     return model_files(model) if model else []
 
 
+def start_files(wildcards):
+    """The model that training starts from: a flow's regression."""
+    start = CONFIG.start_of(wildcards.model)
+    return model_files(start) if start else []
+
+
 def part(set_name, batch, table):
     """A batch's share of a table of metrics."""
     return f"{R}/metrics/parts/{set_name}_batch-{batch}_{table}.csv"
@@ -230,6 +236,21 @@ def figure_files(*endings):
 def table_files():
     """Every table of every low-field set."""
     return [f"{R}/{folder}/{name}" for folder in TABLES.values() for name in TABLE_FILES]
+
+
+def assessment_files():
+    """Calibration, reliability and seams of every low-field set."""
+    tables = ("calibration", "reliability", "seams")
+    return [f"{R}/metrics/{table}/{name}.csv" for name in CONFIG.lowfield for table in tables]
+
+
+def sweep_series():
+    """The line of the sweep's figure that each diffusion method is a point of: its sampler, and whether it is a mean."""
+    return {
+        name: entry.sampling.sampler + (" mean" if entry.sampling.samples > 1 else "")
+        for name, entry in CONFIG.methods.items()
+        if entry.kind == "diffusion_iqt"
+    }
 
 
 def read_by_fastsurfer(wildcards, batch):

@@ -1,7 +1,8 @@
 """Evaluate: every result against its reference, and what the report needs gathered in one folder.
 
 in:  cohort/, enhanced/, parcellation/ of the test people
-out: metrics/subjects.csv, structures.csv, history.csv, run.json, panels/<set>/<scan>.npz
+out: metrics/subjects.csv, structures.csv, history.csv, run.json, panels/<set>/<scan>.npz, calibration/, reliability/ and
+     seams/<set>.csv
 """
 
 for batch in batches("test"):
@@ -177,5 +178,48 @@ rule extract_panels:
             --methods {params.methods} \
             --suffix {params.suffix} \
             --out {output:q} \
+            >{log:q} 2>&1
+        """
+
+
+rule assess_results:
+    """Measure a set's calibration, sd against true error, and the seams of its results."""
+    input:
+        scans=scan_lists("test"),
+        cohort=sidecars("cohort", "test"),
+        enhanced=[sidecars(f"enhanced/{{set}}/{method}", "test", name=flat) for method in METHODS],
+        code=code("evaluate/assess.py", "evaluate/calibration.py", "evaluate/seams.py"),
+    output:
+        calibration=f"{R}/metrics/calibration/{{set}}.csv",
+        reliability=f"{R}/metrics/reliability/{{set}}.csv",
+        seams=f"{R}/metrics/seams/{{set}}.csv",
+    log:
+        f"{R}/logs/assess_results/{{set}}.log",
+    benchmark:
+        f"{R}/benchmarks/assess_results/{{set}}.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        suffix=SUFFIX,
+        cohort=R / "cohort",
+        enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
+        methods=",".join(METHODS),
+        lists=[f"--list {path}" for path in scan_lists("test")],
+    shell:
+        r"""
+        iqt assess \
+            {params.lists} \
+            --cohort {params.cohort:q} \
+            --enhanced {params.enhanced:q} \
+            --methods {params.methods} \
+            --set {wildcards.set} \
+            --suffix {params.suffix} \
+            --calibration {output.calibration:q} \
+            --reliability {output.reliability:q} \
+            --seams {output.seams:q} \
             >{log:q} 2>&1
         """

@@ -49,6 +49,7 @@ rule train:
     input:
         participants=rules.list_participants.output.participants,
         store=sidecars("store/main", "trained", None, "pair.json", flat),
+        start=start_files,
         code=code("training", "networks", "diffusion", "devices.py"),
     output:
         weights=f"{R}/models/{{model}}/seed-{SEED}/model.safetensors",
@@ -72,6 +73,7 @@ rule train:
         precision=PRECISION,
         store=R / "store" / "main",
         out=lambda wildcards, output: Path(output.card).parent,
+        start=lambda wildcards, input: f"--start {Path(input.start[0]).parent}" if input.start else "",
         settings=lambda wildcards: as_json(CONFIG.trained_by(wildcards.model)),
     shell:
         r"""
@@ -83,6 +85,7 @@ rule train:
             --seed {params.seed} \
             --precision {params.precision} \
             --devices {resources.gpu} \
+            {params.start} \
             --settings {params.settings:q} \
             2>&1 | tee {log:q}
         """

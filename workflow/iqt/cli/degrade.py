@@ -20,6 +20,7 @@ from iqt.cli.options import (
     app,
     draw,
     needed,
+    refuse,
 )
 from iqt.errors import UserError
 
@@ -81,13 +82,13 @@ def degrade(
     from iqt.degrade.tissues import TissueFiles
 
     if scans is not None:
-        _refuse(context, SINGLE_ONLY, "is for a single scan, not for --list")
+        refuse(context, SINGLE_ONLY, "is for a single scan, not for --list")
     else:
-        _refuse(context, LIST_ONLY, "goes with --list")
+        refuse(context, LIST_ONLY, "goes with --list")
         if replay is not None:
-            _refuse(context, RECORDED, "is in the record that --replay names")
+            refuse(context, RECORDED, "is in the record that --replay names")
         else:
-            _refuse(context, {"number": "--draw"}, "goes with --replay")
+            refuse(context, {"number": "--draw"}, "goes with --replay")
     section = _lowfield(settings, preset)
     if suffix not in (None, "T1w", "T2w", "FLAIR"):
         raise UserError(f"--suffix {suffix}: must be T1w, T2w or FLAIR")
@@ -201,13 +202,6 @@ def draw_presets(
     _, found = tissues_of_file(volume, TissueFiles(maps, labels, mask), suffix, Tissues())
     for path in out:
         draw_presets(volume, found, list(PRESETS), seed, scan_name(image), suffix, path)
-
-
-def _refuse(context: typer.Context, options: dict[str, str], why: str) -> None:
-    """UserError where an option was given that would have no effect."""
-    given = [word for name, word in options.items() if context.get_parameter_source(name).name == "COMMANDLINE"]
-    if given:
-        raise UserError(f"{', '.join(given)}: {why}; leave it out")
 
 
 def _lowfield(settings: str | None, preset: str | None):

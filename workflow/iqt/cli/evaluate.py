@@ -110,3 +110,23 @@ def panels(
         {"hq": results / "parcellation" / "hq", **parcellation},
         out,
     )
+
+
+@app.command()
+def assess(
+    scans: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
+    cohort: CohortOption,
+    enhanced: Annotated[Path, typer.Option(help="Folder of the set's results, one folder a method.")],
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")],
+    calibration: Annotated[Path, typer.Option(help="CSV to write: a row a scan and method with several samples.")],
+    reliability: Annotated[Path, typer.Option(help="CSV to write: the reliability curve of each of them.")],
+    seams: Annotated[Path, typer.Option(help="CSV to write: a row a scan and trained method.")],
+    suffix: SuffixOption = "T1w",
+    set_name: SetOption = "main",
+) -> None:
+    """Measure whether the samples' spread is calibrated, and whether tiles and patches show."""
+    from iqt.batch import read_list
+    from iqt.evaluate.assess import assess_scans
+
+    names = [scan for path in scans for scan in read_list(path)]
+    assess_scans(names, set_name, methods.split(","), suffix, cohort, enhanced, calibration, reliability, seams)

@@ -39,3 +39,10 @@ def needed(value: Path | None, name: str) -> Path:
     if value is None:
         raise UserError(f"{name} is missing; see --help")
     return value
+
+
+def refuse(context: typer.Context, options: dict[str, str], why: str) -> None:
+    """UserError where an option was given that would have no effect."""
+    given = [word for name, word in options.items() if context.get_parameter_source(name).name == "COMMANDLINE"]
+    if given:
+        raise UserError(f"{', '.join(given)}: {why}; leave it out")

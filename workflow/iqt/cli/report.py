@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -125,3 +126,26 @@ def show(results: Annotated[Path, typer.Argument(help="Folder of a finished run,
 
     print(format_terminal(results / "tables" / "benchmark.csv"))
     print(f"\nThe report: {results / 'report.html'}")
+
+
+@draw.command("sweep")
+def draw_sweep(
+    benchmark: Annotated[Path, typer.Option(help="tables/benchmark.csv.")],
+    series: Annotated[str, typer.Option(help="Line that each method is a point of, as JSON text.")],
+    out: FilesOption,
+) -> None:
+    """Quality of samplers over their network calls."""
+    from iqt.report.sampling import draw_sweep
+
+    draw_sweep(benchmark, json.loads(series), out)
+
+
+@draw.command("reliability")
+def draw_reliability(
+    reliability: Annotated[Path, typer.Option(help="metrics/reliability/<set>.csv.")],
+    out: FilesOption,
+) -> None:
+    """True error over the error that the samples' spread makes one expect."""
+    from iqt.report.sampling import draw_reliability
+
+    draw_reliability(reliability, out)

@@ -10,7 +10,6 @@ import numpy as np
 import iqt
 from iqt.batch import OK, run_scans
 from iqt.cohort.anatomy import LUT, sources
-from iqt.cohort.checks import read_labels
 from iqt.cohort.fetch import allow_missing
 from iqt.cohort.split import SPLITS, check_leaks
 from iqt.cohort.template import Person, make_person
@@ -18,6 +17,7 @@ from iqt.config import Template
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_json, write_table, write_text
 from iqt.naming import anat
+from iqt.scans.checks import read_labels
 from iqt.volumes import save_volume
 
 COLUMNS = ("participant_id", "scan", "split", "status", "voxel_size", "brain_ml")

@@ -13,14 +13,14 @@ import numpy as np
 from scipy import ndimage
 
 from iqt.batch import require_ok, run_scans
-from iqt.cohort import checks, regrid
-from iqt.cohort.brain_mask import make_mask
 from iqt.cohort.fetch import split_member
 from iqt.cohort.picture import draw_mask, picture_path
 from iqt.cohort.synthesize import make_person
 from iqt.config import Cohort, Grid
 from iqt.errors import UserError
 from iqt.naming import anat, flat
+from iqt.scans import checks, regrid
+from iqt.scans.brain_mask import make_mask
 from iqt.volumes import Volume, read_volume, save_volume
 
 POSTERIORS = {"wm": "label-WM_probseg", "gm": "label-GM_probseg", "csf": "label-CSF_probseg"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from iqt.cohort import checks
 from iqt.cohort.folder import READABLE
 from iqt.errors import UserError
+from iqt.scans import checks
 from iqt.volumes import read_volume
 
 MASK = re.compile(r"mask", re.IGNORECASE)

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from iqt.cohort import checks, deform
+from iqt.cohort import deform
 from iqt.cohort.template import flow
 from iqt.config import LabelMaps
 from iqt.errors import UserError
 from iqt.naming import seed_of
+from iqt.scans import checks
 from iqt.volumes import Volume, bounding_box
 
 TISSUES = ("WM", "GM", "CSF")

@@ -8,7 +8,16 @@ from pydantic import Field, model_validator
 
 from iqt.config.cohort import Cohort
 from iqt.config.lowfield import LowField
-from iqt.config.methods import TRAINED_BY, DiffusionIQTMethod, Interpolation, Learned, Method, Sampling, UNetMethod
+from iqt.config.methods import (
+    TRAINED_BY,
+    DiffusionIQTMethod,
+    FlowMethod,
+    Interpolation,
+    Learned,
+    Method,
+    Sampling,
+    UNetMethod,
+)
 from iqt.config.parcellate import Parcellate
 from iqt.config.section import Name, Positive, Section
 from iqt.config.tissues import Tissues
@@ -114,9 +123,29 @@ class Config(Section):
             if wanted is None:
                 continue
             other = self.methods.get(wanted)
-            if not isinstance(other, Learned) or getattr(other, "size_like", None):
+            if not isinstance(other, Learned) or isinstance(other, FlowMethod) or getattr(other, "size_like", None):
                 raise ValueError(
-                    f"methods.{name}.size_like {wanted!r} must name a trained method that has a size of its own"
+                    f"methods.{name}.size_like {wanted!r} must name a trained method with a size of its own, no flow"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _starts(self) -> Config:
+        for name, entry in self.methods.items():
+            if not isinstance(entry, FlowMethod):
+                continue
+            start = self.methods.get(entry.start)
+            if not isinstance(start, UNetMethod):
+                raise ValueError(f"methods.{name}.start {entry.start!r} must name a method of kind unet")
+            if start.target != entry.target:
+                raise ValueError(
+                    f"methods.{name}.target {entry.target} must be that of its start {entry.start}, {start.target}"
+                )
+            factor = 2 ** (len(start.network.channels) - 1)
+            if any(edge % factor for edge in entry.patches.region):
+                raise ValueError(
+                    f"methods.{name}.patches: edges {entry.patches.region} must be multiples of {factor}, which the "
+                    f"levels of its start {entry.start} ask for"
                 )
         return self
 
@@ -169,18 +198,27 @@ class Config(Section):
         return list(dict.fromkeys(name for name in map(self.model_of, self.methods) if name))
 
     def trained_by(self, method: str) -> dict[str, Any]:
-        """The part of a method's entry that its weights depend on; `size_like` is the other method's network."""
+        """The part of a method's entry that its weights depend on; `size_like` is the other method's network, `start`
+        all that the model it starts from depends on."""
         entry = self.methods[method].model_dump(mode="json")
         settings = {key: entry[key] for key in TRAINED_BY if key in entry}
         if entry.get("size_like"):
             other = self.methods[entry["size_like"]].model_dump(mode="json")
             settings["size_like"] = {key: other[key] for key in ("kind", "network", "patches")}
+        if entry.get("start"):
+            settings["start"] = self.trained_by(entry["start"])
         return settings
+
+    def start_of(self, model: str) -> str | None:
+        """The trained model that a model's training starts from; None for most."""
+        entry = self.methods.get(model)
+        return self.model_of(entry.start) if isinstance(entry, FlowMethod) else None
 
     def used_by(self, method: str) -> dict[str, Any]:
         """The part of a method's entry that says how its weights are used."""
         entry = self.methods[method].model_dump(mode="json")
-        return {key: value for key, value in entry.items() if key not in (*TRAINED_BY, "size_like") or key == "kind"}
+        trained = {*TRAINED_BY, "size_like", "start"} - {"kind"}
+        return {key: value for key, value in entry.items() if key not in trained}
 
 
 class MethodFacts(Section):

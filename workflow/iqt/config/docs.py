@@ -48,6 +48,7 @@ def readme() -> str:
         "| `config.yaml` | the demo: the embedded cohort at 2 mm |",
         "| `ood.yaml` | the demo with further test sets, out of distribution |",
         "| `hcp.yaml` | the paper's experiment at full size on HCP at 0.7 mm; needs keys, GPUs and FastSurfer |",
+        "| `sweep.yaml` | the demo's diffusion model under every sampler, from 1 to 50 network calls |",
         "| `smoke.yaml` | the same chain, as small as it can be, for tests |",
         "",
     ]
@@ -66,7 +67,10 @@ def _section(model: type[Section], title: str, path: str, lines: list[str], seen
     for name, field in model.model_fields.items():
         nested = _nested(field.annotation)
         below += [(section, f"{path}{name}{'.<name>' if _is_dict(field.annotation) else ''}") for section in nested]
-        default = "see below" if nested else f"`{json.dumps(field.get_default(call_default_factory=True))}`"
+        if field.is_required():
+            default = "needed"
+        else:
+            default = "see below" if nested else f"`{json.dumps(field.get_default(call_default_factory=True))}`"
         text = " ".join((field.description or "").split())
         lines.append(f"| `{name}` | {_type(field.annotation, field)} | {default} | {text} |".replace("|  |", "| |"))
     lines.append("")

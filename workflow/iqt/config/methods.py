@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from iqt.config.networks import DiffusionIQTNetwork, ESRGANNetwork, UNetNetwork
 from iqt.config.section import Name, Positive, Section
@@ -29,23 +29,35 @@ class Diffusion(Section):
 class Sampling(Section):
     """How a trained diffusion model is run; entries that differ only here share one trained model."""
 
-    sampler: Literal["ancestral", "ddim"] = "ddim"
-    """Ancestral sampling (the paper) or DDIM."""
-    steps: Positive = 4
+    sampler: Literal["ancestral", "ddim", "dpmpp_2m"] = "ddim"
+    """Ancestral sampling (the paper), DDIM, or DPM-Solver++(2M), a deterministic solver of second order."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 4
     """Network calls a sample."""
+    times: Literal["t", "logsnr"] = "t"
+    """What the times of the steps are evenly spaced in: t (the paper), or the log-SNR."""
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Noise that DDIM adds back each step: 0 none, 1 as much as ancestral sampling."""
+    """Noise that DDIM adds back each step: 0 none, 1 as much as ancestral sampling. The other samplers have no such
+    choice."""
     samples: Positive = 1
     """Samples a scan; with more than one the result is their mean, and their standard deviation is kept."""
+
+    @model_validator(mode="after")
+    def _eta_is_ddims(self) -> Sampling:
+        if self.eta and self.sampler != "ddim":
+            raise ValueError(f"eta {self.eta} has no effect with sampler {self.sampler}; leave it out")
+        return self
 
 
 class Tiling(Section):
     """How a whole volume passes through a network."""
 
-    tile: Positive = 96
-    """Largest edge of a tile in voxels; rounded down to whole regions."""
+    tile: Positive | Literal["auto"] = "auto"
+    """Largest edge of a tile in voxels, rounded down to whole regions. `auto`: as large as half of the free memory
+    allows, up to the whole brain in one piece."""
     overlap: Annotated[int, Field(ge=0)] = 16
     """Voxels that neighbouring tiles share and blend at least."""
+    batch: Positive = 1
+    """Tiles that pass through the network at once; the result does not depend on it."""
 
 
 class Interpolation(Section):
@@ -141,9 +153,51 @@ class DiffusionIQTMethod(Learned):
 
     @model_validator(mode="after")
     def _divisible(self) -> DiffusionIQTMethod:
-        net, patch = self.network, self.patches.patch
-        for level, token in enumerate(net.tokens):
-            _require_divisible((patch,) * 3, net.stem * 2**level * (token if net.attention else 1), "network.tokens")
+        _require_tokens(self.network, self.patches)
+        return self
+
+
+class FlowSampling(Section):
+    """How a trained flow is run."""
+
+    solver: Literal["euler", "heun"] = "euler"
+    """Euler's method, or Heun's, which is of second order and calls the network twice a step."""
+    steps: Annotated[int, Field(ge=1, le=8)] = 2
+    """Steps from the regression's output to the sample."""
+    samples: Positive = 1
+    """Samples a scan; with more than one the result is their mean, and their standard deviation is kept."""
+
+    @property
+    def calls(self) -> int:
+        """Network calls a sample."""
+        return self.steps * (2 if self.solver == "heun" else 1)
+
+
+class FlowMethod(Learned):
+    """A rectified flow from a regression's output to the high-quality volume (arXiv 2410.00418)."""
+
+    kind: Literal["flow"] = "flow"
+    """Kind of method."""
+    start: Name
+    """The method that it starts from, a regression (`unet`) with the same `target`."""
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Noise added to the regression's output, in standard deviations of the target."""
+    network: DiffusionIQTNetwork = DiffusionIQTNetwork()
+    """Size and parts of the network that gives the velocity."""
+    sampling: FlowSampling = FlowSampling()
+    """How the trained flow is run."""
+    _regression: UNetMethod | None = PrivateAttr(default=None)
+
+    @property
+    def regression(self) -> UNetMethod:
+        """The method that `start` names; known where settings were resolved (`networks.build.parse_method`)."""
+        if self._regression is None:
+            raise ValueError(f"the regression {self.start!r} that the flow starts from is not resolved")
+        return self._regression
+
+    @model_validator(mode="after")
+    def _divisible(self) -> FlowMethod:
+        _require_tokens(self.network, self.patches)
         return self
 
 
@@ -153,12 +207,22 @@ KINDS = {
     "unet": UNetMethod,
     "esrgan": ESRGANMethod,
     "diffusion_iqt": DiffusionIQTMethod,
+    "flow": FlowMethod,
 }
-Method = Annotated[Interpolation | UNetMethod | ESRGANMethod | DiffusionIQTMethod, Field(discriminator="kind")]
+Method = Annotated[
+    Interpolation | UNetMethod | ESRGANMethod | DiffusionIQTMethod | FlowMethod, Field(discriminator="kind")
+]
 
-TRAINED_BY = ("kind", "network", "diffusion", "adversarial", "target", "patches", "training")
-"""Keys of a method that its weights depend on (beside the size that `size_like` names); the others only say how the
+TRAINED_BY = ("kind", "network", "diffusion", "adversarial", "noise", "target", "patches", "training")
+"""Keys of a method that its weights depend on (beside the size that `size_like` names and the model that
+`start` names); the others only say how the
 weights are used."""
+
+
+def _require_tokens(net: DiffusionIQTNetwork, patches: Patches) -> None:
+    for level, token in enumerate(net.tokens):
+        edges = (patches.patch,) * 3
+        _require_divisible(edges, net.stem * 2**level * (token if net.attention else 1), "network.tokens")
 
 
 def _require_divisible(edges: tuple[int, ...], factor: int, because: str) -> None:

@@ -10,12 +10,11 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 from scipy.fft import irfft, rfft
-from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter1d
 
 from iqt.config import LowField
 from iqt.errors import UserError
-from iqt.volumes import Volume
+from iqt.volumes import Volume, resample_axis
 
 _WORLD_AXES = {"R": 0, "A": 1, "S": 2}
 _FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
@@ -123,12 +122,6 @@ def slice_centres(extent: int, spacing: float) -> np.ndarray:
 def select_slices(data: np.ndarray, thickness: float, axis: int) -> np.ndarray:
     """Blur along an axis by the slice profile, a Gaussian with a FWHM of `thickness` voxels."""
     return gaussian_filter1d(data, thickness / _FWHM_PER_SIGMA, axis=axis, mode="nearest")
-
-
-def resample_axis(data: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
-    """Values at fractional `indices` of one axis, by the interpolating cubic spline; beyond an end the end's value."""
-    spline = make_interp_spline(np.arange(data.shape[axis]), data, k=3, axis=axis)
-    return spline(np.clip(indices, 0, data.shape[axis] - 1)).astype(np.float32)
 
 
 def acquire_matrix(data: np.ndarray, matrix: dict[int, int]) -> np.ndarray:

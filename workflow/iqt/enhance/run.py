@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,22 @@ from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
 MARGIN = 4
 """Voxels around the brain that the network sees too."""
 
-Method = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray | None, int]]
-"""(low-field volume on its scale, seed) to (estimate, standard deviation or None, network calls)."""
+Progress = Callable[[int, int], None]
+"""Called with the tiles done and the tiles there are, over all network calls."""
+
+
+class Result(NamedTuple):
+    """Volumes (X, Y, Z) on the high-quality intensity scale, 0 outside the brain mask: the mean over samples, their
+    standard deviation (None for one sample) and the first of them; and facts for the sidecar."""
+
+    mean: np.ndarray
+    sd: np.ndarray | None
+    first: np.ndarray
+    facts: dict[str, Any]
+
+
+Method = Callable[[np.ndarray, np.ndarray, int, Progress | None], Result]
+"""(low-field volume on its scale, brain mask, seed, progress) to a result, all cut to the brain's box."""
 
 
 def enhance_scans(
@@ -33,8 +47,9 @@ def enhance_scans(
     precision: str,
 ) -> None:
     """Write `<scan>_<suffix>.nii.gz` on the high-quality intensity scale, with a sidecar (seconds, nfe, samples,
-    n_parameters), and `_desc-sd` where there are several samples. Outside the brain mask a result is 0."""
-    enhance, n_parameters, samples = _load(model, usage, precision)
+    n_parameters, and where tiles and patches meet), and `_desc-sd` where there are several samples. Outside the brain
+    mask a result is 0."""
+    enhance = load_method(model, usage, precision)
 
     def work(scan: str) -> dict:
         require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
@@ -42,19 +57,11 @@ def enhance_scans(
         if usage["kind"] == "linear":
             low = resample_linear(read_volume(anat(lowfield, scan, f"{suffix}.nii.gz")), low)
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), low, np.uint8) > 0
-        data = low.data * mask / intensity_scale(low.data, mask)
-        box = bounding_box(mask, MARGIN)
-        start = time.monotonic()
-        mean, sd, nfe = enhance(data[box], seed_of(seed, "enhance", scan))
-        seconds = time.monotonic() - start
-        for values, ending in ((mean, suffix), (sd, f"desc-sd_{suffix}")):
+        result = enhance_volume(enhance, low.data, mask, seed_of(seed, "enhance", scan))
+        for values, ending in ((result.mean, suffix), (result.sd, f"desc-sd_{suffix}")):
             if values is not None:
-                whole = np.zeros(mask.shape, np.float32)
-                whole[box] = values * mask[box]
-                if not np.isfinite(whole).all():
-                    raise UserError("the result holds NaN or infinite voxels")
-                save_volume(flat(out, scan, f"{ending}.nii.gz"), whole, low.affine)
-        return {"seconds": round(seconds, 2), "nfe": nfe, "samples": samples, "n_parameters": n_parameters}
+                save_volume(flat(out, scan, f"{ending}.nii.gz"), values, low.affine)
+        return result.facts
 
     def outputs(scan: str) -> list[Path]:
         return [flat(out, scan, f"{suffix}.nii.gz"), flat(out, scan, f"desc-sd_{suffix}.nii.gz")]
@@ -62,11 +69,46 @@ def enhance_scans(
     run_scans(scans, lambda scan: flat(out, scan, f"{suffix}.json"), outputs, work)
 
 
-def _load(model: Path | None, usage: dict[str, Any], precision: str) -> tuple[Method, int, int]:
-    """The method as a function, its parameters and its number of samples."""
+def enhance_volume(
+    enhance: Method, lowfield: np.ndarray, mask: np.ndarray, seed: int, progress: Progress | None = None
+) -> Result:
+    """Enhance a low-field volume (X, Y, Z) on the high-quality grid, cut to its brain.
+
+    Raises:
+        UserError: the mask is empty, the image not positive in it, or the result not finite.
+    """
+    data = lowfield * mask / intensity_scale(lowfield, mask)
+    box = bounding_box(mask, MARGIN)
+    start = time.monotonic()
+    result = enhance(data[box], mask[box], seed, progress)
+    seconds = round(time.monotonic() - start, 2)
+
+    def whole(values: np.ndarray | None) -> np.ndarray | None:
+        if values is None:
+            return None
+        volume = np.zeros(mask.shape, np.float32)
+        volume[box] = values * mask[box]
+        if not np.isfinite(volume).all():
+            raise UserError("the result holds NaN or infinite voxels")
+        return volume
+
+    # Where tiles and patches meet is told in the volume's own voxels.
+    borders = {
+        f"{kind}_borders": [
+            [plane + int(side.start) for plane in planes] for planes, side in zip(axes, box, strict=True)
+        ]
+        for kind, axes in result.facts.pop("borders", {}).items()
+    }
+    facts = {"seconds": seconds, **result.facts, **borders}
+    return Result(whole(result.mean), whole(result.sd), whole(result.first), facts)
+
+
+def load_method(model: Path | None, usage: dict[str, Any], precision: str) -> Method:
+    """The method that `usage` describes, as a function."""
     if usage["kind"] in ("cubic", "linear"):
         # The low-field stage ends with the cubic interpolation to the high-quality grid; the linear one is done here.
-        return (lambda data, _seed: (data, None, 0)), 0, 1
+        facts = {"nfe": 0, "samples": 1, "n_parameters": 0}
+        return lambda data, _mask, _seed, _progress: Result(data, None, data, dict(facts))
     import torch
 
     from iqt.enhance.models import Enhancer
@@ -75,8 +117,21 @@ def _load(model: Path | None, usage: dict[str, Any], precision: str) -> tuple[Me
         raise UserError(f"a method of kind {usage['kind']} needs --model, the folder of its trained model")
     enhancer = Enhancer(model, usage, precision)
 
-    def enhance(data: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray | None, int]:
-        result = enhancer(torch.from_numpy(np.ascontiguousarray(data)), seed)
-        return result.mean.numpy(), None if result.sd is None else result.sd.numpy(), result.nfe
+    def enhance(data: np.ndarray, mask: np.ndarray, seed: int, progress: Progress | None) -> Result:
+        tensors = (torch.from_numpy(np.ascontiguousarray(each)) for each in (data, mask))
+        lowfield, inside = tensors
+        found = enhancer(lowfield, seed, inside, progress)
+        patch = enhancer.method.patches.patch if enhancer.patchwise else None
+        facts = {
+            "nfe": found.nfe,
+            "samples": enhancer.n_samples,
+            "n_parameters": enhancer.n_parameters,
+            "tile": list(found.tiling.edges),
+            "tiles": len(found.tiling.boxes),
+            "tiles_skipped": found.tiling.n_skipped,
+            "borders": {"tile": found.tiling.borders(), **({"patch": found.tiling.borders(patch)} if patch else {})},
+        }
+        sd = None if found.sd is None else found.sd.numpy()
+        return Result(found.mean.numpy(), sd, found.first.numpy(), facts)
 
-    return enhance, enhancer.n_parameters, usage.get("sampling", {}).get("samples", 1)
+    return enhance

@@ -18,38 +18,90 @@ class Tiling:
     predicted. Weights fall along half a Hann window towards a border that another tile covers, and add up to one.
 
     `padded` is the shape that a volume needs first: at least one unit, and whole units where a single tile covers it.
+
+    Args:
+        tile: largest edge in voxels, rounded down to whole units.
+        overlap: voxels that neighbours share at least; half a tile where that is less.
+        mask: (X, Y, Z), true where a result is wanted; tiles without any such voxel are skipped. In one call
+            a voxel in the mask gets what it would get without it, since every tile that covers the voxel is kept.
     """
 
-    def __init__(self, shape: tuple[int, int, int], unit: tuple[int, int, int], tile: int, overlap: int) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        unit: tuple[int, int, int],
+        tile: int,
+        overlap: int,
+        mask: Tensor | None = None,
+    ) -> None:
         self.shape = shape
         self.edges, self.padded, starts = [], [], []
         for size, step in zip(shape, unit, strict=True):
-            largest = max(step, tile // step * step)
-            edge = min(largest, -(-size // step) * step)
+            edge = tile_edge(size, step, tile)
             padded = max(size, edge)
             self.edges.append(edge)
             self.padded.append(padded)
-            starts.append(_starts(padded, edge, min(overlap, edge - 1)))
-        self.boxes: list[Box] = [
-            tuple(slice(start, start + edge) for start, edge in zip(corner, self.edges, strict=True))
-            for corner in itertools.product(*starts)
-        ]
-        self.weights = [_ramps(begins, edge) for begins, edge in zip(starts, self.edges, strict=True)]
+            starts.append(_starts(padded, edge, min(overlap, edge // 2)))
         self.starts = starts
+        self.weights = [_ramps(begins, edge) for begins, edge in zip(starts, self.edges, strict=True)]
+        self.boxes: list[Box] = []
+        self._places: list[tuple[int, int, int]] = []
+        self.n_skipped = 0
+        for place in itertools.product(*(range(len(begins)) for begins in starts)):
+            corner = (begins[index] for begins, index in zip(starts, place, strict=True))
+            box = tuple(slice(start, start + edge) for start, edge in zip(corner, self.edges, strict=True))
+            if mask is None or mask[box].any():
+                self.boxes.append(box)
+                self._places.append(place)
+            else:
+                self.n_skipped += 1
 
-    def apply(self, volumes: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
-        """Run `network` on the tiles of (B, C, *padded) and blend what it returns, (B, 1, *padded)."""
-        total = torch.zeros(volumes.shape[0], 1, *self.padded, device=volumes.device)
-        for box, weight in zip(self.boxes, self._products(volumes.device), strict=True):
-            where = (slice(None), slice(None), *box)
-            total[where] += weight * network(volumes[where]).float()
+    def apply(
+        self,
+        volume: Tensor,
+        network: Callable[[Tensor], Tensor],
+        batch: int = 1,
+        after: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Run `network` on the tiles of `volume` (1, C, *padded), `batch` at once, and blend what it returns.
+
+        Returns (1, 1, *padded); 0 where only skipped tiles lie. `after` is called with the number of tiles just done.
+        """
+        total = torch.zeros(1, 1, *self.padded, device=volume.device)
+        covered = torch.zeros(self.padded, device=volume.device) if self.n_skipped else None
+        for first in range(0, len(self.boxes), batch):
+            boxes = self.boxes[first : first + batch]
+            results = network(torch.cat([volume[(slice(None), slice(None), *box)] for box in boxes])).float()
+            for place, box, result in zip(self._places[first : first + batch], boxes, results, strict=True):
+                weight = self._weight(place).to(volume.device)
+                total[(0, 0, *box)] += weight * result[0]
+                if covered is not None:
+                    covered[box] += weight
+            if after is not None:
+                after(len(boxes))
+        if covered is not None:
+            # Beside a skipped tile the weights of the others add up to less than one.
+            total /= torch.where(covered > 0, covered, torch.ones_like(covered))
         return total
 
-    def _products(self, device: torch.device) -> list[Tensor]:
-        products = []
-        for x, y, z in itertools.product(*self.weights):
-            products.append((x[:, None, None] * y[None, :, None] * z[None, None, :]).to(device))
-        return products
+    def borders(self, patch: int | None = None) -> list[list[int]]:
+        """For each axis the planes inside the volume at which a tile begins or ends, or else a patch of `patch` voxels
+        within a tile; plane i lies between voxels i - 1 and i."""
+        found = []
+        for size, edge, begins in zip(self.shape, self.edges, self.starts, strict=True):
+            step = patch or edge
+            planes = {plane for start in begins for plane in range(start, start + edge + 1, step)}
+            found.append(sorted(plane for plane in planes if 0 < plane < size))
+        return found
+
+    def _weight(self, place: tuple[int, int, int]) -> Tensor:
+        x, y, z = (windows[index] for windows, index in zip(self.weights, place, strict=True))
+        return x[:, None, None] * y[None, :, None] * z[None, None, :]
+
+
+def tile_edge(size: int, unit: int, tile: int) -> int:
+    """A tile's edge along an axis of `size` voxels: whole units, no more than `tile` holds or the axis needs."""
+    return min(max(unit, tile // unit * unit), -(-size // unit) * unit)
 
 
 def _starts(size: int, edge: int, overlap: int) -> list[int]:

@@ -8,15 +8,21 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from iqt.config import DiffusionIQTMethod, ESRGANMethod, Learned, Method, UNetMethod
+from iqt.config import DiffusionIQTMethod, ESRGANMethod, FlowMethod, Learned, Method, UNetMethod
 
 Sizable = TypeVar("Sizable", UNetMethod, ESRGANMethod)
 
 
 def parse_method(settings: dict[str, Any]) -> Learned:
-    """The method that settings (`Config.trained_by`) describe, at the size of the one that `size_like` holds."""
+    """The method that settings (`Config.trained_by`) describe, at the size of the one that `size_like` holds, starting
+    from the one that `start` holds."""
     own = {key: value for key, value in settings.items() if key != "size_like"}
+    start = own.get("start")
+    if isinstance(start, dict):
+        own["start"] = start["kind"]
     method = TypeAdapter(Method).validate_python(own)
+    if isinstance(method, FlowMethod) and isinstance(start, dict):
+        method._regression = parse_method(start)
     if "size_like" in settings:
         method = resize(method, network_size(TypeAdapter(Method).validate_python(settings["size_like"])))
     return method
@@ -36,12 +42,17 @@ def build_network(method: Learned) -> nn.Module:
         from iqt.networks.esrgan import RRDBNet
 
         return RRDBNet(method.network)
+    if isinstance(method, FlowMethod):
+        from iqt.networks.diffusion_iqt import DiffusionIQT
+        from iqt.networks.flow import FlowNetwork
+
+        return FlowNetwork(build_network(method.regression), DiffusionIQT(method.network, method.patches))
     raise TypeError(f"{type(method).__name__} has no network")
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Trainable parameters."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    """Parameters, those of the regression that a flow starts from among them."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def network_size(method: Learned) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from iqt.config import DiffusionIQTMethod, Learned
+from iqt.config import DiffusionIQTMethod, FlowMethod, Learned
 from iqt.networks.build import build_network, count_parameters
 
 STATE_BYTES = 20
@@ -99,7 +99,7 @@ def format_description(name: str, description: Description) -> str:
 
 def _inputs(method: Learned) -> tuple[Tensor, ...]:
     volume = torch.zeros(1, 1, *method.patches.region)
-    return (volume, volume, torch.zeros(1)) if isinstance(method, DiffusionIQTMethod) else (volume,)
+    return (volume, volume, torch.zeros(1)) if isinstance(method, DiffusionIQTMethod | FlowMethod) else (volume,)
 
 
 def _record_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

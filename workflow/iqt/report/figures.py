@@ -58,7 +58,7 @@ def draw_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path])
     with matplotlib.rc_context(STYLE):
         sheet = Sheet(found, len(rows), gap_before=len(rows) - max(1, len(spreads)) if spreads else None)
         if "hq" not in found:
-            return save(sheet.apologise(found.missing.get("hq", "no reference")), out)
+            return save_figure(sheet.apologise(found.missing.get("hq", "no reference")), out)
 
         def grey(what: str) -> Callable[[str], np.ndarray]:
             return lambda plane: np.clip(found.slice(what, plane) / WINDOW, 0, 1)
@@ -81,7 +81,7 @@ def draw_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path])
             shades = sheet.planes(row, 1, spread.__getitem__, "cividis", 0, _limit(list(spread.values())))
             sheet.caption_above(row, f"{method}: standard deviation of its samples")
             sheet.bar_beside(row, shades)
-        save(sheet.figure, out)
+        save_figure(sheet.figure, out)
 
 
 def draw_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: str, out: list[Path]) -> None:
@@ -109,7 +109,7 @@ def draw_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: 
         sheet = Sheet(found, len(rows), footer=24 * math.ceil(len(names) / 5) + 20)
         if "hq" not in found or "seg-hq" not in found:
             reason = found.missing.get("hq") or found.missing.get("seg-hq", "no parcellation")
-            return save(sheet.apologise(reason), out)
+            return save_figure(sheet.apologise(reason), out)
         reader = parcellator_of(list(scores.values())) or "the parcellator"
         sheet.head(0, f"labels of {reader}", "on the volume that it read")
         for row, what in enumerate(rows):
@@ -125,7 +125,7 @@ def draw_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: 
         handles = [Patch(color=colour, label=name) for name, colour in names.items()]
         if handles:
             sheet.figure.legend(handles=handles, loc="lower center", ncols=5, frameon=False, fontsize=8)
-        save(sheet.figure, out)
+        save_figure(sheet.figure, out)
 
 
 def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
@@ -180,7 +180,7 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.grid(axis="x", color="0.92")
             axes.set_axisbelow(True)
-        save(figure, out)
+        save_figure(figure, out)
 
 
 def draw_training(history_csv: Path, out: list[Path]) -> None:
@@ -222,7 +222,7 @@ def draw_training(history_csv: Path, out: list[Path]) -> None:
                     lower.set_axis_on()
                     lower.plot(steps, values, "o-", color="black", markersize=3, linewidth=1.2)
                     lower.set(xlabel="step", ylabel=label, xlim=upper.get_xlim())
-        save(figure, out)
+        save_figure(figure, out)
 
 
 def _planes_or_reason(sheet: Sheet, row: int, panel: Panel, what: str, image: Callable) -> None:
@@ -278,7 +278,7 @@ def _curve(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[flo
     return [float(row["step"]) for row in kept], [float(row[name]) for row in kept]
 
 
-def save(figure: Figure, out: list[Path]) -> None:
+def save_figure(figure: Figure, out: list[Path]) -> None:
     """Write a figure as every file of `out`, by ending; the same figure gives the same bytes."""
     for path in map(Path, out):
         with replacing(path) as temporary:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from iqt.errors import UserError
 from iqt.files import read_table
-from iqt.report.figures import STYLE, save
+from iqt.report.figures import STYLE, save_figure
 from iqt.report.scores import colour_of, methods_of, people_of, read_scores
 
 COLUMNS = ("method", "data", "metric", "value", "definition", "confirmed", "source")
@@ -93,7 +93,7 @@ def draw_published(subjects_csv: Path, published_csv: Path, set_name: str, out: 
         for axes, one in zip(grid[:, 0], panels, strict=True):
             published = [row for row in rows if row["definition"] == one]
             _panel(axes, DEFINITIONS[one], published, ours(subjects_csv, set_name, one), colours)
-        save(figure, out)
+        save_figure(figure, out)
 
 
 def _panel(

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iqt.files import read_table
-from iqt.report.figures import STYLE, save
+from iqt.report.figures import STYLE, save_figure
 from iqt.report.scores import COLOURS
 from iqt.report.structure_table import COLUMNS
 
@@ -41,7 +41,7 @@ def draw_structures(structures_csv: Path, out: list[Path]) -> None:
         figure = Figure(figsize=(11, 1.3 + len(order) * (0.12 + 0.07 * len(methods))), layout="constrained")
         if not rows:
             figure.text(0.02, 0.5, "No result was parcellated.", va="center")
-            return save(figure, out)
+            return save_figure(figure, out)
         overlap, volume = figure.subplots(1, 2, sharey=True)
         for row in rows:
             style = {"color": colours[row["method"]], "markersize": 3.5, "linewidth": 1.1, "fmt": "o"}
@@ -60,7 +60,7 @@ def draw_structures(structures_csv: Path, out: list[Path]) -> None:
             axes.set_axisbelow(True)
         handles = [overlap.plot([], [], "o", color=colours[method], label=method)[0] for method in methods]
         figure.legend(handles=handles, loc="outside upper left", ncols=len(methods), frameon=False)
-        save(figure, out)
+        save_figure(figure, out)
 
 
 def _bar(

@@ -16,7 +16,7 @@ from iqt.errors import UserError
 from iqt.files import read_json, replacing, write_json
 from iqt.networks.build import count_parameters
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save_model(out: Path, network: nn.Module, card: dict) -> None:

@@ -1,4 +1,4 @@
-"""What the networks that enhance are trained for: regression, an adversarial game, or denoising."""
+"""What the networks that enhance are trained for: regression, an adversarial game, denoising, or a flow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from iqt.config import DiffusionIQTMethod, ESRGANMethod, Learned
+from iqt.config import DiffusionIQTMethod, ESRGANMethod, FlowMethod, Learned
+from iqt.diffusion.flow import interpolate
 from iqt.diffusion.objectives import add_noise, denoising_loss, to_clean
 from iqt.diffusion.schedules import build_schedule
 from iqt.training.fit import Task
@@ -20,6 +21,8 @@ def build_task(method: Learned, network: nn.Module, standard: dict[str, float]) 
     """The task of a method's kind; `standard` holds the mean and standard deviation of inputs and targets."""
     if isinstance(method, DiffusionIQTMethod):
         return DiffusionTask(method, network, standard)
+    if isinstance(method, FlowMethod):
+        return FlowTask(method, network, standard)
     if isinstance(method, ESRGANMethod):
         return AdversarialTask(method, network, standard)
     return RegressionTask(method, network, standard)
@@ -150,3 +153,33 @@ class DiffusionTask(EnhancementTask):
         return denoising_loss(
             settings.objective, prediction, wanted, noisy, logsnr, settings.loss_weight, settings.min_snr_gamma
         )
+
+
+class FlowTask(EnhancementTask):
+    """The velocity from the regression's output with a little noise to the high-quality volume, at times drawn
+    uniformly in (0, 1). The regression is not trained."""
+
+    def parts(self) -> list[nn.Module]:
+        return [self.network.velocity]
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        inputs, wanted = self.scaled(batch)
+        return self._match(inputs, self._start(inputs), wanted)
+
+    def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        inputs, wanted = self.scaled(batch)
+        start = self._start(inputs)
+        loss = self._match(inputs, start, wanted)
+        # A single step of Euler's method: what the network makes of the regression's output at one call.
+        estimate = start + self.network(start, inputs, torch.zeros(len(wanted), device=self.device)).float()
+        return self.score(loss, estimate, wanted)
+
+    def _start(self, inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            estimate = self.network.start(inputs).float()
+        return estimate + self.method.noise * self.randn_like(estimate)
+
+    def _match(self, inputs: Tensor, start: Tensor, wanted: Tensor) -> Tensor:
+        time = self.rand()
+        velocity = self.network(interpolate(start, wanted, time), inputs, time)
+        return functional.mse_loss(velocity.float(), wanted - start)

@@ -7,9 +7,9 @@ import numpy as np
 from nibabel.processing import resample_from_to
 from scipy import ndimage
 
-from iqt.cohort.checks import is_sheared
 from iqt.config import Grid
 from iqt.errors import UserError
+from iqt.scans.checks import is_sheared
 from iqt.volumes import Volume
 
 FWHM = 2.3548

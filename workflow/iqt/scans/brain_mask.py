@@ -13,9 +13,9 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from iqt.cohort.regrid import to_ras
 from iqt.config import Grid, Mask
 from iqt.errors import StopError, UserError
+from iqt.scans.regrid import to_ras
 from iqt.volumes import Volume, read_on_grid, save_volume
 
 WORKING_MM = 1.0
@@ -47,7 +47,7 @@ def _brainextractor(head: Volume, settings: Mask) -> np.ndarray:
         raise StopError(
             "cohort.mask.engine: brainextractor is not installed; `make setup` or `pip install iqt[masks]` does it"
         ) from None
-    from iqt.cohort.regrid import resample
+    from iqt.scans.regrid import resample
 
     cubes = resample(to_ras(head), Grid(voxel_size=WORKING_MM), "image")
     data = np.maximum(cubes.data, 0)  # cubic interpolation overshoots, and the method thinks of 0 as air

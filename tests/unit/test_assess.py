@@ -1,0 +1,170 @@
+"""Calibration of the samples' spread, and seams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iqt.errors import UserError
+from iqt.evaluate.assess import assess_scans
+from iqt.evaluate.calibration import BINS, calibration
+from iqt.evaluate.seams import seam_energy
+from iqt.files import read_table, write_json, write_table
+from iqt.naming import anat, flat
+from iqt.report.sampling import draw_reliability, draw_sweep
+from iqt.volumes import save_volume
+
+SHAPE = (48, 40, 44)
+
+
+def ensemble(samples: int, sure: float = 1.0) -> tuple[np.ndarray, ...]:
+    """A reference and samples drawn from one distribution with a spread that differs between voxels; `sure` narrows
+    the samples' spread alone."""
+    rng = np.random.default_rng(1)
+    spread, centre = np.exp(rng.normal(-2, 0.7, SHAPE)), rng.random(SHAPE)
+    drawn = centre + spread * sure * rng.normal(size=(samples, *SHAPE))
+    return centre + spread * rng.normal(size=SHAPE), drawn.mean(0), drawn.std(0, ddof=1)
+
+
+MASK = np.ones(SHAPE, bool)
+
+
+@pytest.mark.parametrize("samples", [2, 4, 20])
+def test_a_posteriors_own_samples_are_calibrated_however_few(samples: int) -> None:
+    figures, curve = calibration(*ensemble(samples), MASK, samples)
+    assert figures["ratio"] == pytest.approx(1, abs=0.03)
+    for level in (50, 68, 90, 95):
+        assert figures[f"coverage_{level}"] == pytest.approx(level / 100, abs=0.01)
+    assert figures["correlation"] > 0.2
+    assert len(curve) == BINS
+    assert sum(row["n_voxels"] for row in curve) == MASK.sum()
+    assert [row["expected"] for row in curve] == sorted(row["expected"] for row in curve)
+
+
+def test_samples_too_sure_of_themselves_show_and_so_does_a_spread_that_means_nothing() -> None:
+    figures, curve = calibration(*ensemble(20, sure=0.5), MASK, 20)
+    assert figures["ratio"] == pytest.approx(0.5, abs=0.05)
+    assert figures["coverage_95"] < 0.8
+    assert all(row["expected"] < row["error"] for row in curve)
+    reference, mean, sd = ensemble(20)
+    shuffled = np.random.default_rng(2).permutation(sd.ravel()).reshape(SHAPE)
+    figures, curve = calibration(reference, mean, shuffled, MASK, 20)
+    assert abs(figures["correlation"]) < 0.02
+    assert curve[-1]["error"] == pytest.approx(curve[0]["error"], rel=0.1)
+
+
+def test_the_reliability_of_many_samples_follows_the_diagonal_and_the_mask_alone_counts() -> None:
+    reference, mean, sd = ensemble(50)
+    figures, curve = calibration(reference, mean, sd, MASK, 50)
+    for row in curve:
+        assert row["error"] == pytest.approx(row["expected"], rel=0.12)
+    mask = np.zeros(SHAPE, bool)
+    mask[10:30, 10:30, 10:30] = True
+    inside, _ = calibration(reference, mean, sd, mask, 50)
+    changed = np.where(mask, mean, 99)
+    assert calibration(reference, changed, sd, mask, 50)[0] == inside
+    assert inside != figures
+    with pytest.raises(UserError, match="standard deviation is 0 in the whole brain"):
+        calibration(reference, mean, 0 * sd, mask, 50)
+    with pytest.raises(UserError, match="mask is empty"):
+        calibration(reference, mean, sd, ~MASK, 50)
+
+
+def test_seams_show_at_the_borders_and_nowhere_else() -> None:
+    rng = np.random.default_rng(0)
+    reference = rng.random(SHAPE)
+    error = 0.05 * rng.normal(size=SHAPE)
+    borders = [[16, 32], [20], [22]]
+    found, noise = seam_energy(reference, reference + error, MASK, borders)
+    assert found == pytest.approx(1, abs=4 * noise)
+    assert noise < 0.05
+    # A step of twice the error's size at the first axis's borders.
+    stepped = error + 0.1 * (np.arange(SHAPE[0]) // 16 % 2)[:, None, None]
+    seen, _ = seam_energy(reference, reference + stepped, MASK, borders)
+    # A squared difference is 2 x 0.05^2 elsewhere, and 0.1^2 more at two of the four planes.
+    area = 2 * 40 * 44
+    share = area / (area + 48 * 44 + 48 * 40)
+    assert seen == pytest.approx(1 + share * 0.1**2 / (2 * 0.05**2), rel=0.05)
+    elsewhere, _ = seam_energy(reference, reference + stepped, MASK, [[10, 24], [10], [12]])
+    assert elsewhere < 1
+    assert seam_energy(reference, reference + stepped, MASK, [[], [], []]) is None
+    hidden = np.zeros(SHAPE, bool)
+    hidden[:10, :10, :10] = True
+    assert seam_energy(reference, reference + stepped, hidden, borders) is None
+
+
+def test_results_of_a_set_are_assessed_and_failures_recorded(tmp_path: Path) -> None:
+    reference, mean, sd = ensemble(4)
+    affine = np.diag([2.0, 2, 2, 1])
+    for scan in ("sub-a", "sub-b"):
+        write_json(anat(tmp_path / "cohort", scan, "T1w.json"), {"status": "ok"})
+        save_volume(anat(tmp_path / "cohort", scan, "T1w.nii.gz"), reference + 5, affine)
+        save_volume(anat(tmp_path / "cohort", scan, "desc-brain_mask.nii.gz"), MASK, affine)
+    scale = np.percentile((reference + 5).astype(np.float32), 99.5)
+    several = {"status": "ok", "n_parameters": 9, "samples": 4, "tiles": 8, "tile_borders": [[16, 32], [20], [22]]}
+    for method, record in {
+        "cubic": {"status": "ok", "n_parameters": 0, "samples": 1},
+        "many": several,
+        "one": {"status": "ok", "n_parameters": 9, "samples": 1, "patch_borders": [[16], [], []]},
+    }.items():
+        for scan in ("sub-a", "sub-b"):
+            folder = tmp_path / "enhanced" / method
+            failed = (method, scan) == ("many", "sub-b")
+            write_json(flat(folder, scan, "T1w.json"), {"status": "lowfield: lost"} if failed else record)
+            save_volume(flat(folder, scan, "T1w.nii.gz"), (mean + 5) / scale, affine)
+            save_volume(flat(folder, scan, "desc-sd_T1w.nii.gz"), sd / scale, affine)
+    out = [tmp_path / f"{name}.csv" for name in ("calibration", "reliability", "seams")]
+    methods = ["cubic", "many", "one"]
+    assess_scans(["sub-a", "sub-b"], "main", methods, "T1w", tmp_path / "cohort", tmp_path / "enhanced", *out)
+    spread, curve, seams = (read_table(path) for path in out)
+    assert [(row["scan"], row["method"], row["status"]) for row in spread] == [
+        ("sub-a", "many", "ok"),
+        ("sub-b", "many", "enhanced: lowfield: lost"),
+    ]
+    assert float(spread[0]["coverage_95"]) == pytest.approx(0.95, abs=0.01)
+    assert len(curve) == BINS
+    assert [(row["scan"], row["method"]) for row in seams] == [
+        ("sub-a", "many"),
+        ("sub-a", "one"),
+        ("sub-b", "many"),
+        ("sub-b", "one"),
+    ]
+    assert float(seams[0]["tile_seam"]) == pytest.approx(1, abs=0.1)
+    assert seams[0]["patch_seam"] == ""
+    assert seams[1]["tile_seam"] == ""
+
+
+def test_the_reliability_figure_pools_people_by_their_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"method": "m", "bin": 1, "n_voxels": 300, "expected": 0.1, "error": 0.2},
+        {"method": "m", "bin": 1, "n_voxels": 100, "expected": 0.1, "error": 0.4},
+        {"method": "m", "bin": 2, "n_voxels": 100, "expected": 0.3, "error": 0.3},
+    ]
+    write_table(tmp_path / "reliability.csv", rows)
+    kept = []
+    monkeypatch.setattr("iqt.report.sampling.save_figure", lambda figure, _out: kept.append(figure))
+    draw_reliability(tmp_path / "reliability.csv", [])
+    line, diagonal = kept[0].axes[0].lines
+    np.testing.assert_allclose(line.get_xdata(), [0.1, 0.3])
+    np.testing.assert_allclose(line.get_ydata(), [np.sqrt((300 * 0.04 + 100 * 0.16) / 400), 0.3])
+    assert diagonal.get_label() == "calibrated"
+
+
+def test_the_sweep_has_a_line_for_each_sampler_and_for_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"msssim": 0.9, "hfcorr": 0.5, "miou": 0.5}
+    rows = [
+        {"method": name, "nfe": nfe, "psnr": psnr, **values}
+        for name, nfe, psnr in (("cubic", 0, 18), ("b", 4, 21), ("a", 1, 20), ("am", 4, 22))
+    ]
+    write_table(tmp_path / "benchmark.csv", rows)
+    kept = []
+    monkeypatch.setattr("iqt.report.sampling.save_figure", lambda figure, _out: kept.append(figure))
+    draw_sweep(tmp_path / "benchmark.csv", {"a": "ddim", "b": "ddim", "am": "ddim mean"}, [])
+    single, mean = kept[0].axes[0].lines
+    assert (list(single.get_xdata()), list(single.get_ydata())) == ([1, 4], [20, 21])
+    assert (list(mean.get_xdata()), mean.get_linestyle()) == ([4], "--")
+    assert single.get_color() == mean.get_color()
+    with pytest.raises(UserError, match="holds no method of a sweep"):
+        draw_sweep(tmp_path / "benchmark.csv", {"x": "ddim"}, [])

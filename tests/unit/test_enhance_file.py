@@ -1,0 +1,253 @@
+"""`iqt enhance` on one scan of a user's own."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.affines import apply_affine, from_matvec
+from nibabel.eulerangles import euler2mat
+from typer.testing import CliRunner
+
+from iqt.cli import app
+from iqt.config import Mask
+from iqt.enhance.intake import to_grid
+from iqt.enhance.single import enhance_file
+from iqt.errors import UserError
+from iqt.files import read_json
+from iqt.volumes import Volume, read_volume
+from stand_in import save_stand_in
+
+GRID = {"axes": "RAS", "voxel_size_mm": [4.0, 4.0, 4.0], "acquired_voxel_size_mm": [3.0, 3.0, 5.0], "slice_axis": "S"}
+BEAD = np.array([22.0, -14.0, 9.0])
+"""World place of a bright spot in the phantom."""
+RADIUS = 58.0
+OBLIQUE = euler2mat(0.25, -0.15, 0.3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that returns its input."""
+    return save_stand_in(tmp_path_factory.mktemp("model"), spread=0.0, grid=GRID)
+
+
+def phantom(path: Path, axes: str = "RAS", turn: np.ndarray | None = None, dtype: type = np.int16) -> Path:
+    """A ball with a bead in it, voxels of 3 x 3 x 5 mm (right x front x up), skull-stripped."""
+    shape, size = np.array([50, 48, 30]), np.array([3.0, 3.0, 5.0])
+    linear = (np.eye(3) if turn is None else turn) @ np.diag(size)
+    affine = from_matvec(linear, [3.0, -5.0, 8.0] - linear @ ((shape - 1) / 2))
+    world = apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1))
+    distance = np.linalg.norm(world - [3.0, -5.0, 8.0], axis=-1)
+    bead = 400 * np.exp(-np.square(world - BEAD).sum(-1) / (2 * 7.0**2))
+    data = np.where(distance < RADIUS, 300 + bead + world[..., 0] * 0.1, 0).astype(dtype)
+    image = nib.Nifti1Image(data, affine)
+    start, end = nib.io_orientation(affine), nib.orientations.axcodes2ornt(axes)
+    nib.save(image.as_reoriented(nib.orientations.ornt_transform(start, end)), path)
+    return path
+
+
+def bead_of(volume: Volume) -> np.ndarray:
+    """World place of the bright spot: the centre of what stands out."""
+    level = np.percentile(volume.data[volume.data > 0], 80)
+    weight = np.where(volume.data > 1.2 * level, volume.data - 1.2 * level, 0)
+    indices = np.moveaxis(np.indices(weight.shape), 0, -1).reshape(-1, 3)
+    return apply_affine(volume.affine, np.average(indices, axis=0, weights=weight.ravel()))
+
+
+def go(image: Path, out: Path, model: Path, **more: object) -> dict:
+    settings = {"sampling": {"steps": 1}, "extras": {}, "stripped": True, "precision": "float32", **more}
+    enhance_file(image, out, model, **settings)
+    return read_json(out.with_name(out.name.removesuffix(".nii.gz") + ".json"))
+
+
+@pytest.mark.parametrize(
+    ("axes", "turn", "dtype"),
+    [
+        ("RAS", None, np.int16),
+        ("LPI", None, np.uint16),
+        ("PSR", None, np.float64),
+        ("SAL", OBLIQUE, np.int32),
+        ("RAS", OBLIQUE, np.float32),
+    ],
+)
+def test_a_landmark_keeps_its_place_in_the_world(
+    model: Path, tmp_path: Path, axes: str, turn: np.ndarray | None, dtype: type
+) -> None:
+    image = phantom(tmp_path / "scan.nii.gz", axes, turn, dtype)
+    np.testing.assert_allclose(bead_of(read_volume(image)), BEAD, atol=1.0)
+    record = go(image, tmp_path / "out.nii.gz", model)
+    result = read_volume(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(result.voxel_size, 4, atol=1e-4)
+    assert nib.aff2axcodes(result.affine) == ("R", "A", "S")
+    np.testing.assert_allclose(bead_of(result), BEAD, atol=1.0)
+    # The ball's centre too, and its volume.
+    inside = result.data > 0
+    np.testing.assert_allclose(apply_affine(result.affine, np.argwhere(inside)).mean(0), [3, -5, 8], atol=0.6)
+    assert inside.sum() * 64 == pytest.approx(4 / 3 * np.pi * RADIUS**3, rel=0.05)
+    assert record["warnings"] == []
+    assert sorted(record["input_voxel_size_mm"]) == pytest.approx([3, 3, 5])
+    assert record["mask"] == "image > 0"
+
+
+def test_the_grid_covers_the_field_of_view_and_interpolates_exactly() -> None:
+    """A ramp along each axis stays the function of the world that it is, away from the ends."""
+    affine = from_matvec(OBLIQUE @ np.diag([2.0, 3.0, 6.0]), [5, 6, 7])
+    world = apply_affine(affine, np.moveaxis(np.indices((20, 16, 12)), 0, -1))
+    moved = to_grid(Volume((world @ [1.0, 2.0, -1.5]).astype(np.float32), affine), [2.0, 2.0, 2.0])
+    assert moved.data.shape == (20, 24, 36)
+    expected = apply_affine(moved.affine, np.moveaxis(np.indices(moved.data.shape), 0, -1)) @ [1.0, 2.0, -1.5]
+    inner = (slice(2, -2), slice(3, -3), slice(4, -4))
+    np.testing.assert_allclose(moved.data[inner], expected[inner], atol=1e-2)
+
+
+def test_samples_spread_and_record_come_with_the_result(model: Path, tmp_path: Path) -> None:
+    model = save_stand_in(tmp_path / "model", grid=GRID)
+    image = phantom(tmp_path / "scan.nii.gz")
+    extras = {"sd": tmp_path / "sd.nii.gz", "sample": tmp_path / "first.nii.gz"}
+    record = go(image, tmp_path / "out.nii.gz", model, sampling={"steps": 2, "samples": 3}, extras=extras, seed=5)
+    mean, sd, first = (read_volume(tmp_path / f"{name}.nii.gz") for name in ("out", "sd", "first"))
+    assert (sd.data[mean.data != 0] > 0).mean() > 0.99
+    assert not np.allclose(mean.data, first.data)
+    assert {key: record[key] for key in ("status", "seed", "steps", "samples", "nfe", "sampler")} == {
+        "status": "ok",
+        "seed": 5,
+        "steps": 2,
+        "samples": 3,
+        "nfe": 6,
+        "sampler": "ddim",
+    }
+    assert record["model"]["weights_sha256"] == read_json(model / "model.json")["weights_sha256"]
+    assert record["version"]
+    again = tmp_path / "again.nii.gz"
+    go(image, again, model, sampling={"steps": 2, "samples": 1}, seed=5)
+    np.testing.assert_allclose(read_volume(again).data, first.data, atol=1e-5)
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Files that cannot be enhanced, and what is said of each."""
+    whole = nib.load(phantom(folder / "whole.nii.gz"))
+    data, affine = np.asarray(whole.dataobj, np.float32), whole.affine
+
+    def save(name: str, data: np.ndarray, affine: np.ndarray = affine) -> Path:
+        nib.save(nib.Nifti1Image(data, affine), folder / name)
+        return folder / name
+
+    (folder / "text.nii.gz").write_bytes(gzip.compress(b"not an image at all" * 100))
+    (folder / "cut.nii.gz").write_bytes((folder / "whole.nii.gz").read_bytes()[:-400])
+    noise = np.random.default_rng(0).normal(size=data.shape).astype(np.float32)
+    return {
+        "absent": (folder / "absent.nii.gz", "no such file"),
+        "4D": (save("4d.nii.gz", np.stack([data, data], -1)), "a single 3D volume is needed"),
+        "NaN": (save("nan.nii.gz", np.where(data > 600, np.nan, data)), "NaN or infinite"),
+        "constant": (save("constant.nii.gz", np.full_like(data, 7)), "is constant: every voxel is 7"),
+        "no image": (folder / "text.nii.gz", "not readable as an image"),
+        "truncated": (folder / "cut.nii.gz", "not readable as an image"),
+        "4 slices": (save("few.nii.gz", data[..., :4]), "has 50 x 48 x 4 voxels, and at least 8 are needed"),
+        "labels": (save("labels.nii.gz", (data > 0).astype(np.uint8)), "holds 2 different values, so it is a mask"),
+        "not MRI": (save("ct.nii.gz", noise), "no MRI scanner's magnitude image"),
+        "complex": (save("complex.nii.gz", data.astype(np.complex64)), "holds complex numbers"),
+        "identity affine": (save("eye.nii.gz", data, np.eye(4)), "spans 50 x 48 x 30 mm"),
+    }
+
+
+def test_input_that_cannot_be_used_ends_in_one_message(model: Path, tmp_path: Path) -> None:
+    for name, (path, message) in bad_inputs(tmp_path).items():
+        with pytest.raises(UserError) as error:
+            go(path, tmp_path / "out.nii.gz", model)
+        assert message in str(error.value), name
+        assert str(path) in str(error.value), name
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_what_is_doubtful_is_a_warning_in_record_and_on_stderr(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thick = save_stand_in(tmp_path / "model", spread=0.0, grid={**GRID, "acquired_voxel_size_mm": [4.0, 4.0, 16.0]})
+    record = go(phantom(tmp_path / "a.nii.gz", "PSR"), tmp_path / "out.nii.gz", thick)
+    (warning,) = record["warnings"]
+    assert "3 x 3 x 5 mm" in warning
+    assert "4 x 4 x 16 mm" in warning
+    assert f"warning: {warning}" in capsys.readouterr().err
+
+    image = nib.load(phantom(tmp_path / "b.nii.gz"))
+    image.set_qform(None, 0)
+    image.set_sform(None, 0)
+    nib.save(image, tmp_path / "b.nii.gz")
+    (warning,) = go(tmp_path / "b.nii.gz", tmp_path / "out.nii.gz", model)["warnings"]
+    assert "b.nii.gz has no affine" in warning
+    assert "left and right may be swapped" in warning
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--samples", "2", "--list", "x.tsv"], "--samples: is for a single scan, not for --list"),
+        (["--cohort", "x", "SCAN", "out.nii.gz"], "--cohort: goes with --list"),
+        (["SCAN"], "OUTPUT is missing"),
+        (["SCAN", "out.png"], "must end in .nii.gz or .nii"),
+        (["SCAN", "SCAN"], "named twice"),
+        (["SCAN", "out.nii.gz", "--sd", "sd.nii.gz"], "--sd: a standard deviation needs several samples"),
+        (["SCAN", "out.nii.gz", "--steps", "5000"], "--steps: Input should be less than or equal to 1000"),
+        (["SCAN", "out.nii.gz", "--sampler", "euler"], "--sampler"),
+        (["SCAN", "out.nii.gz", "--mask", "SCAN", "--skull-stripped"], "--skull-stripped: goes without --mask"),
+        (["SCAN", "out.nii.gz", "--skull-stripped", "--fraction", "0.4"], "--fraction: finds a mask"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    phantom(tmp_path / "scan.nii.gz")
+    words = [word.replace("SCAN", "scan.nii.gz") for word in arguments]
+    result = CliRunner().invoke(app, ["enhance", *words, "--model", str(model)])
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+
+
+def test_a_mask_can_be_given_and_one_that_is_not_found_is_asked_for(model: Path, tmp_path: Path) -> None:
+    image = phantom(tmp_path / "scan.nii.gz")
+    scan = read_volume(image)
+    half = (scan.data > 0) & (np.arange(scan.data.shape[0]) < 25)[:, None, None]
+    nib.save(nib.Nifti1Image(half.astype(np.uint8), scan.affine), tmp_path / "mask.nii.gz")
+    record = go(image, tmp_path / "out.nii.gz", model, stripped=False, mask=tmp_path / "mask.nii.gz")
+    result = read_volume(tmp_path / "out.nii.gz")
+    assert apply_affine(result.affine, np.argwhere(result.data > 0))[:, 0].max() < 6
+    assert record["mask"] == str(tmp_path / "mask.nii.gz")
+    assert "0.41 l, outside" in record["warnings"][0]
+    nib.save(nib.Nifti1Image(half[:-1].astype(np.uint8), scan.affine), tmp_path / "mask.nii.gz")
+    with pytest.raises(UserError, match="lies on another grid"):
+        go(image, tmp_path / "out.nii.gz", model, stripped=False, mask=tmp_path / "mask.nii.gz")
+
+
+def test_an_engine_that_fails_leads_to_the_options_that_help(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_head: Volume, _settings: Mask) -> Volume:
+        raise UserError("cohort.mask: brainextractor finds no brain")
+
+    monkeypatch.setattr("iqt.enhance.intake.make_mask", fails)
+    with pytest.raises(UserError, match=r"scan.nii.gz: .*finds no brain.*--mask FILE, or --skull-stripped"):
+        go(phantom(tmp_path / "scan.nii.gz"), tmp_path / "out.nii.gz", model, stripped=False)
+
+
+def test_ctrl_c_leaves_no_file(model: Path, tmp_path: Path) -> None:
+    image = phantom(tmp_path / "scan.nii.gz")
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-m", "iqt", "enhance", str(image), str(tmp_path / "out" / "x.nii.gz")]
+    options = ["--model", str(model), "--skull-stripped", "--steps", "1000", "--precision", "float32"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "workflow")}
+    process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.PIPE, text=True)
+    assert "runs on" in process.stderr.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert not list((tmp_path / "out").iterdir())

@@ -1,0 +1,181 @@
+"""The flow from a regression's output to the high-quality volume: its solvers, its training, its use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_training import PATCHES, run, train  # noqa: F401  (the store of a few scans)
+from torch import Tensor
+
+from iqt.config import Config, FlowMethod, FlowSampling, Training, UNetMethod, parse_config
+from iqt.config.methods import TRAINED_BY
+from iqt.diffusion.flow import interpolate, solve
+from iqt.enhance.models import Enhancer, noise_field
+from iqt.enhance.single import _usage
+from iqt.errors import UserError
+from iqt.networks.build import build_network, parse_method
+from iqt.training.checkpoints import load_card
+from iqt.training.enhancement import train_model
+from iqt.training.tasks import FlowTask
+
+TRAINING = Training(steps=4, batch_size=2, validate_every=2, validation_regions=2, warmup=1)
+REGRESSION = UNetMethod(network={"channels": (4, 8), "residual_units": 1}, patches=PATCHES, training=TRAINING)
+NETWORK = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2, "head_dim": 4, "stem": 1, "tokens": (2, 2)}
+FLOW = FlowMethod(start="unet", network=NETWORK, patches=PATCHES, training=TRAINING, noise=0.2)
+CONFIG = Config(methods={"unet": REGRESSION, "flow": FLOW})
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_solvers_converge_at_their_order(solver: str, order: int) -> None:
+    """dz/dt = z + t, of which the solution is known: z(1) = (z(0) + 1) e - 2."""
+    start = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    exact = (start + 1) * torch.e - 2
+
+    def error(steps: int) -> float:
+        found = solve(lambda current, time: current + time, start, FlowSampling(solver=solver, steps=steps))
+        return (found - exact).abs().max().item()
+
+    assert error(8) < error(4) < error(2) < error(1)
+    assert error(4) / error(8) == pytest.approx(2**order, rel=0.25)
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_a_straight_flow_arrives_in_one_step_with_the_calls_that_are_counted(solver: str) -> None:
+    calls, start, end = [], torch.zeros(3), torch.tensor([1.0, -2.0, 3.0])
+
+    def velocity(_current: Tensor, time: Tensor) -> Tensor:
+        calls.append(float(time))
+        return end - start
+
+    for steps in (1, 8):
+        calls.clear()
+        settings = FlowSampling(solver=solver, steps=steps)
+        torch.testing.assert_close(solve(velocity, start, settings), end)
+        assert len(calls) == settings.calls
+        assert min(calls) == 0
+    middle = interpolate(torch.zeros(2, 1, 3), end.expand(2, 1, 3), torch.tensor([0.0, 0.5]))
+    torch.testing.assert_close(middle, torch.stack([torch.zeros(1, 3), end[None] / 2]))
+
+
+def test_a_flow_between_gaussians_has_the_variance_that_is_due() -> None:
+    """From N(0, a^2) to N(0, b^2), independently: the best velocity is known, and the flow carries one to the other."""
+    a, b = 0.5, 1.5
+
+    def velocity(current: Tensor, time: Tensor) -> Tensor:
+        return current * (time * b**2 - (1 - time) * a**2) / (time**2 * b**2 + (1 - time) ** 2 * a**2)
+
+    start = a * torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spread = [solve(velocity, start, FlowSampling(solver="heun", steps=steps)).std().item() for steps in (2, 8)]
+    assert abs(spread[1] - b) < 0.05 * b
+    assert abs(spread[1] - b) < abs(spread[0] - b)
+
+
+@pytest.fixture(scope="module")
+def folders(run: Path) -> tuple[Path, Path]:  # noqa: F811
+    """A trained regression, and the flow that was trained from it."""
+    train(run, run / "unet", CONFIG.trained_by("unet"))
+    fit_flow(run, run / "flow", run / "unet")
+    return run / "unet", run / "flow"
+
+
+def fit_flow(run: Path, out: Path, start: Path | None) -> None:  # noqa: F811
+    settings = CONFIG.trained_by("flow")
+    train_model(settings, run / "participants.tsv", run / "store", out, 1, "float32", "flow", start=start)
+
+
+def test_the_regression_is_saved_with_the_flow_and_not_trained_on(folders: tuple[Path, Path]) -> None:
+    regression, both = (load_file(folder / "model.safetensors") for folder in folders)
+    assert all(torch.equal(value, both[f"start.{name}"]) for name, value in regression.items())
+    fresh = build_network(parse_method(load_card(folders[1])["settings"]))
+    assert any(not torch.equal(value, both[f"velocity.{name}"]) for name, value in fresh.velocity.state_dict().items())
+    card = load_card(folders[1])
+    assert card["start"]["weights_sha256"] == load_card(folders[0])["weights_sha256"]
+    assert card["n_parameters"] == sum(value.numel() for value in fresh.parameters())
+    assert card["tensors"]["time"]["range"] == [0, 1]
+    assert set(card["metrics"]) == {"train_loss", "val_loss", "val_psnr"}
+
+
+def test_the_loss_is_that_of_the_straight_line(folders: tuple[Path, Path]) -> None:
+    card = load_card(folders[1])
+    method = parse_method(card["settings"])
+    network = build_network(method).train()
+    assert not network.start.training, "batch statistics stay"
+    torch.nn.init.zeros_(network.velocity.head.weight)
+    task = FlowTask(method, network, card["standardisation"])
+    task.prepare(TRAINING, 1)
+    batch = {"lowfield": torch.rand(2, 1, 8, 8, 8), "hq": torch.rand(2, 1, 8, 8, 8), "index": torch.arange(2)}
+    task._seed_items("train", batch)
+    inputs, wanted = task.scaled(batch)
+    # A network that stays at 0 is off by the whole way from the regression's output, with its noise, to the target.
+    way = (wanted - network.start(inputs)).square().mean().item() + method.noise**2
+    assert task.loss(batch).item() == pytest.approx(way, rel=0.05)
+    assert [part is network.velocity for part in task.parts()] == [True]
+
+
+def test_a_flow_starts_from_the_regressions_output(folders: tuple[Path, Path]) -> None:
+    low = torch.rand(8, 16, 16, generator=torch.Generator().manual_seed(5))
+    tiling = {"tile": 16, "overlap": 4}
+    regression = Enhancer(folders[0], {"kind": "unet", "tiling": tiling}, "float32")(low, 1)
+    usage = {"kind": "flow", "sampling": {"steps": 2, "solver": "heun"}, "tiling": tiling}
+    flow = Enhancer(folders[1], usage, "float32")
+    assert flow(low, 1).nfe == 1 + 2 * 2
+    torch.nn.init.zeros_(flow.network.velocity.head.weight)
+    torch.nn.init.zeros_(flow.network.velocity.head.bias)
+    found = flow(low, 1)
+    difference = (found.mean - regression.mean) / flow.standard["target_sd"]
+    assert difference.std().item() == pytest.approx(0.2, rel=0.05), "the noise alone is between them"
+    usage["sampling"] = {"samples": 3}
+    several = Enhancer(folders[1], usage, "float32")(low, 1)
+    assert several.nfe == 1 + 3 * 2
+    assert several.sd.mean() > 0
+    assert noise_field(several.tiling, 1).shape[2:] == (8, 16, 16)
+
+
+def test_a_flow_without_its_regression_is_an_error(run: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
+    with pytest.raises(UserError, match="needs --start"):
+        fit_flow(run, tmp_path, None)
+    with pytest.raises(
+        UserError, match=r"flow: holds a model of kind flow for target residual, but the flow starts from unet"
+    ):
+        fit_flow(run, tmp_path, folders[1])
+    settings = CONFIG.trained_by("unet")
+    with pytest.raises(UserError, match="a method of kind unet starts from no other model"):
+        train_model(settings, run / "participants.tsv", run / "store", tmp_path, 1, "float32", "x", start=folders[0])
+
+
+def test_the_configuration_knows_what_a_flow_depends_on() -> None:
+    assert CONFIG.start_of("flow") == "unet"
+    assert CONFIG.start_of("unet") is None
+    assert CONFIG.models() == ["unet", "flow"]
+    longer = REGRESSION.model_copy(update={"training": TRAINING.model_copy(update={"steps": 6})})
+    assert Config(methods={"unet": longer, "flow": FLOW}).trained_by("flow") != CONFIG.trained_by("flow")
+    assert set(CONFIG.trained_by("flow")) <= {*TRAINED_BY, "start"}
+    assert "noise" not in CONFIG.used_by("flow"), "weights depend on it"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"start": "cubic"}, "methods.flow.start 'cubic' must name a method of kind unet"),
+        ({"start": "absent"}, "methods.flow.start 'absent' must name a method of kind unet"),
+        ({"start": "unet", "target": "image"}, "methods.flow.target image must be that of its start unet, residual"),
+        ({}, "start"),
+        ({"start": "unet", "sampling": {"steps": 9}}, "less than or equal to 8"),
+    ],
+)
+def test_a_wrong_start_is_refused(entry: dict, message: str) -> None:
+    methods = {"cubic": {"kind": "cubic"}, "unet": {"kind": "unet"}, "flow": {"kind": "flow", **entry}}
+    with pytest.raises(UserError) as error:
+        parse_config({"methods": methods})
+    assert message in str(error.value)
+
+
+def test_options_of_another_kind_are_refused_for_one_scan(folders: tuple[Path, Path]) -> None:
+    assert _usage(load_card(folders[1]), {"steps": 4})["sampling"]["steps"] == 4
+    with pytest.raises(UserError, match=r"--sampler: has no effect with a model of kind flow"):
+        _usage(load_card(folders[1]), {"sampler": "ddim"})
+    with pytest.raises(UserError, match=r"--steps: has no effect with a model of kind unet"):
+        _usage(load_card(folders[0]), {"steps": 4})

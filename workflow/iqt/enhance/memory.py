@@ -1,0 +1,127 @@
+"""How large a tile may be: what a forward pass needs, what the machine has, and running out of it."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from iqt.enhance.tiling import tile_edge
+
+SHARE = 0.5
+"""Of the memory that is free, what tiles may take: other jobs run beside this one."""
+SCRATCH = 3.0
+"""Memory that convolutions take on a CPU, in units of the tensors alive. Measured up to 2.7 with the demo's network in
+bfloat16, as the growth of the process over tiles of 64^3 and 96^3; a GPU's allocator counts it itself."""
+
+
+def bytes_per_voxel(forward: Callable[[], Tensor], n_voxels: int, device: torch.device) -> float:
+    """What one forward pass over `n_voxels` needs at its peak, measured by running it, divided among the voxels."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        forward()
+        return (torch.cuda.max_memory_allocated() - before) / n_voxels
+    with _LiveTensors() as live:
+        forward()
+    return SCRATCH * live.peak / n_voxels
+
+
+def largest_tile(
+    shape: tuple[int, int, int], unit: tuple[int, int, int], per_voxel: float, available: float, batch: int
+) -> int:
+    """The largest tile edge with which `batch` tiles of a volume of `shape` fit into `SHARE` of the memory `available`
+    (bytes); the smallest tile there is where none does."""
+    voxels = SHARE * available / (per_voxel * batch)
+    for tile in smaller_tiles(shape, unit, math.inf):
+        edges = [tile_edge(size, step, tile) for size, step in zip(shape, unit, strict=True)]
+        if math.prod(edges) <= voxels:
+            return tile
+    return max(unit)
+
+
+def smaller_tiles(shape: tuple[int, int, int], unit: tuple[int, int, int], below: float) -> Iterator[int]:
+    """Tile edges that differ, from the whole volume down to one unit, those under `below`."""
+    edges = {
+        step * count for size, step in zip(shape, unit, strict=True) for count in range(1, 1 + math.ceil(size / step))
+    }
+    # Below the longest unit nothing gets smaller.
+    return (edge for edge in sorted(edges, reverse=True) if min(unit) <= edge < below)
+
+
+def available_bytes(device: torch.device) -> float:
+    """Memory that is free on a device: on a CPU what the kernel calls available, within the limits of control groups
+    (which is how Slurm and containers limit a job)."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return min([_system_bytes(), *_group_bytes()])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch's on a CPU is a RuntimeError like any other."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+
+
+def _system_bytes() -> float:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return math.inf
+
+
+def _group_bytes() -> list[float]:
+    """What each control group (version 2) around this process leaves."""
+    try:
+        text = Path("/proc/self/cgroup").read_text(encoding="utf-8")
+    except OSError:
+        return []
+    own = next((line[3:].lstrip("/") for line in text.splitlines() if line.startswith("0::")), None)
+    if own is None:
+        return []
+    found, root = [], Path("/sys/fs/cgroup")
+    for folder in (root / own, *(root / own).parents):
+        try:
+            limit = (folder / "memory.max").read_text().strip()
+            if limit != "max":
+                found.append(int(limit) - int((folder / "memory.current").read_text()))
+        except (OSError, ValueError):
+            pass
+        if folder == root:
+            break
+    return found
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Counts the bytes of the tensors made inside it that are alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self.now = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, function: Any, _types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._sizes:
+                    self._sizes[storage._cdata] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self._free, storage._cdata)
+        return result
+
+    def _free(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)

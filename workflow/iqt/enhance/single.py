@@ -1,0 +1,123 @@
+"""Enhancing one scan of a user's own."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from iqt import __version__
+from iqt.config import Mask
+from iqt.enhance.intake import take_in
+from iqt.enhance.run import enhance_volume, load_method
+from iqt.errors import UserError
+from iqt.files import replacing, write_json
+from iqt.naming import seed_of
+from iqt.networks.build import parse_method
+from iqt.training.checkpoints import load_card
+from iqt.volumes import SCALE_PERCENTILE, save_volume
+
+ENDINGS = (".nii.gz", ".nii")
+
+
+def enhance_file(
+    image: Path,
+    out: Path,
+    model: Path,
+    sampling: dict[str, Any],
+    extras: dict[str, Path],
+    mask: Path | None = None,
+    stripped: bool = False,
+    engine: Mask = Mask(),
+    seed: int = 1,
+    precision: str = "auto",
+) -> None:
+    """Write the enhanced scan to `out`, in the world space of `image` at the model's resolution, and a record to the
+    JSON beside it. Nothing is written before everything is computed, and all of it or nothing.
+
+    Args:
+        sampling: changes to the model's way of sampling (`steps`, `samples`, ...).
+        extras: further volumes to write, `sd` and `sample` (the first sample) among them.
+
+    Raises:
+        UserError: as `take_in`; an output's name has another ending, or stands for two files; an option is of no use
+            with this model.
+    """
+    record = _check_outputs(image, out, mask, extras)
+    card = load_card(model)
+    if "grid" not in card:
+        raise UserError(f"{model / 'model.json'}: is of kind {card['kind']}, not of a network that enhances scans")
+    usage = _usage(card, sampling)
+    samples = usage.get("sampling", {}).get("samples", 1)
+    if "sd" in extras and samples < 2:
+        raise UserError("--sd: a standard deviation needs several samples; give --samples 4, say")
+    found = take_in(image, mask, stripped, engine, card["grid"])
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+    enhance = load_method(model, usage, precision)
+    from tqdm import tqdm
+
+    with tqdm(desc="enhance", unit="tile", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        result = enhance_volume(enhance, found.scan.data, found.mask, seed_of(seed, "enhance", image.name), progress)
+    facts = {
+        "status": "ok",
+        "input": image.name,
+        "model": {key: card.get(key) for key in ("name", "kind", "weights_sha256")},
+        "version": __version__,
+        "seed": seed,
+        **usage.get("sampling", {}),
+        **result.facts,
+        "intensity_scale": f"1 is what the {SCALE_PERCENTILE}th percentile in the brain is in a high-quality scan",
+        "mask": found.mask_source,
+        "input_voxel_size_mm": found.voxel_size,
+        "voxel_size_mm": [round(float(size), 4) for size in found.scan.voxel_size],
+        "warnings": found.warnings,
+    }
+    volumes = {out: result.mean} | {path: getattr(result, NAMES[name]) for name, path in extras.items()}
+    with ExitStack() as stack:
+        pending = {path: stack.enter_context(replacing(path)) for path in [*volumes, record]}
+        for path, data in volumes.items():
+            save_volume(pending[path], data, found.scan.affine)
+        write_json(pending[record], facts)
+
+
+NAMES = {"sd": "sd", "sample": "first"}
+
+
+def _usage(card: dict, sampling: dict[str, Any]) -> dict[str, Any]:
+    """How the model is used: its kind's defaults, with `sampling` laid over them."""
+    kind = card["kind"]
+    entry = {"kind": kind, **({"sampling": sampling} if sampling else {})}
+    try:
+        method = parse_method({**card["settings"], **entry})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        if problem["type"] == "extra_forbidden":
+            key = problem["loc"][-1]
+            options = ", ".join(f"--{name}" for name in sampling) if key == "sampling" else f"--{key}"
+            raise UserError(f"{options}: has no effect with a model of kind {kind}; leave it out") from None
+        raise UserError(f"--{problem['loc'][-1]}: {problem['msg']}") from None
+    dumped = method.model_dump(mode="json")
+    return {key: dumped[key] for key in ("kind", "sampling", "tiling") if key in dumped}
+
+
+def _check_outputs(image: Path, out: Path, mask: Path | None, extras: dict[str, Path]) -> Path:
+    """The record's name; UserError where an output would not be readable afterwards or replace another file."""
+    outputs = [out, *extras.values()]
+    for path in outputs:
+        if not path.name.endswith(ENDINGS):
+            raise UserError(f"{path}: the name must end in {' or '.join(ENDINGS)}")
+    places = [path.resolve() for path in (image, *([mask] if mask else []), *outputs)]
+    twice = next((path for number, path in enumerate(places) if path in places[:number]), None)
+    if twice is not None:
+        raise UserError(f"{twice}: is named twice among inputs and outputs; choose another name")
+    return out.with_name(out.name.removesuffix(".gz").removesuffix(".nii") + ".json")

@@ -1,0 +1,66 @@
+"""Whether the spread of a method's samples says how wrong their mean is.
+
+If the reference and the K samples were draws from one posterior, the squared error of the samples' mean would be
+(1 + 1/K) times their variance on average (Fortin et al. 2014), and the error over the root of that would follow
+Student's t with K - 1 degrees of freedom. What is compared is therefore the error with `expected`, that root.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from iqt.errors import UserError
+
+LEVELS = (0.5, 0.68, 0.9, 0.95)
+"""Probabilities whose intervals should hold that share of the voxels."""
+BINS = 10
+
+
+def calibration(
+    reference: np.ndarray, mean: np.ndarray, sd: np.ndarray, mask: np.ndarray, samples: int
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Figures of one result over its brain, and its reliability curve.
+
+    The figures are `correlation` (Spearman's, of the spread and the size of the error), `ratio` (root mean square of
+    the expected error over that of the true one: below 1 the method is too sure of itself), and `coverage_50` ... for
+    each of `LEVELS`. The curve has a row for each tenth of the voxels in the order of their spread: `bin`, `n_voxels`,
+    and the root mean squares `expected` and `error`.
+
+    Args:
+        reference, mean, sd: (X, Y, Z) on one grid and intensity scale; `sd` with K - 1 in its denominator.
+        mask: (X, Y, Z), true in the brain.
+        samples: K, at least 2.
+
+    Raises:
+        UserError: the mask is empty, or the spread is the same everywhere.
+        ValueError: there are fewer than 2 samples.
+    """
+    if samples < 2:
+        raise ValueError(f"{samples} sample has no spread")
+    error = np.abs(mean[mask].astype(np.float64) - reference[mask])
+    expected = sd[mask].astype(np.float64) * math.sqrt(1 + 1 / samples)
+    if error.size == 0:
+        raise UserError("the brain mask is empty")
+    if np.ptp(expected) == 0:
+        raise UserError(f"the samples' standard deviation is {sd[mask][0]:g} in the whole brain")
+    figures = {
+        "correlation": float(stats.spearmanr(expected, error).statistic),
+        "ratio": _rms(expected) / max(_rms(error), 1e-12),
+    }
+    for level in LEVELS:
+        width = stats.t.ppf(0.5 + level / 2, samples - 1)
+        figures[f"coverage_{round(100 * level)}"] = float((error <= width * expected).mean())
+    parts = np.array_split(np.argsort(expected, kind="stable"), BINS)
+    curve = [
+        {"bin": number, "n_voxels": len(part), "expected": _rms(expected[part]), "error": _rms(error[part])}
+        for number, part in enumerate(parts, start=1)
+        if len(part)
+    ]
+    return figures, curve
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.square(values).mean()))

@@ -1,0 +1,91 @@
+"""Figures about sampling: what quality costs, and whether the samples' spread is to be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from iqt.errors import UserError
+from iqt.files import read_table
+from iqt.report.figures import STYLE, save_figure
+from iqt.report.scores import COLOURS, NAMES
+
+SWEPT = ("psnr", "msssim", "hfcorr", "miou")
+
+
+def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) -> None:
+    """Each measure over the network calls a volume (log scale), a line a series; a dashed line and open markers where
+    a series is the mean of several samples (its label ends in `mean`).
+
+    Args:
+        series: label of the line that each method is a point of.
+
+    Raises:
+        UserError: the table is absent, or no method in it belongs to a series.
+    """
+    rows = read_table(benchmark_csv, required=("method", "nfe", *SWEPT))
+    lines: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row["method"] in series:
+            lines.setdefault(series[row["method"]], []).append(row)
+    if not lines:
+        raise UserError(f"{benchmark_csv}: holds no method of a sweep; run the configuration that names them")
+    families = list(dict.fromkeys(label.removesuffix(" mean") for label in lines))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 6), layout="constrained")
+        for axes, name in zip(figure.subplots(2, 2).flat, SWEPT, strict=True):
+            for label, members in lines.items():
+                points = sorted((float(row["nfe"]), float(row[name])) for row in members if row[name])
+                several = label.endswith(" mean")
+                axes.plot(
+                    [nfe for nfe, _ in points],
+                    [value for _, value in points],
+                    color=COLOURS[families.index(label.removesuffix(" mean")) % len(COLOURS)],
+                    linestyle="--" if several else "-",
+                    marker="o",
+                    markerfacecolor="white" if several else None,
+                    label=label,
+                )
+            axes.set(xscale="log", xlabel="network calls a volume", ylabel=NAMES[name])
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+        save_figure(figure, out)
+
+
+def draw_reliability(reliability_csv: Path, out: list[Path]) -> None:
+    """True error over expected error, a line a method: root mean squares over all people of each tenth of the voxels.
+
+    On the diagonal the spread is calibrated; above it the method is too sure of itself.
+
+    Raises:
+        UserError: the table is absent.
+    """
+    rows = read_table(reliability_csv, required=("method", "bin", "n_voxels", "expected", "error"))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+        axes = figure.subplots()
+        top = 0.0
+        for number, method in enumerate(methods):
+            own = [row for row in rows if row["method"] == method]
+            bins = sorted({int(row["bin"]) for row in own})
+            expected, error = (
+                [_pooled([row for row in own if int(row["bin"]) == each], name) for each in bins]
+                for name in ("expected", "error")
+            )
+            top = max([top, *expected, *error])
+            axes.plot(expected, error, marker="o", color=COLOURS[number % len(COLOURS)], label=method)
+        axes.plot([0, top], [0, top], color="0.6", linestyle=":", label="calibrated")
+        axes.set(xlabel="expected error (samples' spread)", ylabel="true error", aspect="equal")
+        axes.legend(frameon=False)
+        save_figure(figure, out)
+
+
+def _pooled(rows: list[dict[str, str]], name: str) -> float:
+    """Root mean square over people, each with as much weight as voxels."""
+    sizes = [int(row["n_voxels"]) for row in rows]
+    squares = sum(size * float(row[name]) ** 2 for size, row in zip(sizes, rows, strict=True))
+    return math.sqrt(squares / sum(sizes))
