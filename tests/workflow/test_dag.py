@@ -72,6 +72,8 @@ CHAIN = {
     "draw_parcellation",
     "draw_metrics",
     "draw_training",
+    "draw_published",
+    "draw_overlap",
     "write_page",
     "write_provenance",
     "all",

@@ -144,7 +144,8 @@ def test_snakemakes_own_report_is_written(finished: Path, tmp_path: Path) -> Non
         for word in ("Benchmark", "Structures", "Slices", "Parcellation", "Training", "Page"):
             browser.wait(f"document.body.innerText.toLowerCase().includes({word.lower()!r})")
         assert [url for url in browser.requests if not url.startswith(("file:", "data:", "blob:"))] == []
-        assert browser.complaints == []
+        theirs = "cdn.tailwindcss.com should not be used in production"  # advice to Snakemake's makers, not an error
+        assert [text for text in browser.complaints if theirs not in text] == []
     finally:
         browser.close()
 
