@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
 .PHONY: help demo test bench-data test-archives test-conda test-faults test-slurm test-speed setup slurm lint format docs
-.PHONY: sampling-sweep scale constraints pins report clean
+.PHONY: bench-speed sampling-sweep scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -70,6 +70,9 @@ constraints: ## Renew envs/constraints.txt from the pins of pyproject.toml, indi
 
 bench-data: $(READY) ## Measure how fast training data are read
 	$(BIN)/iqt bench data docs/measurements/data.md
+
+bench-speed: $(READY) ## Measure what one volume costs against the authors' protocol
+	$(BIN)/iqt bench speed docs/measurements/speed.md
 
 sampling-sweep: $(READY) ## Quality against cost of the samplers (about half an hour)
 	$(SNAKEMAKE) sampling_sweep --configfile config/sweep.yaml
