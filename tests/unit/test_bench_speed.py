@@ -42,8 +42,8 @@ def test_costs_are_those_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyP
     method = DiffusionIQTMethod(network=network, patches={"patch": 8, "grid": (2, 2, 2)})
     theirs, equal, recommended = bench_speed(method, 2, tmp_path / "speed.md", "float32")
     assert (theirs.calls, equal.calls, recommended.calls) == (20, 20, 2)
-    # The brain with its margin spans 28 voxels: two tiles of 16 an axis at an overlap of half a tile are three.
-    assert equal.tiles == 27
+    # The brain with its margin spans 28 voxels: in one piece of 32, which holds two regions of 16 an axis.
+    assert equal.tiles == 8
     assert theirs.total_macs == theirs.tiles * 20 * equal.macs
     assert equal.total_macs == 10 * recommended.total_macs
     assert min(theirs.seconds, equal.seconds, equal.peak) > 0
