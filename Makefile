@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
 .PHONY: help demo test bench-data bench-parcellator test-archives test-conda test-faults test-slurm test-speed setup slurm
-.PHONY: lint format docs sampling-sweep scale constraints pins report clean
+.PHONY: lint format docs bench-speed sampling-sweep scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -74,6 +74,9 @@ bench-data: $(READY) ## Measure how fast training data are read
 bench-parcellator: $(READY) ## Train the parcellator on real label maps and measure it (25 minutes); needs IQT_REAL_DATA
 	$(BIN)/python tests/measurements/parcellator.py --out results/bench-parcellator --settings \
 	  '{"filters": 24, "slice_size": 80, "training": {"steps": 1000, "batch_size": 4, "learning_rate": 0.02, "validate_every": 100}}'
+
+bench-speed: $(READY) ## Measure what one volume costs against the authors' protocol
+	$(BIN)/iqt bench speed docs/measurements/speed.md
 
 sampling-sweep: $(READY) ## Quality against cost of the samplers (about half an hour)
 	$(SNAKEMAKE) sampling_sweep --configfile config/sweep.yaml

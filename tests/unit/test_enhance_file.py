@@ -251,3 +251,20 @@ def test_ctrl_c_leaves_no_file(model: Path, tmp_path: Path) -> None:
     process.communicate(timeout=30)
     assert process.returncode == 130
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.real_data
+def test_real_low_field_scans_without_voxel_sizes_are_refused_with_the_reason(
+    model: Path, tmp_path: Path, real: Path
+) -> None:
+    """Four slices are too few; ten with an identity affine span 10 mm."""
+    scans = sorted((real / "lowfield_0.055T").glob("*_lf0055_*.nii.gz"))
+    stacks = sorted((real / "lowfield_0.055T").glob("*_T[12]w_[cs]*.nii.gz"))
+    assert len(scans) == 9
+    assert len(stacks) == 4
+    for path in scans:
+        with pytest.raises(UserError, match="x 4 voxels, and at least 8 are needed"):
+            go(path, tmp_path / "out.nii.gz", model)
+    for path in stacks:
+        with pytest.raises(UserError, match="x 10 mm, and a head's scan 80 to 450 mm; correct its header"):
+            go(path, tmp_path / "out.nii.gz", model)

@@ -18,8 +18,8 @@ from iqt.enhance.tiling import tile_edge
 SHARE = 0.5
 """Of the memory that is free, what tiles may take: other jobs run beside this one."""
 SCRATCH = 3.0
-"""Memory that convolutions take on a CPU, in units of the tensors alive. Measured up to 2.7 with the demo's network in
-bfloat16, as the growth of the process over tiles of 64^3 and 96^3; a GPU's allocator counts it itself."""
+"""Memory that convolutions take on a CPU, in units of the tensors alive. Measured to be 2.7 with the demo's network in
+bfloat16 on a tile of 96^3, as the growth of the process; a GPU's allocator counts it itself."""
 
 
 def bytes_per_voxel(forward: Callable[[], Tensor], n_voxels: int, device: torch.device) -> float:
