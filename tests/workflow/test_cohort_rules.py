@@ -27,9 +27,11 @@ def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.C
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=inherited | nowhere | environment)
 
 
-def configure(folder: Path, /, **cohort) -> None:
+def configure(folder: Path, /, engine: str = "builtin", **cohort) -> None:
+    """The smoke configuration with another cohort; engine `fastsurfer` needs no labels, and here it is never run."""
     config = yaml.safe_load((folder / "config" / "smoke.yaml").read_text())
     config |= {"name": "source", "cohort": cohort}
+    config["parcellate"]["engine"] = engine
     (folder / "source.yaml").write_text(yaml.safe_dump(config))
 
 
@@ -69,7 +71,7 @@ def test_real_low_field_scans_replace_the_simulator(workflow: Path) -> None:
             path.parent.mkdir(exist_ok=True)
             path.touch()
     pairs = {"path": "pairs", "images": "*_hf.nii.gz", "lowfield": "*_lf.nii.gz", "skull_stripped": True}
-    configure(workflow, source="folder", split={"train": 1, "val": 1, "test": 1}, folder=pairs)
+    configure(workflow, "fastsurfer", source="folder", split={"train": 1, "val": 1, "test": 1}, folder=pairs)
     config = yaml.safe_load((workflow / "source.yaml").read_text())
     for lowfield, wanted, absent in (
         ({"main": {"registration": "rigid"}}, {"register_"}, {"degrade"}),
@@ -142,7 +144,7 @@ def test_a_changed_source_and_another_change_rerun_in_one_go(workflow: Path) -> 
     sidecar = workflow / "results/source/cohort/sub-900001/anat/sub-900001_T1w.json"
     assert read_json(sidecar)["labels"]
     changed = {"grid": {"voxel_size": 3}, "max_missing": 0.5, "hcp": settings | {"labels": "none"}}
-    configure(workflow, source="hcp", split={"train": 1, "val": 1, "test": 1}, **changed)
+    configure(workflow, "fastsurfer", source="hcp", split={"train": 1, "val": 1, "test": 1}, **changed)
     done = snakemake(workflow, "cohort")
     assert done.returncode == 0, done.stdout + done.stderr
     record = read_json(sidecar)
