@@ -199,6 +199,7 @@ def test_a_killed_training_loses_nothing_before_its_checkpoint(undisturbed: Path
         time.sleep(0.2)  # some steps further, or into the next checkpoint
         kill_all(process)
         step = torch.load(checkpoint, weights_only=False)["global_step"]
+        log.unlink(missing_ok=True)  # what it says is to be this run's
         done = start(killed, weights, config="config/long.yaml")
         wait(lambda: log.exists() and "resumed at step" in log.read_text(), 120)
         kill_all(done)

@@ -17,7 +17,7 @@ from iqt.enhance.memory import largest_tile
 from iqt.enhance.models import Enhancer, noise_field
 from iqt.enhance.run import enhance_scans
 from iqt.enhance.tiling import Tiling
-from iqt.errors import UserError
+from iqt.errors import StopError, UserError
 from iqt.files import read_json, write_json
 from iqt.naming import anat, flat
 from iqt.volumes import Volume, intensity_scale, read_volume, resample_linear, save_volume
@@ -104,9 +104,15 @@ def test_the_first_of_several_samples_is_the_single_one(model: Path) -> None:
     torch.testing.assert_close(result.sd, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("tile", [16, "auto"])
 @pytest.mark.parametrize("batch", [2, 3, 100])
-def test_a_result_does_not_depend_on_how_many_tiles_go_at_once(model: Path, batch: int) -> None:
+def test_a_result_does_not_depend_on_how_many_tiles_go_at_once(
+    model: Path, batch: int, tile: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = usage(steps=2)
+    settings["tiling"] = {**settings["tiling"], "tile": tile}
+    monkeypatch.setattr(memory, "bytes_per_voxel", lambda *_: 100.0)
+    monkeypatch.setattr(memory, "available_bytes", lambda _device: 100.0 * 17**3 / memory.SHARE)
     alone = Enhancer(model, settings, "float32")(volume(), 1)
     assert len(alone.tiling.boxes) > 4
     settings["tiling"] = {**settings["tiling"], "batch": batch}
@@ -152,8 +158,12 @@ def test_without_memory_for_a_tile_smaller_ones_are_taken(model: Path, capsys: p
     torch.testing.assert_close(result.mean, expected.mean)
     assert "out of memory with tiles of 32 x 24 x 24 voxels; goes on with 16" in capsys.readouterr().err
     limit = 0
-    with pytest.raises(UserError, match="memory does not suffice for a tile of 8 x 8 x 8"):
+    with pytest.raises(StopError, match="memory does not suffice for a tile of 8 x 8 x 8"):
         enhance(volume(), 1)
+    unmeasured = Enhancer(model, {**usage(steps=1), "tiling": {"tile": "auto", "overlap": 8}}, "float32")
+    unmeasured.network.forward = enhance.network.forward
+    with pytest.raises(StopError, match="memory does not suffice for one region"):
+        unmeasured(volume(), 1)
     enhance.network.forward = lambda *_: (_ for _ in ()).throw(RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         enhance(volume(), 1)
@@ -169,7 +179,7 @@ def test_tiles_are_as_large_as_the_memory_allows(model: Path, monkeypatch: pytes
     assert enhance(volume(), 1).tiling.edges == [16, 16, 16]
     monkeypatch.setattr(memory, "available_bytes", lambda _device: 1.0)
     assert enhance(volume(), 1).tiling.edges == [8, 8, 8]
-    assert largest_tile((100, 100, 100), (32, 32, 32), 1.0, 2 * 64**3 / memory.SHARE, batch=2) == 64
+    assert largest_tile((100, 100, 100), (32, 32, 32), 1.0, 64**3 / memory.SHARE) == 64
 
 
 def test_peak_memory_is_that_of_the_tensors_alive_at_once() -> None:

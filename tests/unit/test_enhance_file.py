@@ -268,3 +268,36 @@ def test_real_low_field_scans_without_voxel_sizes_are_refused_with_the_reason(
     for path in stacks:
         with pytest.raises(UserError, match="x 10 mm, and a head's scan 80 to 450 mm; correct its header"):
             go(path, tmp_path / "out.nii.gz", model)
+
+
+def test_somebody_elses_record_is_not_replaced_and_ones_own_is(model: Path, tmp_path: Path) -> None:
+    """A scanner's JSON, as dcm2niix writes it, lies where the record would."""
+    image = phantom(tmp_path / "scan.nii.gz")
+    taken = tmp_path / "out.json"
+    taken.write_text('{"MagneticFieldStrength": 0.064}')
+    with pytest.raises(UserError, match=r"out\.json: is there already and no record of an enhancement"):
+        go(image, tmp_path / "out.nii.gz", model)
+    assert taken.read_text() == '{"MagneticFieldStrength": 0.064}'
+    assert not (tmp_path / "out.nii.gz").exists()
+    taken.unlink()
+    go(image, tmp_path / "out.nii.gz", model)
+    assert go(image, tmp_path / "out.nii.gz", model)["status"] == "ok"
+    (tmp_path / "folder.nii.gz").mkdir()
+    with pytest.raises(UserError, match="name of a folder"):
+        go(image, tmp_path / "folder.nii.gz", model)
+    assert not (tmp_path / "folder.json").exists()
+
+
+@pytest.mark.parametrize("dim", [(3, 32000, 32000, 32000), (3, -4, 5, 5), (9, 4, 4, 4)])
+def test_a_header_that_cannot_be_true_ends_in_one_message(tmp_path: Path, dim: tuple[int, ...]) -> None:
+    path = tmp_path / "damaged.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.float32), np.eye(4)), path)
+    content = bytearray(path.read_bytes())
+    content[40 : 40 + 2 * len(dim)] = np.array(dim, "<i2").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged\.nii: not readable as an image"):
+        read_volume(path)
+    content[70:72] = np.array([999], "<i2").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged\.nii: not readable as an image"):
+        read_volume(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from pathlib import Path
@@ -9,12 +10,17 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
 from iqt.errors import UserError
 from iqt.files import replacing
 from iqt.naming import SCAN_PATTERN
 
 SCALE_PERCENTILE = 99.5
+BROKEN = (OSError, EOFError, ValueError, zlib.error, HeaderDataError, KeyError, OverflowError)
+"""What nibabel raises of files that are cut off, or that a header lies about."""
+LARGEST = 2**31
+"""Voxels of a volume that nobody has; a header that names more is damaged."""
 
 
 class Volume(NamedTuple):
@@ -34,6 +40,8 @@ def read_volume(path: str | Path, dtype: type = np.float32) -> Volume:
     path = Path(path)
     try:
         image = nib.load(path)
+        if min(image.shape, default=0) < 1 or math.prod(image.shape) > LARGEST:
+            raise ValueError(f"shape {image.shape}")
         data = np.asanyarray(image.dataobj)
     except FileNotFoundError:
         # The workflow knows a volume by its record alone, and would not make it again.
@@ -41,7 +49,7 @@ def read_volume(path: str | Path, dtype: type = np.float32) -> Volume:
         record = next(path.parent.glob(f"{scan.group()}_*.json"), None) if scan else None
         gone = f"; it was made once and deleted: delete {record.name} beside it, too, and run again" if record else ""
         raise UserError(f"{path}: no such file{gone}") from None
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (nib.filebasedimages.ImageFileError, *BROKEN) as error:
         raise UserError(f"{path}: not readable as an image ({error}); is it complete?") from None
     if data.ndim == 4 and data.shape[3] == 1:
         data = data[..., 0]

@@ -74,7 +74,7 @@ def bench_speed(method: DiffusionIQTMethod, recommended: int, out: Path, precisi
     merged = _run(network, region, precision)
     device, shape = best_device(), tuple(inside.shape)
     per_voxel = merged[1] * (memory.SCRATCH if device.type == "cpu" else 1) / math.prod(region)
-    tile = memory.largest_tile(shape, region, per_voxel, memory.available_bytes(device), batch=1)
+    tile = memory.largest_tile(shape, region, per_voxel, memory.available_bytes(device))
     tiling = Tiling(shape, region, tile, method.tiling.overlap, inside)
     ours = len(tiling.boxes) * math.prod(tiling.edges) // math.prod(region)
     costs = [

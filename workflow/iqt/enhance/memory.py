@@ -34,12 +34,10 @@ def bytes_per_voxel(forward: Callable[[], Tensor], n_voxels: int, device: torch.
     return SCRATCH * live.peak / n_voxels
 
 
-def largest_tile(
-    shape: tuple[int, int, int], unit: tuple[int, int, int], per_voxel: float, available: float, batch: int
-) -> int:
-    """The largest tile edge with which `batch` tiles of a volume of `shape` fit into `SHARE` of the memory `available`
+def largest_tile(shape: tuple[int, int, int], unit: tuple[int, int, int], per_voxel: float, available: float) -> int:
+    """The largest tile edge with which a tile of a volume of `shape` fits into `SHARE` of the memory `available`
     (bytes); the smallest tile there is where none does."""
-    voxels = SHARE * available / (per_voxel * batch)
+    voxels = SHARE * available / per_voxel
     for tile in smaller_tiles(shape, unit, math.inf):
         edges = [tile_edge(size, step, tile) for size, step in zip(shape, unit, strict=True)]
         if math.prod(edges) <= voxels:

@@ -19,7 +19,7 @@ from iqt.diffusion.schedules import build_schedule
 from iqt.enhance import memory
 from iqt.enhance.run import Progress
 from iqt.enhance.tiling import Tiling
-from iqt.errors import UserError
+from iqt.errors import StopError
 from iqt.naming import seed_of
 from iqt.networks.build import build_network, parse_method
 from iqt.training.checkpoints import load_card, load_weights
@@ -59,27 +59,36 @@ class Enhancer:
         """Enhance (X, Y, Z); the result is on the high-quality scale.
 
         Sample k of a volume follows from `seed` and k alone, whatever the number of samples. Where memory runs out the
-        volume is begun again in smaller tiles.
+        volume is begun again, tile by tile if several went at once, then in smaller tiles.
 
         Args:
             mask: (X, Y, Z), true where a result is wanted; tiles that lie wholly outside it are skipped.
 
         Raises:
-            UserError: memory does not suffice for the smallest tile.
+            StopError: memory does not suffice for the smallest tile.
         """
         shape, unit = tuple(lowfield.shape), self.method.patches.region
-        tile = self._first_tile(shape)
+        try:
+            tile = self._first_tile(shape)
+        except (MemoryError, RuntimeError) as error:
+            if not memory.out_of_memory(error):
+                raise
+            raise StopError(f"memory does not suffice for one region of {unit} voxels; free some") from None
+        at_once = self.method.tiling.batch
         while True:
             tiling = Tiling(shape, unit, tile, self.method.tiling.overlap, mask)
             try:
-                return self._enhance(lowfield, seed, tiling, progress)
+                return self._enhance(lowfield, seed, tiling, at_once, progress)
             except (MemoryError, RuntimeError) as error:
                 if not memory.out_of_memory(error):
                     raise
+                if at_once > 1:
+                    at_once = 1
+                    continue
                 tile = next(memory.smaller_tiles(shape, unit, 0.75 * max(tiling.edges)), 0)
             edges = " x ".join(map(str, tiling.edges))
             if not tile:
-                raise UserError(f"memory does not suffice for a tile of {edges} voxels; free some, or use fewer jobs")
+                raise StopError(f"memory does not suffice for a tile of {edges} voxels; free some, or use fewer jobs")
             print(f"out of memory with tiles of {edges} voxels; goes on with {tile}", file=sys.stderr, flush=True)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -101,9 +110,12 @@ class Enhancer:
             region = torch.zeros(1, 1, *unit, device=self.device)
             arguments = (region, region, torch.zeros(1, device=self.device)) if self._generative else (region,)
             self._per_voxel = memory.bytes_per_voxel(lambda: self._forward(*arguments), region.numel(), self.device)
-        return memory.largest_tile(shape, unit, self._per_voxel, memory.available_bytes(self.device), settings.batch)
+        # For one tile, whatever goes at once: a result must not depend on that.
+        return memory.largest_tile(shape, unit, self._per_voxel, memory.available_bytes(self.device))
 
-    def _enhance(self, lowfield: Tensor, seed: int, tiling: Tiling, progress: Progress | None) -> Enhanced:
+    def _enhance(
+        self, lowfield: Tensor, seed: int, tiling: Tiling, at_once: int, progress: Progress | None
+    ) -> Enhanced:
         standard = self.standard
         inputs = torch.full(tiling.padded, -standard["input_mean"] / standard["input_sd"])
         where = tuple(slice(0, size) for size in lowfield.shape)
@@ -119,7 +131,7 @@ class Enhancer:
                 progress(done, total)
 
         def call(volume: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
-            return tiling.apply(volume, network, self.method.tiling.batch, after)
+            return tiling.apply(volume, network, at_once, after)
 
         # A flow's samples start from the same estimate.
         start = call(inputs, self._regress) if isinstance(self.method, FlowMethod) else None

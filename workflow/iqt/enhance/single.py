@@ -14,7 +14,7 @@ from iqt.config import Mask
 from iqt.enhance.intake import take_in
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.errors import UserError
-from iqt.files import replacing, write_json
+from iqt.files import read_json, replacing, write_json
 from iqt.naming import seed_of
 from iqt.networks.build import parse_method
 from iqt.training.checkpoints import load_card
@@ -84,7 +84,8 @@ def enhance_file(
     }
     volumes = {out: result.mean} | {path: getattr(result, NAMES[name]) for name, path in extras.items()}
     with ExitStack() as stack:
-        pending = {path: stack.enter_context(replacing(path)) for path in [*volumes, record]}
+        # Renamed in the opposite order, so that the record comes last.
+        pending = {path: stack.enter_context(replacing(path)) for path in [record, *volumes]}
         for path, data in volumes.items():
             save_volume(pending[path], data, found.scan.affine)
         write_json(pending[record], facts)
@@ -120,4 +121,9 @@ def _check_outputs(image: Path, out: Path, mask: Path | None, extras: dict[str, 
     twice = next((path for number, path in enumerate(places) if path in places[:number]), None)
     if twice is not None:
         raise UserError(f"{twice}: is named twice among inputs and outputs; choose another name")
-    return out.with_name(out.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    record = out.with_name(out.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    if any(path.is_dir() for path in (*outputs, record)):
+        raise UserError(f"{out}: an output is the name of a folder; choose another name")
+    if record.exists() and "weights_sha256" not in read_json(record).get("model", {}):
+        raise UserError(f"{record}: is there already and no record of an enhancement; choose another name than {out}")
+    return record
