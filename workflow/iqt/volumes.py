@@ -47,7 +47,7 @@ def read_volume(path: str | Path, dtype: type = np.float32) -> Volume:
         # The workflow knows a volume by its record alone, and would not make it again.
         scan = re.match(SCAN_PATTERN, path.name)
         record = next(path.parent.glob(f"{scan.group()}_*.json"), None) if scan else None
-        gone = f"; it was made once and deleted: delete {record.name} beside it, too, and run again" if record else ""
+        gone = f"; it was made once and deleted: run snakemake again with --forcerun {record}" if record else ""
         raise UserError(f"{path}: no such file{gone}") from None
     except (nib.filebasedimages.ImageFileError, *BROKEN) as error:
         raise UserError(f"{path}: not readable as an image ({error}); is it complete?") from None
