@@ -318,7 +318,9 @@ def test_files_of_a_wrong_clock_can_be_given_the_present_time(finished: Path) ->
     future = time.time() + 7200
     for path in (finished / "results/smoke").rglob("*"):
         os.utime(path, (future, future))
-    assert run(finished, "--touch").returncode == 0
+    done = run(finished, "--forcerun", "write_page")
+    remedy = re.search(r"`(find .*? \+)`", done.stdout + done.stderr)[1]
+    subprocess.run(remedy, shell=True, cwd=finished, check=True)
     again = run(finished)
     assert "Nothing to be done" in again.stdout + again.stderr
 

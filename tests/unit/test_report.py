@@ -447,11 +447,16 @@ def test_published_values_meet_ours_only_in_the_same_definition(
     rows = read_table(subjects)
     write_table(tmp_path / "subjects.csv", [row | {"parcellator": "fastsurfer 2.4.2"} for row in rows])
     assert published.ours(tmp_path / "subjects.csv", "main", "miou_fastsurfer")["diffusion_iqt"][0] == 0.6
+    for scales, wanted in (("3", set()), ("5", {"cubic", "diffusion_iqt", "diffusion_iqt_mean"})):
+        write_table(tmp_path / "subjects.csv", [row | {"msssim_minmax_scales": scales} for row in rows])
+        assert set(published.ours(tmp_path / "subjects.csv", "main", "msssim_minmax")) >= wanted
+        assert bool(published.ours(tmp_path / "subjects.csv", "main", "msssim_minmax")) is bool(wanted)
     monkeypatch.setitem(figures.STYLE, "svg.fonttype", "none")
     published.draw_published(subjects, PUBLISHED, "main", [tmp_path / "published.svg"])
     text = (tmp_path / "published.svg").read_text()
     assert "33.7" in text
-    assert text.count("cubic (here)") == 2, "PSNR and MS-SSIM min-max"
+    assert text.count("cubic (here)") == 1, "PSNR min-max"
+    assert "ours has fewer than 5 scales and is not drawn" in text
     assert "another parcellator and is not drawn" in text
     assert text.count("[definition not confirmed]") == 5
 

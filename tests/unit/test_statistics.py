@@ -233,3 +233,39 @@ def test_a_run_in_which_everything_failed_still_has_its_tables(tmp_path: Path) -
     write_table(tmp_path / "structures.csv", [], NEEDED)
     assert write_structures(tmp_path / "structures.csv", tmp_path, "main", people(3), ["unet", "a"], 500, 1) == []
     assert "| structure |" in (tmp_path / "structures.md").read_text()
+
+
+def test_only_scans_that_both_methods_have_are_compared(tmp_path: Path) -> None:
+    """Everybody has an easy session and a hard one; `flow`, worse by 1 dB, fails on every hard one."""
+    rows = []
+    for number, person in enumerate(people(12)):
+        for session, base in (("ses-1", 10.0), ("ses-2", 0.0)):
+            scan, own = f"{person}_{session}", base + 0.1 * number
+            rows.append(subject(scan, "unet", own))
+            lost = {"status": "enhanced: diverged"} | dict.fromkeys((*METRICS, *FURTHER_METRICS), "")
+            rows.append(subject(scan, "flow", own - 1, **(lost if session == "ses-2" else {})))
+    row = written(tmp_path, rows)["psnr", "flow"]
+    assert float(row["difference"]) == pytest.approx(-1)
+    assert row["verdict"] == "worse"
+
+
+def test_the_verdict_is_the_tests_and_not_the_means(tmp_path: Path) -> None:
+    """Ahead on 19 of 20, and 0 where the parcellator failed: the ranks say better, the mean says worse."""
+    rows = []
+    for number, person in enumerate(people(20)):
+        rows.append(subject(person, "unet", 0.0, miou=0.6))
+        rows.append(subject(person, "flow", 0.0, miou=0.0 if number == 7 else 0.62 + 0.0001 * number))
+    row = written(tmp_path, rows)["miou", "flow"]
+    assert float(row["difference"]) < 0 < float(row["rank_biserial"])
+    assert row["verdict"] == "better"
+
+
+def test_a_method_with_too_few_pairs_of_its_own_is_told_so(tmp_path: Path) -> None:
+    rows = []
+    for number, person in enumerate(people(12)):
+        rows += [subject(person, "unet", 0.1 * number), subject(person, "cubic", 0.1 * number - 1)]
+        lost = {"status": "enhanced: diverged"} | dict.fromkeys((*METRICS, *FURTHER_METRICS), "")
+        rows.append(subject(person, "flow", 0.1 * number + 1, **(lost if number > 3 else {})))
+    found = written(tmp_path, rows)
+    assert found["psnr", "cubic"]["verdict"] == "worse"
+    assert found["psnr", "flow"]["verdict"] == "too few people"

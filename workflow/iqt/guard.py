@@ -23,6 +23,8 @@ CLOCK_S = 120
 """Seconds by which a file may be newer than now before the clock is in doubt; file servers differ by less."""
 
 
+REMEDY = 'find {} -exec touch -d "$(date -R)" {{}} +'
+"""Sets all files of a folder to one present second; `snakemake --touch` fails on files from the future, and deletes."""
 CLAIM = "iqt.claim"
 """Below .snakemake: the file that every run, and every job of one, holds a shared lock on as long as it lives."""
 QUEUED = "iqt.queued"
@@ -125,8 +127,8 @@ def check_clock(results: Path) -> None:
     if newest > now + CLOCK_S:
         raise UserError(
             f"the clock stands {round((newest - now) / 60)} min behind {path}, which an earlier run wrote; set the "
-            "clock right and run the same command again. If it is right now, `snakemake --touch` with the same options "
-            "gives the files the present time"
+            f"clock right and run the same command again. If it is right now, `{REMEDY.format(results)}` gives the "
+            "files the present time"
         )
 
 

@@ -47,7 +47,8 @@ def ulfenc_score(reference: np.ndarray, volume: np.ndarray, mask: np.ndarray) ->
     challenge's final evaluation script (github.com/khtohidulislam/ULF-EnC-Challenge). The challenge averages the four
     parts over its scans first, which gives the same score, since the sum is linear.
     """
-    x, y = (_to_unit(np.where(mask, data, 0).astype(np.float64)) for data in (reference, volume))
+    # Masked again after it is rescaled, as in the script, so that a negative voxel does not lift the background.
+    x, y = (np.where(mask, _to_unit(np.where(mask, data, 0).astype(np.float64)), 0) for data in (reference, volume))
     # What is further from the mask than a window's half counts for nothing, but takes most of the memory.
     near = bounding_box(mask, margin=WINDOW)
     x, y, mask = x[near], y[near], mask[near]

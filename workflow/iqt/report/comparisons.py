@@ -36,7 +36,8 @@ def write_statistics(
 ) -> list[dict[str, str]]:
     """Write statistics.csv, .md and .tex of one low-field set into the folder `out`; the rows.
 
-    The tests of all methods and `TESTED` metrics are one family (Holm 1979). Scans of one person are averaged first.
+    The tests of all methods and `TESTED` metrics are one family (Holm 1979). The scans of one person that both methods
+    have are averaged first.
     A person without a value for either method makes no pair and counts in `n_missing`. Where even people who all
     differ the same way could not pass the correction, `verdict` says `too few people` and no adjusted p is shown.
 
@@ -57,9 +58,7 @@ def write_statistics(
     people = sorted({score.subject for score in scores})
     draw = seed_of(seed, "bootstrap", set_name)
     found = {
-        (metric, method): compare(
-            *(_values(scores, one, metric, people) for one in (method, reference)), bootstrap, draw
-        )
+        (metric, method): compare(*_pairs(scores, method, reference, metric, people), bootstrap, draw)
         for metric in TESTED
         for method in methods
         if method != reference
@@ -75,7 +74,8 @@ def write_statistics(
         row = {"set": set_name, "metric": metric, "method": method, "reference": reference, "n": str(one.n)}
         row |= {"n_missing": str(len(people) - one.n), "n_tests": str(n_tests), "n_needed": str(needed)}
         row |= {name: "" if math.isnan(value) else f"{value:.6g}" for name, value in numbers.items()}
-        rows.append(row | {"verdict": _verdict(one.n, one.difference, p_holm, enough)})
+        row_enough = enough and one.n >= people_needed(1)
+        rows.append(row | {"verdict": _verdict(one.n, one.rank_biserial, p_holm, row_enough)})
     write_table(out / "statistics.csv", rows, COLUMNS)
     title = f"Every method against `{reference}`, low-field set `{set_name}`."
 
@@ -104,19 +104,32 @@ def statistics_cells(rows: list[dict[str, str]], bold: Callable[[str], str] = st
     return lines
 
 
-def _values(scores: list[Score], method: str, metric: str, people: list[str]) -> np.ndarray:
-    found = people_of([score for score in scores if score.method == method], metric)
-    return np.array([found.get(person, math.nan) for person in people])
+def _pairs(
+    scores: list[Score], method: str, reference: str, metric: str, people: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A value a person of either method, each the mean over the scans that both have; NaN where there is none."""
+    had = [
+        {score.scan for score in scores if score.method == one and not math.isnan(score.values[metric])}
+        for one in (method, reference)
+    ]
+    both = had[0] & had[1]
+    means = [
+        people_of([score for score in scores if score.method == one and score.scan in both], metric)
+        for one in (method, reference)
+    ]
+    first, second = (np.array([found.get(person, math.nan) for person in people]) for found in means)
+    return first, second
 
 
-def _verdict(n: int, difference: float, p_holm: float, enough: bool) -> str:
+def _verdict(n: int, rank_biserial: float, p_holm: float, enough: bool) -> str:
+    """What the test says, by the ranks that it is about: a failure's 0 can pull the mean the other way."""
     if not n or math.isnan(p_holm):
         return "no pair"
     if not enough:
         return TOO_FEW
     if p_holm >= ALPHA:
         return "not shown to differ"
-    return "better" if difference > 0 else "worse"
+    return "better" if rank_biserial > 0 else "worse"
 
 
 def _p(value: float) -> str:

@@ -38,6 +38,9 @@ DEFINITIONS = {
     "ssim_lin": Definition("SSIM, Lin et al.", "their own masked measure, not computed here", None),
 }
 
+SCALES = 5
+"""Of MS-SSIM, where the published values come from."""
+
 
 def read_published(path: Path) -> list[dict[str, str]]:
     """The published figures, in the table's order.
@@ -67,6 +70,8 @@ def ours(subjects_csv: Path, set_name: str, definition: str) -> dict[str, list[f
     scores = read_scores(subjects_csv, set_name)
     if wanted.parcellator:
         scores = [score for score in scores if score.parcellator.split(" ")[0] == wanted.parcellator]
+    if wanted.column == "msssim_minmax":  # small volumes have fewer scales, which is another measure
+        scores = [score for score in scores if score.values["msssim_minmax_scales"] == SCALES]
     values = {
         method: list(people_of([score for score in scores if score.method == method], wanted.column).values())
         for method in methods_of(scores)
@@ -117,7 +122,8 @@ def _panel(
         names.append(f"{method} (here)")
     axes.set_title(f"{definition.name}: {definition.detail}", loc="left")
     if definition.column and not own:
-        axes.set_xlabel("ours was read by another parcellator and is not drawn", fontsize=7)
+        why = "was read by another parcellator" if definition.parcellator else f"has fewer than {SCALES} scales"
+        axes.set_xlabel(f"ours {why} and is not drawn", fontsize=7)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.12)

@@ -49,7 +49,8 @@ def draw_structures(structures_csv: Path, out: list[Path]) -> None:
             if row["dice"]:
                 _bar(overlap, row, ("dice", "dice_lo", "dice_hi"), height, 1.0, style)
             if row["bias_mm3"] and size[row["index"]]:
-                scale = 100 / float(row["volume_reference_mm3"] or math.inf)
+                reference = float(row["volume_reference_mm3"] or 0)
+                scale = 100 / (reference or math.inf)  # nobody's reference holds what this method found
                 _bar(volume, row, ("bias_mm3", "loa_lower", "loa_upper"), height, scale, style)
         overlap.set(xlabel="Dice, 95 % limits of the mean", ylim=(len(order) - 0.4, -0.6))
         volume.set(xlabel="volume bias with limits of agreement (% of the mean volume)")
