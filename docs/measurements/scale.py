@@ -155,7 +155,8 @@ def records(folder: Path, people: int) -> list[str]:
 def people_and_voxels(run: Path) -> tuple[dict[str, int], int, str]:
     """People that each stage keeps, voxels of a volume, and the grid, of a finished run."""
     split = json.loads((run / "provenance.json").read_text())["config"]["cohort"]["split"]
-    count = {"all": sum(split.values()), "trained": split["train"] + split["val"], "test": split["test"]}
+    trained = split["train"] + split["val"]
+    count = {"all": trained + split["test"], "trained": trained, "test": split["test"]}
     shape = next(json.loads(path.read_text())["shape"] for path in (run / "cohort").rglob("*_T1w.json"))
     kept = {stage: count[who] for stage, (who, _) in STAGES.items()}
     return kept, shape[0] * shape[1] * shape[2], " x ".join(map(str, shape))
