@@ -85,7 +85,8 @@ def interrupted(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory, reposi
         ON_SLURM, cwd=folder, env=slurm.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         # Three trainings for two GPUs.
-        wait(lambda: bool(slurm.queue("RUNNING") and slurm.queue("PENDING")), 900)
+        wait(lambda: process.poll() is not None or bool(slurm.queue("RUNNING") and slurm.queue("PENDING")), 900)
+        assert process.poll() is None, process.communicate()[0][-4000:]
         queued = {job for job, _ in slurm.queue("RUNNING", "PENDING")}
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=180)[0]

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 BIN = Path(sys.executable).parent
 
@@ -63,3 +64,10 @@ def test_constraints_hold_the_projects_pins(repository: Path) -> None:
     constraints = (repository / "envs" / "constraints.txt").read_text().splitlines()
     assert all("==" in line and "://" not in line for line in constraints)
     assert set(pins) <= set(constraints)
+
+
+def test_the_reports_rules_are_one_job_on_a_cluster(repository: Path) -> None:
+    """Snakemake refuses a group that a rule outside stands between."""
+    groups = yaml.safe_load((repository / "profiles/slurm/profile.yaml").read_text())["groups"]
+    drawn = {name for file, name, _ in rules(repository) if file == "report.smk"}
+    assert groups == dict.fromkeys(drawn | {"extract_panels"}, "report")
