@@ -55,6 +55,12 @@ if CONFIG.cohort.source == "hcp" and CONFIG.cohort.split.family is None and not 
         "Hint: table: <the restricted CSV>, family: Family_ID"
     )
 
+
+def here(path):
+    """A file of the workflow, named from the working directory where it lies inside, so that a checkout can move."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 SYNTHESISED = CONFIG.cohort.source == "labelmaps"
 INGEST_ENVIRONMENT = "iqt"
 if any(entry.head and not (entry.mask or entry.brain) for entry in ENTRIES.values()):
@@ -63,7 +69,7 @@ PARCELLATOR = "parcellator"
 TRAINED = [*CONFIG.models(), *([PARCELLATOR] if CONFIG.parcellate.engine == "builtin" else [])]
 """Every network that is trained here."""
 TABLE = CONFIG.parcellate.table(CONFIG.cohort.source)
-LUT = TABLE if TABLE.endswith(".tsv") else str(WORKFLOW.parent / "resources" / f"{TABLE}_dseg.tsv")
+LUT = TABLE if TABLE.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{TABLE}_dseg.tsv")
 """Look-up table of the parcellator's labels."""
 METHODS = list(CONFIG.methods)
 SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
@@ -174,11 +180,6 @@ def growing(amount):
 def minutes(each, group, batch):
     """Time limit of a batch's job: half an hour, and so many minutes a scan."""
     return growing(30 + each * len(members(group, batch)))
-
-
-def here(path):
-    """A file of the workflow, named from the working directory where it lies inside, so that a checkout can move."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def code(*parts):
