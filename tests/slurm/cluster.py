@@ -96,8 +96,8 @@ class Cluster:
 def cluster(folder: Path, partitions: list[str], cpus: int = 6, mem_mb: int = 64_000) -> Iterator[Cluster]:
     """Start Slurm in `folder` and stop it afterwards, whatever happens.
 
-    CPUs and memory are what is scheduled, not what the machine has; neither is enforced, since there are no cgroups. The
-    report's drawings, one job, ask for five CPUs.
+    CPUs and memory are what is scheduled, not what the machine has; neither is enforced, since there are no cgroups.
+    The report's drawings, one job, ask for five CPUs.
     """
     folder.mkdir(parents=True)
     folder.chmod(0o755)
