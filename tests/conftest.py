@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
+
+from checkout import checkout
 
 # Set before torch is imported: more threads than this cost the small tensors of tests more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -32,7 +33,4 @@ def real() -> Path:
 @pytest.fixture
 def workflow(tmp_path: Path, repository: Path) -> Path:
     """A copy of the workflow, so that a test may edit it."""
-    for name in ("workflow", "config", "envs", "profiles", "resources"):
-        shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(repository / "Snakefile", tmp_path)
-    return tmp_path
+    return checkout(tmp_path, repository)

@@ -26,6 +26,10 @@ from pathlib import Path
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests"))
+
+from checkout import checkout  # noqa: E402
+
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 PEOPLE = (1113, 50_000)
 HCP_VOXELS = 260 * 311 * 260
@@ -88,7 +92,7 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = [HEAD.format(date=date.today(), machine=machine(), load=f"{os.getloadavg()[0]:.1f}")]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = checkout(Path(scratch))
+        folder = checkout(Path(scratch), REPOSITORY)
         parts += planning(folder, arguments.people)
         parts += records(folder, arguments.people[0])
     if arguments.run:
@@ -218,13 +222,6 @@ def measured(folder: Path, *arguments: str) -> tuple[str, float, float, float]:
     if status and time.monotonic() - start < LIMIT_S:
         sys.exit(f"snakemake {' '.join(arguments)}: {text[-3000:]}")
     return text, time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-
-
-def checkout(folder: Path) -> Path:
-    for name in ("workflow", "config", "envs", "profiles", "resources"):
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPOSITORY / "Snakefile", folder)
-    return folder
 
 
 def machine() -> str:

@@ -16,24 +16,16 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
+from checkout import PARTS
 from iqt.config import Grid, LowField, Mask
 from iqt.degrade import apply, draw
 from iqt.degrade.register import register
 from iqt.files import read_json, read_table
 from iqt.scans import brain_mask, checks, regrid
 from iqt.volumes import Volume, read_volume
-from people import real_data
 
 pytestmark = pytest.mark.real_data
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
-
-
-@pytest.fixture(scope="module")
-def real() -> Path:
-    folder = real_data()
-    if folder is None:
-        pytest.skip("IQT_REAL_DATA names no folder of real scans")
-    return folder
 
 
 def test_brainextractor_finds_a_real_brain(real: Path) -> None:
@@ -49,7 +41,7 @@ def test_brainextractor_finds_a_real_brain(real: Path) -> None:
 
 def test_the_chain_trains_on_real_anatomy_from_label_maps_alone(real: Path, tmp_path: Path, repository: Path) -> None:
     """config/smoke.yaml with the people of label_maps: from segmentations to the report, no high-quality scan."""
-    for name in ("Snakefile", "workflow", "config", "envs", "profiles", "resources"):
+    for name in ("Snakefile", *PARTS):
         (tmp_path / name).symlink_to(repository / name)
     config = yaml.safe_load((repository / "config" / "smoke.yaml").read_text())
     config["name"] = "labelmaps"

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from checkout import checkout
+
 BIN = Path(sys.executable).parent
 STANDIN = Path(__file__).with_name("conda")
 
@@ -72,9 +74,7 @@ def environment(**changes: str) -> dict[str, str]:
 def test_every_rule_runs_in_its_own_environment(outer: Path, tmp_path: Path, repository: Path) -> None:
     hidden = subprocess.run([outer / "python", "-c", "import numpy"], capture_output=True, text=True, env=environment())
     assert "ModuleNotFoundError" in hidden.stderr, "the outer environment has what rules need: nothing would be proven"
-    for name in ("workflow", "config", "envs", "profiles", "resources"):
-        shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(repository / "Snakefile", tmp_path)
+    checkout(tmp_path, repository)
     conda = tmp_path / "conda" / "bin"
     conda.mkdir(parents=True)
     (conda / "conda").write_text(f'#!/bin/sh\nexec {outer}/python {STANDIN} "$@"\n')

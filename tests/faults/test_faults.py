@@ -24,6 +24,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from checkout import checkout
 from iqt.files import PARTIAL
 from iqt.volumes import read_volume
 
@@ -40,14 +41,6 @@ def command(*arguments: str, config: str = "config/smoke.yaml") -> list[str]:
 
 def run(folder: Path, *arguments: str, config: str = "config/smoke.yaml") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments, config=config), cwd=folder, capture_output=True, text=True)
-
-
-def checkout(folder: Path, repository: Path) -> Path:
-    """A copy of the workflow to run in."""
-    for name in ("workflow", "config", "envs", "profiles", "resources"):
-        shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(repository / "Snakefile", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

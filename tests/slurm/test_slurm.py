@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import pytest
 import yaml
 from cluster import GPUS, Cluster, Job, cluster, missing
 
+from checkout import checkout
 from iqt.files import read_table
 from iqt.volumes import read_volume
 
@@ -49,14 +49,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterato
     partitions = yaml.safe_load((repository / "profiles/slurm/partitions.yaml").read_text())["partitions"]
     with cluster(tmp_path_factory.mktemp("cluster") / "slurm", list(partitions)) as running:
         yield running
-
-
-def checkout(folder: Path, repository: Path) -> Path:
-    """A copy of the workflow to run in."""
-    for name in ("workflow", "config", "envs", "profiles", "resources"):
-        shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(repository / "Snakefile", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

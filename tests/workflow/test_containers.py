@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from checkout import checkout
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 STANDIN = """#!/bin/sh
@@ -23,9 +24,7 @@ exit 1
 
 @pytest.fixture
 def folder(tmp_path: Path, repository: Path) -> Path:
-    for name in ("workflow", "config", "envs", "profiles", "resources"):
-        shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.sif"))
-    shutil.copy(repository / "Snakefile", tmp_path)
+    checkout(tmp_path, repository)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "apptainer").write_text(STANDIN)
     (tmp_path / "bin" / "apptainer").chmod(0o755)

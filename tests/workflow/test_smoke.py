@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from browser import Browser, find
+from checkout import PARTS
 from iqt.files import checksum, read_json
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
@@ -52,7 +53,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """A folder in which the smoke configuration has run."""
     folder = tmp_path_factory.mktemp("smoke")
-    for name in ("Snakefile", "workflow", "config", "envs", "profiles", "resources"):
+    for name in ("Snakefile", *PARTS):
         (folder / name).symlink_to(repository / name)
     done = snakemake(folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
@@ -152,7 +153,7 @@ def test_snakemakes_own_report_is_written(finished: Path, tmp_path: Path) -> Non
 
 def test_figures_are_redrawn_from_the_metrics_alone(finished: Path, tmp_path: Path) -> None:
     """No volume, no model and no record of a job is there, and the same bytes come out."""
-    for name in ("Snakefile", "workflow", "config", "envs", "profiles", "resources"):
+    for name in ("Snakefile", *PARTS):
         (tmp_path / name).symlink_to(finished / name)
     run = Path("results/smoke")
     shutil.copytree(finished / run / "metrics", tmp_path / run / "metrics", ignore=shutil.ignore_patterns("parts"))
@@ -177,7 +178,7 @@ def test_fastsurfer_reads_the_same_run(finished: Path, repository: Path, tmp_pat
     config.write_text(text.replace("parcellate:", section))
     folder = tmp_path / "run"
     folder.mkdir()
-    for name in ("Snakefile", "workflow", "config", "envs", "profiles", "resources"):
+    for name in ("Snakefile", *PARTS):
         (folder / name).symlink_to(repository / name)
     shutil.copytree(finished / "results", folder / "results")
     variables = {"FASTSURFER_HOME": str(repository / "tests/standins/fastsurfer")}

@@ -54,6 +54,12 @@ def sweep(paths: Iterable[str | Path]) -> None:
                 stale.unlink(missing_ok=True)
 
 
+def nearest_folder(path: str | Path) -> Path:
+    """The path itself if it is a folder, else the nearest one above it that there is."""
+    path = Path(path)
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+
+
 def checksum(path: str | Path) -> str:
     """SHA-256 of a file as hexadecimal text."""
     with Path(path).open("rb") as handle:

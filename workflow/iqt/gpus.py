@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -60,9 +61,12 @@ def claim_gpus(number: int = 1) -> list[str]:
         return cards
     if number > len(cards):
         raise UserError(f"{number} GPUs are asked for and {len(cards)} are visible; lower compute.gpus")
+    # By the same name, however the variable of this or another run calls a card.
+    installed = _installed()
+    names = {card: installed[int(card)] if card.isdigit() and int(card) < len(installed) else card for card in cards}
     said = False
     while True:
-        mine = _try(cards, number)
+        mine = _try(names, number)
         if mine:
             break
         if not said:
@@ -73,15 +77,12 @@ def claim_gpus(number: int = 1) -> list[str]:
     return mine
 
 
-def _try(cards: list[str], number: int) -> list[str]:
-    """Claim `number` different cards, the emptiest first; none where that many are not to be had now."""
+def _try(names: Mapping[str, str], number: int) -> list[str]:
+    """Claim `number` different cards of `names` (id to UUID), the emptiest first; none where that many are not free."""
     mine: dict[str, IO[str]] = {}
-    # By the same name, however the variable of this or another run calls a card.
-    installed = _installed()
-    names = {card: installed[int(card)] if card.isdigit() and int(card) < len(installed) else card for card in cards}
-    for place in range(_jobs_per_card(len(cards))):
-        for card in cards:
-            if card not in mine and len(mine) < number and (handle := _lock(names[card], place)):
+    for place in range(_jobs_per_card(len(names))):
+        for card, name in names.items():
+            if card not in mine and len(mine) < number and (handle := _lock(name, place)):
                 mine[card] = handle
     if len(mine) < number:
         for handle in mine.values():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from iqt.errors import UserError
-from iqt.files import PARTIAL
+from iqt.files import PARTIAL, nearest_folder
 from iqt.gpus import visible_gpus
 
 LITTLE_MB = 200
@@ -93,7 +93,7 @@ def claim(state: Path, kind: int) -> IO[str] | None:
 
 def check_folder(results: Path) -> None:
     """Raise UserError where the results folder cannot be written."""
-    folder = next(path for path in (results, *results.absolute().parents) if path.is_dir())
+    folder = nearest_folder(results)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(
             f"{folder}: this folder cannot be written (read-only file system or permissions); make it writable, or run "
@@ -134,7 +134,7 @@ def check_clock(results: Path) -> None:
 
 def failure_hint(results: Path) -> str:
     """What the machine's state says about a failure; empty where it says nothing."""
-    folder = next(path for path in (results, *results.absolute().parents) if path.is_dir())
+    folder = nearest_folder(results)
     free = shutil.disk_usage(folder).free / 1e6
     if free >= LITTLE_MB:
         return ""

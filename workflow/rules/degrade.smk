@@ -155,7 +155,7 @@ for set_name, entry in CONFIG.lowfield.items():
             input:
                 scans=scan_list(group, batch),
                 cohort=sidecars("cohort", group, batch),
-                code=code("degrade/register.py"),
+                code=code("degrade/register.py", "scans/regrid.py"),
             output:
                 sidecars(f"lowfield/{set_name}", group, batch),
             log:

@@ -188,7 +188,7 @@ rule assess_results:
         scans=scan_lists("test"),
         cohort=sidecars("cohort", "test"),
         enhanced=[sidecars(f"enhanced/{{set}}/{method}", "test", name=flat) for method in METHODS],
-        code=code("evaluate/assess.py", "evaluate/calibration.py", "evaluate/seams.py"),
+        code=code("evaluate/assess.py", "evaluate/run.py", "evaluate/calibration.py", "evaluate/seams.py"),
     output:
         calibration=f"{R}/metrics/calibration/{{set}}.csv",
         reliability=f"{R}/metrics/reliability/{{set}}.csv",

@@ -18,6 +18,7 @@ from iqt.batch import run_scans
 from iqt.cohort.entries import READ, AbsentError, Entry, entry_of
 from iqt.config import S3, Cohort
 from iqt.errors import StopError, UserError
+from iqt.files import nearest_folder
 from iqt.naming import flat
 
 CHUNK = 1 << 20
@@ -75,9 +76,7 @@ def check_source(scans: Iterable[str], suffix: str, cohort: Cohort, index: Path)
     missing = {scan: reason for scan, (_, reason) in found.items() if reason}
     allow_missing(missing, len(scans), cohort.max_missing)
     wanted = sum(size for size, _ in found.values())
-    place = Path(cohort.downloads).absolute()
-    folder = next(path for path in (place, *place.parents) if path.is_dir())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(nearest_folder(cohort.downloads)).free
     if wanted > free:
         raise StopError(
             f"{cohort.downloads}: {wanted / 1e9:.1f} GB are to be downloaded, but its disk has {free / 1e9:.1f} GB "

@@ -17,6 +17,7 @@ from iqt import batch, naming
 from iqt.config import LowField
 from iqt.errors import UserError
 from iqt.files import read_json
+from iqt.scans.regrid import FWHM
 from iqt.volumes import Volume, read_on_grid, read_volume, save_volume
 
 WORKING_MM = 2.0
@@ -201,7 +202,7 @@ def _coarser(high: Volume, mask: np.ndarray) -> tuple[Volume, np.ndarray]:
 
     if min(high.voxel_size) >= 0.75 * WORKING_MM:
         return high, mask
-    blurred = ndimage.gaussian_filter(high.data, WORKING_MM / 2.3548 / high.voxel_size)
+    blurred = ndimage.gaussian_filter(high.data, WORKING_MM / FWHM / high.voxel_size)
     image = resample_to_output(nib.Nifti1Image(blurred, high.affine), WORKING_MM, order=1)
     inside = resample_to_output(nib.Nifti1Image(mask.astype(np.float32), high.affine), WORKING_MM, order=1)
     return Volume(np.asarray(image.dataobj, np.float32), image.affine), np.asarray(inside.dataobj) >= 0.5

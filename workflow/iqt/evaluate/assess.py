@@ -7,15 +7,14 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from iqt.batch import OK, require_ok
 from iqt.errors import UserError
 from iqt.evaluate.calibration import LEVELS, calibration
+from iqt.evaluate.run import DECIMALS, read_truth
 from iqt.evaluate.seams import seam_energy
 from iqt.files import write_table
 from iqt.naming import anat, flat
-from iqt.volumes import intensity_scale, read_on_grid, read_volume
+from iqt.volumes import read_on_grid
 
 IDENTITY = ("scan", "set", "method")
 CALIBRATION_COLUMNS = (
@@ -70,9 +69,8 @@ def _assess(scan: str, suffix: str, cohort: Path, folder: Path) -> tuple[dict, l
     record = require_ok(flat(folder, scan, f"{suffix}.json"), "enhanced")
     if not record.get("n_parameters"):
         return {}, [], {}
-    reference = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
-    mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), reference, np.uint8) > 0
-    truth = reference.data / np.float32(intensity_scale(reference.data, mask))
+    reference, mask = read_truth(cohort, scan, suffix)
+    truth = reference.data
     result = read_on_grid(flat(folder, scan, f"{suffix}.nii.gz"), reference)
     seams: dict = {"tiles": record.get("tiles")}
     for kind in ("tile", "patch"):
@@ -88,6 +86,6 @@ def _assess(scan: str, suffix: str, cohort: Path, folder: Path) -> tuple[dict, l
 
 def _tidy(row: dict) -> dict:
     return {
-        key: ("" if math.isnan(value) else round(value, 6)) if isinstance(value, float) else value
+        key: ("" if math.isnan(value) else round(value, DECIMALS)) if isinstance(value, float) else value
         for key, value in row.items()
     }

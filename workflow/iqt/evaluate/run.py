@@ -117,11 +117,16 @@ def _score(
     return row, structures
 
 
-def _read_reference(cohort: Path, parcellation: Path, scan: str, suffix: str) -> Reference:
-    require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
+def read_truth(cohort: Path, scan: str, suffix: str) -> tuple[Volume, np.ndarray]:
+    """A high-quality scan on the intensity scale, and its brain mask (bool)."""
     volume = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
     mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
-    scaled = volume._replace(data=volume.data / np.float32(intensity_scale(volume.data, mask)))
+    return volume._replace(data=volume.data / np.float32(intensity_scale(volume.data, mask))), mask
+
+
+def _read_reference(cohort: Path, parcellation: Path, scan: str, suffix: str) -> Reference:
+    require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
+    scaled, mask = read_truth(cohort, scan, suffix)
     found, status = _attempt(_read_labels, parcellation, scan, scaled)
     labels, parcellator = found or (None, "")
     return Reference(scaled, mask, labels, status, parcellator)

@@ -30,7 +30,7 @@ def write_provenance(root: Path, results: Sequence[Path], config: Config, snakem
         config: the whole configuration, every default filled in.
         snakemake: version of Snakemake, which need not be in this environment.
     """
-    cards = sorted((root / "models").glob("*/seed-*/model.json"))
+    cards = {path.parent.parent.name: read_json(path) for path in sorted((root / "models").glob("*/seed-*/model.json"))}
     workdir = find_workdir(root)
     write_json(
         out,
@@ -47,10 +47,10 @@ def write_provenance(root: Path, results: Sequence[Path], config: Config, snakem
             },
             "seeds": {
                 "run": config.seed,
-                "models": {card.parent.parent.name: read_json(card).get("seed") for card in cards},
+                "models": {name: card.get("seed") for name, card in cards.items()},
             },
             "host": {**machine(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"},
-            "trained_on": {card.parent.parent.name: read_json(card).get("machine", {}) for card in cards},
+            "trained_on": {name: card.get("machine", {}) for name, card in cards.items()},
             "durations": durations(root / "benchmarks"),
             "results": {str(path.relative_to(root)): checksum(path) for path in results},
             **_chain(workdir, results),

@@ -64,18 +64,24 @@ def judge(metrics: Path, colours: Mapping[str, str]) -> dict[str, Any] | None:
     rows = read_table(path, required=("scan", "name", "dice", "volume_reference_mm3")) if path.is_file() else []
     if not rows:
         return None
-    scans = list(dict.fromkeys(row["scan"] for row in rows))
-    a_scan = [np.mean([float(row["dice"]) for row in rows if row["scan"] == scan]) for scan in scans]
+    by_scan: dict[str, list[float]] = {}
+    by_name: dict[str, list[Mapping[str, str]]] = {}
+    for row in rows:
+        by_scan.setdefault(row["scan"], []).append(float(row["dice"]))
+        by_name.setdefault(row["name"], []).append(row)
     lines = []
-    for name in dict.fromkeys(row["name"] for row in rows):
-        own = [row for row in rows if row["name"] == name]
+    for name, own in by_name.items():
         dice = [float(row["dice"]) for row in own]
         volume = np.mean([float(row["volume_reference_mm3"]) for row in own]) / 1000
         lines.append(
             {"name": name, "colour": colours.get(name), "volume": volume, "dice": np.mean(dice), "lowest": min(dice)}
         )
     lines.sort(key=lambda line: line["dice"])
-    return {"n_scans": len(scans), "dice": float(np.mean(a_scan)), "lines": lines}
+    return {
+        "n_scans": len(by_scan),
+        "dice": float(np.mean([np.mean(dice) for dice in by_scan.values()])),
+        "lines": lines,
+    }
 
 
 def _effect(by_method: Mapping[str, Mapping], against: str | None) -> tuple[float, str]:

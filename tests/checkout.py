@@ -1,0 +1,17 @@
+"""A copy of the workflow to run in, for tests that edit, spoil or kill it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+PARTS = ("workflow", "config", "envs", "profiles", "resources")
+"""The folders that a run reads, beside the Snakefile."""
+
+
+def checkout(folder: Path, repository: Path) -> Path:
+    """Copy what a run reads from `repository` to `folder`, and return the latter."""
+    for name in PARTS:
+        shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.sif"))
+    shutil.copy(repository / "Snakefile", folder)
+    return folder
