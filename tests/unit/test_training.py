@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from iqt.config import DiffusionIQTMethod, ESRGANMethod, Patches, Training
 from iqt.config.methods import TRAINED_BY
+from iqt.devices import training_guard
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_json, write_table
 from iqt.naming import anat, flat, seed_of
@@ -319,6 +320,21 @@ def test_bfloat16_trains_and_another_precision_refuses_its_state(
     card = load_card(tmp_path)
     assert card["bfloat16"] is True
     assert card["metrics"]["val_loss"] > 0
+
+
+@pytest.mark.parametrize("edge", [1, 2, 3, 4])
+def test_bfloat16_gradients_of_thin_volumes_do_not_depend_on_what_lay_in_memory(edge: int) -> None:
+    torch.manual_seed(edge)
+    shape, device = (2, 24, edge, 4, 4), torch.device("cpu")
+    conv = torch.nn.Conv3d(24, 24, 3, padding=1, groups=24).to(memory_format=torch.channels_last_3d)
+    volume = torch.randn(shape).to(memory_format=torch.channels_last_3d)
+    wanted = torch.autograd.grad(conv(volume).square().sum(), conv.weight)[0]
+    for _ in range(4):
+        _ = [torch.full((4**power,), float("nan")) for power in range(2, 10) for _ in range(8)]
+        with training_guard(True, device), torch.autocast("cpu", torch.bfloat16):
+            loss = conv(volume).float().square().sum()
+        (found,) = torch.autograd.grad(loss, conv.weight)
+        assert (found - wanted).norm() < 0.02 * wanted.norm()
 
 
 def test_a_validation_that_is_not_finite_stops_before_a_checkpoint(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 import sys
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from iqt.gpus import claim_gpus
 
@@ -39,6 +42,28 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The autocast context of `compute.precision` on a device."""
     return torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(precision, device))
+
+
+def training_guard(bfloat16: bool, device: torch.device) -> contextlib.AbstractContextManager:
+    """The context to train in: it keeps bfloat16 on a CPU from wrong gradients."""
+    return _ThinConvolutions() if bfloat16 and device.type == "cpu" else contextlib.nullcontext()
+
+
+class _ThinConvolutions(TorchFunctionMode):
+    """Runs 3D convolutions whose first edge is shorter than the kernel in float32.
+
+    oneDNN (in torch 2.13) leaves a part of their bfloat16 weight gradients unwritten: whatever lay in that memory
+    becomes the gradient, at times NaN. Such volumes are small, so the precision costs nothing.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.conv3d or func is torch.conv_transpose3d:
+            volume, weight = args[:2]
+            if volume.shape[-3] < weight.shape[-3]:
+                with torch.autocast("cpu", enabled=False):
+                    return func(*(each.float() if torch.is_tensor(each) else each for each in args), **kwargs)
+        return func(*args, **kwargs)
 
 
 def machine() -> dict[str, str | int | None]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqt.config import Training
-from iqt.devices import best_device, use_bfloat16
+from iqt.devices import best_device, training_guard, use_bfloat16
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
 from iqt.gpus import claim_gpus
@@ -178,7 +178,8 @@ def fit(
         pin_memory=torch.cuda.is_available(),
     )
     validation = DataLoader(val, batch_size=max(1, settings.batch_size // devices))
-    trainer.fit(task, loader, validation, ckpt_path=last if last.exists() else None)
+    with training_guard(bfloat16, best_device()):
+        trainer.fit(task, loader, validation, ckpt_path=last if last.exists() else None)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if not trainer.is_global_zero:
