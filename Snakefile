@@ -52,7 +52,7 @@ rule lowfield:
 rule models:
     """Every trained network."""
     input:
-        [model_files(name) for name in TRAINED],
+        [model_files(model.method, model.seed) for model in TRAINED],
 
 
 rule sampling_sweep:

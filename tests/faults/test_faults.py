@@ -183,7 +183,7 @@ def test_a_killed_training_loses_nothing_before_its_checkpoint(undisturbed: Path
         (tmp_path / name / "config/long.yaml").write_text(config)
         folders.append(tmp_path / name)
     killed, peaceful = folders
-    log = killed / "results/smoke/logs/train/unet.log"
+    log = killed / "results/smoke/logs/train/unet/seed-1.log"
     checkpoint = killed / weights.replace("model.safetensors", "checkpoints/last.ckpt")
     for _ in range(3):
         process = start(killed, weights, config="config/long.yaml")

@@ -273,7 +273,9 @@ def test_columns_are_the_contract(made: Path) -> None:
     with (made / "tables/benchmark.csv").open(newline="") as handle:
         columns, *rows = csv.reader(handle)
     facts = ["set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator", "msssim_minmax_scales"]
-    assert columns == [*CONTRACT, *facts, *(f"{name}{end}" for name in FURTHER_METRICS for end in ("", "_lo", "_hi"))]
+    further = [f"{name}{end}" for name in FURTHER_METRICS for end in ("", "_lo", "_hi")]
+    spread = ["n_seeds", *(f"{name}_seed_sd" for name in (*METRICS, *FURTHER_METRICS))]
+    assert columns == [*CONTRACT, *facts, *further, *spread]
     assert [row[0] for row in rows] == METHODS
     assert [row[2] for row in rows] == ["0", "631111", "745802", "745802"]
     assert [row[3] for row in rows] == ["0", "1", "4", "16"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 SCAN_PATTERN = r"sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?(?:_run-[0-9]+)?"
 
@@ -24,6 +25,39 @@ def anat(root: str | Path, scan: str, ending: str) -> Path:
 def flat(root: str | Path, scan: str, ending: str) -> Path:
     """`root/<scan>_<ending>`, where a folder holds one result a scan."""
     return Path(root, f"{scan}_{ending}")
+
+
+class Result(NamedTuple):
+    """What one training of a method made of the scans: `text` of it is its folder, and `=<seed>` where it was trained.
+
+    The first training seed's folder bears the method's name alone, so that a further seed moves nothing.
+    """
+
+    folder: str
+    """Below `enhanced/<set>/` and `parcellation/<set>/`: `unet`, or `unet/seed-2`."""
+    seed: int | None = None
+    """The seed of the training; None where nothing is trained."""
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.folder.split("/")[0]
+
+    @property
+    def text(self) -> str:
+        """`cubic`, `unet=1` or `unet/seed-2=2`, as commands take it."""
+        return self.folder if self.seed is None else f"{self.folder}={self.seed}"
+
+    @classmethod
+    def of(cls, method: str, seed: int | None, first: int) -> Result:
+        """A method's result by a training seed, of which `first` is the run's first."""
+        return cls(method if seed in (None, first) else f"{method}/seed-{seed}", seed)
+
+    @classmethod
+    def parse(cls, text: str) -> Result:
+        """The inverse of `text`."""
+        folder, _, seed = text.partition("=")
+        return cls(folder, int(seed) if seed else None)
 
 
 def draw_entity(number: int) -> str:

@@ -18,7 +18,7 @@ from iqt.cohort.entries import index_path, list_entries
 from iqt.cohort.split import split_scans, template_scans
 from iqt.config import RunFacts, parse_config
 from iqt.errors import UserError
-from iqt.naming import SCAN_PATTERN, anat, batch_of, flat
+from iqt.naming import SCAN_PATTERN, Result, anat, batch_of, flat
 
 # Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -66,12 +66,13 @@ INGEST_ENVIRONMENT = "iqt"
 if any(entry.head and not (entry.mask or entry.brain) for entry in ENTRIES.values()):
     INGEST_ENVIRONMENT = f"mask_{CONFIG.cohort.mask.engine}"
 PARCELLATOR = "parcellator"
-TRAINED = [*CONFIG.models(), *([PARCELLATOR] if CONFIG.parcellate.engine == "builtin" else [])]
-"""Every network that is trained here."""
+SEEDS = CONFIG.training_seeds
+TRAINED = [Result.of(name, seed, SEEDS[0]) for name in CONFIG.models() for seed in SEEDS]
+TRAINED += [Result(PARCELLATOR, SEED)] if CONFIG.parcellate.engine == "builtin" else []
+"""Every training: its model and seed."""
 TABLE = CONFIG.parcellate.table(CONFIG.cohort.source)
 LUT = TABLE if TABLE.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{TABLE}_dseg.tsv")
 """Look-up table of the parcellator's labels."""
-METHODS = list(CONFIG.methods)
 SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
 """The test people whose slices are drawn: the first by name, so never chosen by their result."""
 TABLES = {name: "tables" if name == "main" else f"tables/{name}" for name in CONFIG.lowfield}
@@ -87,8 +88,9 @@ GROUPS = {"all": ("train", "val", "test"), "trained": ("train", "val"), "test": 
 wildcard_constraints:
     set="|".join(CONFIG.lowfield),
     where="|".join(TABLES.values()),
-    method="|".join(CONFIG.methods),
+    method="|".join(result.folder for result in CONFIG.results()),
     model="|".join([*CONFIG.models(), PARCELLATOR]),
+    seed="|".join(map(str, SEEDS)),
     group="|".join(GROUPS),
     batch=r"\d+",
     scan=SCAN_PATTERN,
@@ -136,15 +138,37 @@ def places(batch):
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
 
 
-def model_files(name):
+def model_files(name, seed):
     """Weights and card of a trained model."""
-    folder = model_folder(name)
+    folder = model_folder(name, seed)
     return [f"{folder}/model.safetensors", f"{folder}/model.json"]
 
 
-def model_folder(name):
+def model_folder(name, seed):
     """Folder of a trained model."""
-    return f"{R}/models/{name}/seed-{SEED}"
+    return f"{R}/models/{name}/seed-{seed}"
+
+
+def enhanced_on(set_name, batch=None, methods=CONFIG.methods):
+    """The sidecars of every result of these methods on a low-field set, of a batch or of all test people."""
+    folders = [result.folder for result in CONFIG.results(set_name) if result.method in methods]
+    return [path for name in folders for path in sidecars(f"enhanced/{set_name}/{name}", "test", batch, name=flat)]
+
+
+def parcellated_on(set_name, batch=None, methods=CONFIG.methods):
+    """The same, of what the parcellator read in them."""
+    stages = [f"parcellation/{set_name}/{one.folder}" for one in CONFIG.results(set_name) if one.method in methods]
+    return [path for stage in stages for path in sidecars(stage, "test", batch, "dseg.json", flat)]
+
+
+def first_on(set_name):
+    """The results on a set that pictures show: of the first training seed."""
+    return [result for result in CONFIG.results(set_name) if result.seed in (None, SEEDS[0])]
+
+
+def result_of(folder):
+    """The result that a wildcard {method} stands for."""
+    return next(result for result in CONFIG.results() if result.folder == folder)
 
 
 def as_json(section):
@@ -194,14 +218,15 @@ def code(*parts):
 
 def method_model(wildcards):
     """The trained model that a method uses; nothing for an interpolation."""
-    model = CONFIG.model_of(wildcards.method)
-    return model_files(model) if model else []
+    result = result_of(wildcards.method)
+    model = CONFIG.model_of(result.method)
+    return model_files(model, result.seed) if model else []
 
 
 def start_files(wildcards):
     """The model that training starts from: a flow's regression."""
     start = CONFIG.start_of(wildcards.model)
-    return model_files(start) if start else []
+    return model_files(start, wildcards.seed) if start else []
 
 
 def part(set_name, batch, table):

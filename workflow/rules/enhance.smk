@@ -28,7 +28,7 @@ for batch in batches("test"):
         resources:
             mem_mb=growing(6000),
             runtime=minutes(20, "test", batch),
-            gpu=lambda wildcards: 1 if CONFIG.model_of(wildcards.method) else 0,
+            gpu=lambda wildcards: 1 if CONFIG.model_of(result_of(wildcards.method).method) else 0,
         params:
             suffix=SUFFIX,
             seed=SEED,
@@ -37,7 +37,7 @@ for batch in batches("test"):
             lowfield=lambda wildcards: R / "lowfield" / wildcards.set,
             out=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
             model=lambda wildcards, input: f"--model {Path(input.model[0]).parent}" if input.model else "",
-            settings=lambda wildcards: as_json(CONFIG.used_by(wildcards.method)),
+            settings=lambda wildcards: as_json(CONFIG.used_by(result_of(wildcards.method).method)),
         shell:
             r"""
             iqt --threads {threads} enhance \

@@ -15,11 +15,9 @@ for batch in batches("test"):
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
             lut=LUT,
-            enhanced=[sidecars(f"enhanced/{{set}}/{method}", "test", batch, name=flat) for method in METHODS],
+            enhanced=lambda wildcards, batch=batch: enhanced_on(wildcards.set, batch),
             reference=sidecars("parcellation/hq", "test", batch, "dseg.json", flat),
-            parcellation=[
-                sidecars(f"parcellation/{{set}}/{method}", "test", batch, "dseg.json", flat) for method in METHODS
-            ],
+            parcellation=lambda wildcards, batch=batch: parcellated_on(wildcards.set, batch),
             code=code("evaluate/run.py", "evaluate/similarity.py", "evaluate/minmax.py", "evaluate/overlap.py"),
         output:
             subjects=part("{set}", batch, "subjects"),
@@ -39,7 +37,7 @@ for batch in batches("test"):
             cohort=R / "cohort",
             enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
             parcellation=R / "parcellation",
-            methods=",".join(METHODS),
+            results=lambda wildcards: ",".join(result.text for result in CONFIG.results(wildcards.set)),
             settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap", "reference"})),
         shell:
             r"""
@@ -48,7 +46,7 @@ for batch in batches("test"):
                 --cohort {params.cohort:q} \
                 --enhanced {params.enhanced:q} \
                 --parcellation {params.parcellation:q} \
-                --methods {params.methods} \
+                --results {params.results} \
                 --lut {input.lut:q} \
                 --set {wildcards.set} \
                 --suffix {params.suffix} \
@@ -65,8 +63,8 @@ rule gather_metrics:
         subjects=parts("subjects"),
         structures=parts("structures"),
         participants=rules.list_participants.output.participants,
-        models=[model_files(name) for name in TRAINED],
-        histories=[f"{model_folder(name)}/history.csv" for name in TRAINED],
+        models=[model_files(model.method, model.seed) for model in TRAINED],
+        histories=[f"{model_folder(model.method, model.seed)}/history.csv" for model in TRAINED],
         lut=LUT,
         code=code("evaluate/gather.py", "provenance/collect.py"),
     output:
@@ -89,7 +87,9 @@ rule gather_metrics:
         out=R / "metrics",
         parts=[f"--subjects {path}" for path in parts("subjects")]
         + [f"--structures {path}" for path in parts("structures")],
-        histories=[f"--history {name}={model_folder(name)}/history.csv" for name in TRAINED],
+        histories=[
+            f"--history {model.folder}={model_folder(model.method, model.seed)}/history.csv" for model in TRAINED
+        ],
         settings=as_json(RunFacts.of(CONFIG)),
     shell:
         r"""
@@ -146,11 +146,13 @@ rule extract_panels:
         cohort=lambda wildcards: anat(R / "cohort", wildcards.scan, f"{SUFFIX}.json"),
         lowfield=lambda wildcards: anat(R / "lowfield" / wildcards.set, wildcards.scan, f"{SUFFIX}.json"),
         enhanced=lambda wildcards: [
-            flat(R / "enhanced" / wildcards.set / method, wildcards.scan, f"{SUFFIX}.json") for method in METHODS
+            flat(R / "enhanced" / wildcards.set / result.folder, wildcards.scan, f"{SUFFIX}.json")
+            for result in first_on(wildcards.set)
         ],
         reference=f"{R}/parcellation/hq/{{scan}}_dseg.json",
         parcellation=lambda wildcards: [
-            flat(R / "parcellation" / wildcards.set / method, wildcards.scan, "dseg.json") for method in METHODS
+            flat(R / "parcellation" / wildcards.set / result.folder, wildcards.scan, "dseg.json")
+            for result in first_on(wildcards.set)
         ],
         code=code("report/panels.py"),
     output:
@@ -168,7 +170,7 @@ rule extract_panels:
     params:
         suffix=SUFFIX,
         results=R,
-        methods=",".join(METHODS),
+        methods=lambda wildcards: ",".join(result.method for result in first_on(wildcards.set)),
     shell:
         r"""
         iqt panels \
@@ -187,7 +189,7 @@ rule assess_results:
     input:
         scans=scan_lists("test"),
         cohort=sidecars("cohort", "test"),
-        enhanced=[sidecars(f"enhanced/{{set}}/{method}", "test", name=flat) for method in METHODS],
+        enhanced=lambda wildcards: enhanced_on(wildcards.set),
         code=code("evaluate/assess.py", "evaluate/run.py", "evaluate/calibration.py", "evaluate/seams.py"),
     output:
         calibration=f"{R}/metrics/calibration/{{set}}.csv",
@@ -207,7 +209,7 @@ rule assess_results:
         suffix=SUFFIX,
         cohort=R / "cohort",
         enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
-        methods=",".join(METHODS),
+        results=lambda wildcards: ",".join(result.text for result in CONFIG.results(wildcards.set)),
         lists=[f"--list {path}" for path in scan_lists("test")],
     shell:
         r"""
@@ -215,7 +217,7 @@ rule assess_results:
             {params.lists} \
             --cohort {params.cohort:q} \
             --enhanced {params.enhanced:q} \
-            --methods {params.methods} \
+            --results {params.results} \
             --set {wildcards.set} \
             --suffix {params.suffix} \
             --calibration {output.calibration:q} \

@@ -21,9 +21,9 @@ rule train_parcellator:
             "devices.py",
         ),
     output:
-        weights=model_files(PARCELLATOR)[0],
-        card=model_files(PARCELLATOR)[1],
-        history=f"{model_folder(PARCELLATOR)}/history.csv",
+        weights=model_files(PARCELLATOR, SEED)[0],
+        card=model_files(PARCELLATOR, SEED)[1],
+        history=f"{model_folder(PARCELLATOR, SEED)}/history.csv",
     log:
         f"{R}/logs/train_parcellator.log",
     benchmark:
@@ -79,7 +79,7 @@ for batch in batches("test"):
         input:
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
-            model=model_files(PARCELLATOR),
+            model=model_files(PARCELLATOR, SEED),
             code=code(
                 "labels.py",
                 "parcellate",
@@ -120,7 +120,7 @@ for batch in batches("test"):
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
             enhanced=sidecars("enhanced/{set}/{method}", "test", batch, name=flat),
-            model=model_files(PARCELLATOR),
+            model=model_files(PARCELLATOR, SEED),
             code=code(
                 "labels.py",
                 "parcellate",

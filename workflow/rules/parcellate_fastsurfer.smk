@@ -11,7 +11,7 @@ HOME = f"--home {shlex.quote(FASTSURFER.home)}" if FASTSURFER.home else ""
 
 
 wildcard_constraints:
-    judged=rf"hq|(?:{'|'.join(CONFIG.lowfield)})/(?:{'|'.join(CONFIG.methods)})",
+    judged=rf"hq|(?:{'|'.join(CONFIG.lowfield)})/(?:{'|'.join(result.folder for result in CONFIG.results())})",
 
 
 rule find_fastsurfer:

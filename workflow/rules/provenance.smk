@@ -12,7 +12,7 @@ rule write_provenance:
     input:
         results=[
             *table_files(),
-            *(path for name in TRAINED for path in model_files(name)),
+            *(path for model in TRAINED for path in model_files(model.method, model.seed)),
             *rules.write_page.output,
         ],
         code=code("provenance"),

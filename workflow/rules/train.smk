@@ -52,13 +52,13 @@ rule train:
         start=start_files,
         code=code("training", "networks", "diffusion", "devices.py"),
     output:
-        weights=f"{R}/models/{{model}}/seed-{SEED}/model.safetensors",
-        card=f"{R}/models/{{model}}/seed-{SEED}/model.json",
-        history=f"{R}/models/{{model}}/seed-{SEED}/history.csv",
+        weights=f"{R}/models/{{model}}/seed-{{seed}}/model.safetensors",
+        card=f"{R}/models/{{model}}/seed-{{seed}}/model.json",
+        history=f"{R}/models/{{model}}/seed-{{seed}}/history.csv",
     log:
-        f"{R}/logs/train/{{model}}.log",
+        f"{R}/logs/train/{{model}}/seed-{{seed}}.log",
     benchmark:
-        f"{R}/benchmarks/train/{{model}}.tsv"
+        f"{R}/benchmarks/train/{{model}}/seed-{{seed}}.tsv"
     wildcard_constraints:
         model="|".join(CONFIG.models()) or "none",
     conda:
@@ -69,7 +69,6 @@ rule train:
         runtime=growing(1440),
         gpu=CONFIG.compute.gpus,
     params:
-        seed=SEED,
         precision=PRECISION,
         store=R / "store" / "main",
         out=lambda wildcards, output: Path(output.card).parent,
@@ -82,7 +81,7 @@ rule train:
             --store {params.store:q} \
             --out {params.out:q} \
             --name {wildcards.model} \
-            --seed {params.seed} \
+            --seed {wildcards.seed} \
             --precision {params.precision} \
             --devices {resources.gpu} \
             {params.start} \

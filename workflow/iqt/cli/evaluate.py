@@ -9,6 +9,10 @@ import typer
 
 from iqt.cli.options import CohortOption, ListOption, OutOption, SetOption, SettingsOption, SuffixOption, app
 
+ResultsOption = Annotated[
+    str, typer.Option(help="Folders of the results, each with =SEED where it was trained, separated by commas.")
+]
+
 
 @app.command()
 def evaluate(
@@ -16,7 +20,7 @@ def evaluate(
     cohort: CohortOption,
     enhanced: Annotated[Path, typer.Option(help="Folder of the set's results, one folder a method.")],
     parcellation: Annotated[Path, typer.Option(help="Folder of the parcellations.")],
-    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")],
+    results: ResultsOption,
     lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
     subjects: Annotated[Path, typer.Option(help="CSV to write: a row a scan and method.")],
     structures: Annotated[Path, typer.Option(help="CSV to write: a row a scan, method and structure.")],
@@ -32,7 +36,7 @@ def evaluate(
     evaluate_scans(
         read_list(scans),
         set_name,
-        methods.split(","),
+        results.split(","),
         suffix,
         cohort,
         enhanced,
@@ -117,7 +121,7 @@ def assess(
     scans: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
     cohort: CohortOption,
     enhanced: Annotated[Path, typer.Option(help="Folder of the set's results, one folder a method.")],
-    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")],
+    results: ResultsOption,
     calibration: Annotated[Path, typer.Option(help="CSV to write: a row a scan and method with several samples.")],
     reliability: Annotated[Path, typer.Option(help="CSV to write: the reliability curve of each of them.")],
     seams: Annotated[Path, typer.Option(help="CSV to write: a row a scan and trained method.")],
@@ -129,4 +133,4 @@ def assess(
     from iqt.evaluate.assess import assess_scans
 
     names = [scan for path in scans for scan in read_list(path)]
-    assess_scans(names, set_name, methods.split(","), suffix, cohort, enhanced, calibration, reliability, seams)
+    assess_scans(names, set_name, results.split(","), suffix, cohort, enhanced, calibration, reliability, seams)

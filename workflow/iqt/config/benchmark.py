@@ -22,6 +22,7 @@ from iqt.config.parcellate import Parcellate
 from iqt.config.section import Name, Positive, Section
 from iqt.config.tissues import Tissues
 from iqt.config.training import Patches, Training
+from iqt.naming import Result
 
 
 class Compute(Section):
@@ -74,6 +75,9 @@ class Config(Section):
     """Folder below `results/`."""
     seed: Annotated[int, Field(ge=0)] = 1
     """Every random draw follows from this number and from what is drawn."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Seeds of the training: every method is trained once for each, and the tables show the spread over them. The
+    cohort, the low-field scans, the parcellator and the noise of the samplers keep `seed`. null: `seed` alone."""
     suffix: Literal["T1w", "T2w", "FLAIR"] = "T1w"
     """BIDS suffix of the contrast."""
     compute: Compute = Compute()
@@ -97,6 +101,12 @@ class Config(Section):
     """How results are scored."""
     report: Report = Report()
     """What the page shows."""
+
+    @model_validator(mode="after")
+    def _seeds(self) -> Config:
+        if len(set(self.training_seeds)) < len(self.training_seeds):
+            raise ValueError(f"seeds {list(self.training_seeds)} names one twice; name each once")
+        return self
 
     @model_validator(mode="after")
     def _names(self) -> Config:
@@ -182,6 +192,24 @@ class Config(Section):
         """The method that the statistics compare every other with."""
         return self.evaluate.reference or next(iter(self.methods))
 
+    @property
+    def training_seeds(self) -> tuple[int, ...]:
+        """The seeds that every method is trained with; the first one's results are those that pictures show."""
+        return self.seeds or (self.seed,)
+
+    def methods_on(self, set_name: str) -> list[str]:
+        """The methods that are run on a low-field set."""
+        return list(self.methods)
+
+    def results(self, set_name: str = "main") -> list[Result]:
+        """What is made of a low-field set: one a method and training seed, methods in the order of the tables."""
+        first = self.training_seeds[0]
+        return [
+            Result.of(name, seed, first)
+            for name in self.methods_on(set_name)
+            for seed in (self.training_seeds if self.model_of(name) else (None,))
+        ]
+
     def model_of(self, method: str) -> str | None:
         """The trained model that a method uses, named after the first entry with the same training; None for cubic."""
         if not isinstance(self.methods[method], Learned):
@@ -233,12 +261,21 @@ class RunFacts(Section):
 
     name: str
     seed: int
+    seeds: tuple[int, ...]
     suffix: str
     source: str
     lowfield: dict[str, LowField]
     methods: dict[str, MethodFacts]
     engine: str
     evaluate: Evaluate
+
+    def results(self) -> list[Result]:
+        """What is made of every low-field set: one result a method and training seed."""
+        return [
+            Result.of(name, seed, self.seeds[0])
+            for name, facts in self.methods.items()
+            for seed in (self.seeds if facts.model else (None,))
+        ]
 
     @classmethod
     def of(cls, config: Config) -> RunFacts:
@@ -248,6 +285,7 @@ class RunFacts(Section):
         return cls(
             name=config.name,
             seed=config.seed,
+            seeds=config.training_seeds,
             suffix=config.suffix,
             source=config.cohort.source,
             lowfield=config.lowfield,

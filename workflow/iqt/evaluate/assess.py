@@ -11,23 +11,27 @@ from iqt.batch import OK, require_ok
 from iqt.errors import UserError
 from iqt.evaluate.calibration import LEVELS, calibration
 from iqt.evaluate.run import DECIMALS, read_truth
-from iqt.evaluate.seams import seam_energy
+from iqt.evaluate.seams import border_error, seam_energy
 from iqt.files import write_table
-from iqt.naming import anat, flat
+from iqt.naming import Result, anat, flat
 from iqt.volumes import read_on_grid
 
 IDENTITY = ("scan", "set", "method")
 CALIBRATION_COLUMNS = (
     *IDENTITY, "status", "samples", "correlation", "ratio", *(f"coverage_{round(100 * level)}" for level in LEVELS),
+    "seed",
 )  # fmt: skip
-RELIABILITY_COLUMNS = (*IDENTITY, "bin", "n_voxels", "expected", "error")
-SEAM_COLUMNS = (*IDENTITY, "status", "tiles", "tile_seam", "tile_seam_sd", "patch_seam", "patch_seam_sd")
+RELIABILITY_COLUMNS = (*IDENTITY, "bin", "n_voxels", "expected", "error", "seed")
+SEAM_COLUMNS = (
+    *IDENTITY, "status", "tiles", "tile_seam", "tile_seam_sd", "patch_seam", "patch_seam_sd", "patch_error",
+    "patch_error_ratio", "seed",
+)  # fmt: skip
 
 
 def assess_scans(
     scans: Iterable[str],
     set_name: str,
-    methods: Iterable[str],
+    results: Iterable[str],
     suffix: str,
     cohort: Path,
     enhanced: Path,
@@ -39,18 +43,20 @@ def assess_scans(
     them) and `seams_out` (a row a scan and trained method); a result that cannot be read has its reason as status.
 
     Args:
-        enhanced: folder of this set, with a folder for each method.
+        results: as `naming.Result` writes them, `unet=1` or `unet/seed-2=2`.
+        enhanced: folder of this set, with a folder for each result.
     """
-    methods = list(methods)
+    parsed = [Result.parse(text) for text in results]
     spreads, curves, seams = [], [], []
     for scan in scans:
-        for method in methods:
-            identity = {"scan": scan, "set": set_name, "method": method}
+        for result in parsed:
+            seed = "" if result.seed is None else result.seed
+            identity = {"scan": scan, "set": set_name, "method": result.method, "seed": seed}
             try:
-                found = _assess(scan, suffix, cohort, enhanced / method)
+                found = _assess(scan, suffix, cohort, enhanced / result.folder)
             except UserError as error:
                 reason = " ".join(str(error).split())
-                print(f"{scan} {method}: {reason}", file=sys.stderr, flush=True)
+                print(f"{scan} {result.folder}: {reason}", file=sys.stderr, flush=True)
                 for rows in (spreads, seams):
                     rows.append(identity | {"status": reason})
                 continue
@@ -76,6 +82,8 @@ def _assess(scan: str, suffix: str, cohort: Path, folder: Path) -> tuple[dict, l
     for kind in ("tile", "patch"):
         energy = seam_energy(truth, result, mask, record.get(f"{kind}_borders", ([], [], [])))
         seams |= dict(zip((f"{kind}_seam", f"{kind}_seam_sd"), energy or ("", ""), strict=True))
+    border = border_error(truth, result, mask, record.get("patch_borders", ([], [], [])))
+    seams |= dict(zip(("patch_error", "patch_error_ratio"), border or ("", ""), strict=True))
     samples = record.get("samples", 1)
     if samples < 2:
         return {}, [], seams

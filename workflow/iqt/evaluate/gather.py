@@ -49,11 +49,11 @@ def gather(
             scores a result twice.
     """
     people = read_table(root / "cohort" / "participants.tsv", required=("scan", "split", "status"))
-    scored = _gathered(subjects, SUBJECT_COLUMNS, ("set", "method", "scan"), run, people)
+    scored = _gathered(subjects, SUBJECT_COLUMNS, ("set", "method", "seed", "scan"), run, people)
     cards = {model: read_json(history.with_name("model.json")) for model, history in histories.items()}
 
     write_table(out / "subjects.csv", scored, SUBJECT_COLUMNS)
-    found = _gathered(structures, STRUCTURE_COLUMNS, ("set", "method", "scan", "index"), run, people)
+    found = _gathered(structures, STRUCTURE_COLUMNS, ("set", "method", "seed", "scan", "index"), run, people)
     write_table(out / "structures.csv", found, STRUCTURE_COLUMNS)
     write_table(out / "history.csv", _history(histories), HISTORY_COLUMNS)
     facts = {
@@ -82,6 +82,7 @@ def _gathered(
     order = {
         "set": {name: place for place, name in enumerate(run.lowfield)},
         "method": {name: place for place, name in enumerate(run.methods)},
+        "seed": {"": 0, **{str(seed): place for place, seed in enumerate(run.seeds)}},
         "scan": {name: place for place, name in enumerate(scans)},
     }
     placed: dict[tuple, dict] = {}
@@ -151,7 +152,8 @@ def _skipped(root: Path, people: Sequence[Mapping], scored: Sequence[Mapping], r
             skipped.append({"scan": scan, "stage": stage, "reason": status})
         return status != OK
 
-    scored_as = {(row["scan"], row["set"], row["method"]): row["status"] for row in scored}
+    first = str(run.seeds[0])
+    scored_as = {(row["scan"], row["set"], row["method"], row["seed"] or first): row["status"] for row in scored}
     for person in people:
         scan = person["scan"]
         if person["status"] != OK:
@@ -162,14 +164,15 @@ def _skipped(root: Path, people: Sequence[Mapping], scored: Sequence[Mapping], r
             stage = f"lowfield/{set_name}"
             if failed(scan, stage, anat(root / stage, scan, f"{run.suffix}.json")):
                 continue
-            for method in run.methods:
-                result = f"{set_name}/{method}"
+            for made in run.results():
+                result = f"{set_name}/{made.folder}"
                 if failed(scan, f"enhanced/{result}", flat(root / "enhanced" / result, scan, f"{run.suffix}.json")):
                     continue
                 judged = flat(root / "parcellation" / result, scan, "dseg.json")
                 if failed(scan, f"parcellation/{result}", judged) or no_truth:
                     continue
-                status = scored_as.get((scan, set_name, method), OK)
+                seed = first if made.seed is None else str(made.seed)
+                status = scored_as.get((scan, set_name, made.method, seed), OK)
                 if status != OK:
                     skipped.append({"scan": scan, "stage": f"evaluate/{result}", "reason": status})
     return skipped

@@ -17,15 +17,15 @@ from iqt.errors import UserError
 from iqt.evaluate.overlap import Structure, mean_overlap, missed, n_present, overlap
 from iqt.evaluate.similarity import similarity
 from iqt.files import read_table, write_table
-from iqt.naming import anat, flat
+from iqt.naming import Result, anat, flat
 from iqt.volumes import Volume, intensity_scale, read_on_grid, read_volume
 
 SUBJECT_COLUMNS = (
     *("scan", "set", "method", "status", "psnr", "msssim", "msssim_scales", "ssim", "hfcorr", "nmse", "mae", "hfen"),
     *("psnr_minmax", "msssim_minmax", "msssim_minmax_scales", "ulfenc", "miou", "dice"),
-    *("n_structures", "parcellator", "seconds", "nfe", "samples", "n_parameters"),
+    *("n_structures", "parcellator", "seconds", "nfe", "samples", "n_parameters", "seed"),
 )
-STRUCTURE_COLUMNS = ("scan", "set", "method", *Structure._fields)
+STRUCTURE_COLUMNS = ("scan", "set", "method", *Structure._fields, "seed")
 COSTS = ("seconds", "nfe", "samples", "n_parameters")
 DECIMALS = 6
 """Digits kept after the point: more would only show in which order a machine adds up."""
@@ -45,7 +45,7 @@ class Reference(NamedTuple):
 def evaluate_scans(
     scans: Iterable[str],
     set_name: str,
-    methods: Iterable[str],
+    results: Iterable[str],
     suffix: str,
     cohort: Path,
     enhanced: Path,
@@ -55,31 +55,33 @@ def evaluate_scans(
     subjects_out: Path,
     structures_out: Path,
 ) -> None:
-    """Score every method's result of every scan against the high-quality scan; no scan or method is ever left out.
+    """Score every result of every scan against the high-quality scan; no scan or result is ever left out.
 
     A row's status is `ok`, or where it failed and why. Whatever could be measured is kept: without a result nothing;
     without a parcellation of the result mIoU and Dice are 0, because the result is what made the parcellator fail;
     without one of the reference they are empty.
 
     Args:
-        enhanced: folder of this set, with a folder for each method.
-        parcellation: folder with `hq` and, for each set, a folder for each method.
+        results: as `naming.Result` writes them, `unet=1` or `unet/seed-2=2`.
+        enhanced: folder of this set, with a folder for each result.
+        parcellation: folder with `hq` and, for each set, a folder for each result.
         lut: look-up table with columns index and name.
     """
     names = {int(row["index"]): row["name"] for row in read_table(lut, required=("index", "name"))}
-    methods = list(methods)
+    parsed = [Result.parse(text) for text in results]
     subjects, structures = [], []
     for scan in scans:
         reference, status = _attempt(_read_reference, cohort, parcellation / "hq", scan, suffix)
-        for method in methods:
-            identity = {"scan": scan, "set": set_name, "method": method}
+        for result in parsed:
+            seed = "" if result.seed is None else result.seed
+            identity = {"scan": scan, "set": set_name, "method": result.method, "seed": seed}
             row, found = {"status": status}, []
             if reference is not None:
-                sources = enhanced / method, parcellation / set_name / method
+                sources = enhanced / result.folder, parcellation / set_name / result.folder
                 row, found = _score(reference, *sources, scan, suffix, names, settings)
             subjects.append(_tidy(identity | row))
             structures.extend(_tidy(identity | structure._asdict()) for structure in found)
-            print(f"{scan} {method}: {row['status']}", file=sys.stderr, flush=True)
+            print(f"{scan} {result.folder}: {row['status']}", file=sys.stderr, flush=True)
     write_table(subjects_out, subjects, SUBJECT_COLUMNS)
     write_table(structures_out, structures, STRUCTURE_COLUMNS)
 

@@ -46,3 +46,28 @@ def seam_energy(
     others = [ratio(sign * shift) for shift in range(1, min([8, *gaps])) for sign in (1, -1)]
     others = [value for value in others if not np.isnan(value)]
     return found, float(np.std(others)) if len(others) > 1 else float("nan")
+
+
+def border_error(
+    reference: np.ndarray, volume: np.ndarray, mask: np.ndarray, borders: Sequence[Sequence[int]]
+) -> tuple[float, float] | None:
+    """Root mean square error of the voxels on either side of a border, and its ratio to that of all others.
+
+    A ratio of 1 means that a network is as good at the edge of what it sees as inside. None where no voxel of the
+    brain, or every one of them, lies at a border, or the result is exact.
+
+    Args:
+        reference, volume: (X, Y, Z) on one grid.
+        mask: (X, Y, Z), true in the brain.
+        borders: for each axis the planes i, which lie between voxels i - 1 and i.
+    """
+    at = np.zeros(mask.shape, bool)
+    for axis, planes in enumerate(borders):
+        beside = np.unique([plane - side for plane in planes for side in (0, 1)]).astype(int)
+        np.moveaxis(at, axis, 0)[beside[(beside >= 0) & (beside < mask.shape[axis])]] = True
+    squares = np.square(volume.astype(np.float64) - reference)
+    near, far = squares[mask & at], squares[mask & ~at]
+    if not near.size or not far.size or not far.any():
+        return None
+    error = float(np.sqrt(near.mean()))
+    return error, error / float(np.sqrt(far.mean()))

@@ -14,6 +14,7 @@ from iqt import __version__
 from iqt.config import Config
 from iqt.devices import machine
 from iqt.files import read_json, read_table, write_json
+from iqt.naming import Result
 from iqt.provenance.chain import Chain, checksum, code_checksum, walk
 from iqt.provenance.records import find_workdir, read_records
 
@@ -30,7 +31,10 @@ def write_provenance(root: Path, results: Sequence[Path], config: Config, snakem
         config: the whole configuration, every default filled in.
         snakemake: version of Snakemake, which need not be in this environment.
     """
-    cards = {path.parent.parent.name: read_json(path) for path in sorted((root / "models").glob("*/seed-*/model.json"))}
+    cards = {}
+    for path in sorted((root / "models").glob("*/seed-*/model.json")):
+        model, seed = path.parts[-3], int(path.parts[-2].removeprefix("seed-"))
+        cards[Result.of(model, seed, config.training_seeds[0]).folder] = read_json(path)
     workdir = find_workdir(root)
     write_json(
         out,

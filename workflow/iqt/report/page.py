@@ -15,9 +15,19 @@ from iqt.batch import OK
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_text
 from iqt.report.comparisons import statistics_cells
-from iqt.report.scores import FURTHER_METRICS, METRICS, Score, methods_of, named, people_of, read_scores, shown
+from iqt.report.scores import (
+    FURTHER_METRICS,
+    METRICS,
+    UNMEASURED,
+    Score,
+    methods_of,
+    named,
+    people_of,
+    read_scores,
+    shown,
+)
 from iqt.report.structure_table import structure_cells
-from iqt.report.structures import NEEDED, compare_methods, judge, read_colours
+from iqt.report.structures import NEEDED, compare_methods, judge, mean_over_seeds, read_colours
 from iqt.report.tables import best_of, with_interval
 from iqt.report.viewer import collect
 
@@ -56,7 +66,7 @@ def write_page(
     )
     if not found:
         raise UserError(f"{tables}: no benchmark.csv; run the tables first")
-    structures = read_table(metrics / "structures.csv", required=NEEDED)
+    structures = mean_over_seeds(read_table(metrics / "structures.csv", required=NEEDED))
     colours = read_colours(lut)
     plain = next((name for name, method in run.get("methods", {}).items() if method.get("kind") == "cubic"), None)
     benchmarks = []
@@ -95,6 +105,7 @@ def write_page(
         run=run,
         methods=[row["method"] for row in benchmarks[0]["rows"]],
         benchmarks=benchmarks,
+        n_seeds=max(int(row.get("n_seeds", 1)) for benchmark in benchmarks for row in benchmark["rows"]),
         figures=_figures(figures),
         viewer=collect(panels),
         models=_as_table(run.get("models", {})),
@@ -250,9 +261,10 @@ def _listed(score: Score, set_name: str, skipped: list[dict]) -> bool:
     """Whether a failed result is explained by what run.json lists: its own stage's failure or an earlier one."""
     shared = {"cohort", f"lowfield/{set_name}", "parcellation/hq"}
     stages = {entry["stage"] for entry in skipped if entry["scan"] == score.scan}
-    return any(stage in shared or stage.endswith(f"/{set_name}/{score.method}") for stage in stages)
+    # A result's stage is <stage>/<set>/<method>, and of a further training seed /seed-<n>.
+    return any(stage in shared or stage.split("/")[1:3] == [set_name, score.method] for stage in stages)
 
 
 def _reason(score: Score) -> str:
     """Why a scan counts as failed."""
-    return score.status if score.status != OK else "a similarity could not be measured"
+    return score.status if score.status != OK else UNMEASURED

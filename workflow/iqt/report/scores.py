@@ -38,6 +38,7 @@ DECIMALS = {"psnr": 2, "msssim": 4, "ssim": 4, "hfcorr": 3, "miou": 3, "dice": 3
 DECIMALS |= {"nmse": 4, "mae": 4, "hfen": 3, "psnr_minmax": 2, "msssim_minmax": 4, "ulfenc": 4}
 """Digits after the point wherever a person reads the number."""
 
+UNMEASURED = "a similarity could not be measured"
 NO_ROW = "not evaluated: subjects.csv has no row for it"
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
@@ -53,6 +54,8 @@ class Score(NamedTuple):
     values: dict[str, float]
     parcellator: str = ""
     """Engine and version behind its mIoU and Dice."""
+    seed: str = ""
+    """Seed of the training; empty where nothing is trained, and for a mean over seeds."""
 
     @property
     def subject(self) -> str:
@@ -66,11 +69,17 @@ class Score(NamedTuple):
 
 
 def read_scores(subjects_csv: str | Path, set_name: str) -> list[Score]:
-    """The rows of one low-field set, in the table's order; a scan that a method has no row for is a failure of its own.
+    """One score a scan and method of one low-field set, in the table's order: the mean over training seeds where there
+    are several. A scan that a method has no row for is a failure of its own.
 
     Raises:
         UserError: a column is missing, a value is not a number, or the set has no row.
     """
+    return mean_over_seeds(read_seeds(subjects_csv, set_name))
+
+
+def read_seeds(subjects_csv: str | Path, set_name: str) -> list[Score]:
+    """The same with one score a scan, method and training seed."""
     scores = []
     for row in read_table(subjects_csv, required=COLUMNS):
         if row["set"] != set_name:
@@ -81,10 +90,32 @@ def read_scores(subjects_csv: str | Path, set_name: str) -> list[Score]:
                 values[name] = float(row[name]) if row[name].strip() else math.nan
             except ValueError:
                 raise UserError(f"{subjects_csv}: {name} of {row['scan']} is {row[name]!r}, not a number") from None
-        scores.append(Score(row["scan"], row["method"], row["status"], values, row.get("parcellator", "")))
+        who = row["scan"], row["method"], row["status"]
+        scores.append(Score(*who, values, row.get("parcellator", ""), row.get("seed", "")))
     if not scores:
         raise UserError(f"{subjects_csv}: no row of the low-field set {set_name!r}; run the evaluate stage for it")
     return _completed(scores)
+
+
+def mean_over_seeds(scores: list[Score]) -> list[Score]:
+    """One score a scan and method: each value's mean over the seeds that have it; it failed where one of them did."""
+    grouped: dict[tuple[str, str], list[Score]] = {}
+    for score in scores:
+        grouped.setdefault((score.scan, score.method), []).append(score)
+    means = []
+    for own in grouped.values():
+        if len(own) == 1:
+            means.append(own[0])
+            continue
+        values = {}
+        for name in own[0].values:
+            kept = [score.values[name] for score in own if not math.isnan(score.values[name])]
+            values[name] = sum(kept) / len(kept) if kept else math.nan
+        failures = [
+            f"seed {score.seed}: {score.status if score.status != OK else UNMEASURED}" for score in own if score.failed
+        ]
+        means.append(own[0]._replace(values=values, status="; ".join(failures) or OK, seed=""))
+    return means
 
 
 def people_of(scores: list[Score], name: str) -> dict[str, float]:
@@ -127,14 +158,15 @@ def signed(name: str, difference: str) -> str:
 
 
 def _completed(scores: list[Score]) -> list[Score]:
-    """The scores with one more for each scan and method that has none, after the method's own."""
-    found = {(score.method, score.scan) for score in scores}
+    """The scores with one more for each scan and training of a method that has none, after the others."""
+    found = {(score.method, score.seed, score.scan) for score in scores}
+    trainings = dict.fromkeys((score.method, score.seed) for score in scores)
     scans = dict.fromkeys(score.scan for score in scores)
     nothing = dict.fromkeys(scores[0].values, math.nan)
     lacking = [
-        Score(scan, method, NO_ROW, dict(nothing), "")
-        for method in methods_of(scores)
+        Score(scan, method, NO_ROW, dict(nothing), seed=seed)
+        for method, seed in trainings
         for scan in scans
-        if (method, scan) not in found
+        if (method, seed, scan) not in found
     ]
     return scores + lacking

@@ -20,6 +20,21 @@ def read_colours(lut: Path | None) -> dict[str, str]:
     return {} if lut is None else {row["name"]: row["color"] for row in read_table(lut, required=("name", "color"))}
 
 
+def mean_over_seeds(rows: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
+    """One row a set, scan, method and structure: overlap's mean over training seeds where there are several."""
+    grouped: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    for row in rows:
+        grouped.setdefault(tuple(row[name] for name in ("set", "scan", "method", "name")), []).append(row)
+    means = []
+    for own in grouped.values():
+        first = dict(own[0])
+        for name in ("iou", "dice") if len(own) > 1 else ():
+            values = [float(row[name]) for row in own if row[name]]
+            first[name] = str(sum(values) / len(values)) if values else ""
+        means.append(first)
+    return means
+
+
 def compare_methods(rows: Sequence[Mapping[str, str]], baseline: str | None, colours: Mapping[str, str]) -> dict:
     """A line a structure: mean Dice and IoU of each method, volume, and effect; the largest effect first.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from statistics import stdev
 
 import numpy as np
 
@@ -19,11 +20,12 @@ from iqt.report.scores import (
     LOWER_IS_BETTER,
     METRICS,
     Score,
+    mean_over_seeds,
     methods_of,
     named,
     parcellator_of,
     people_of,
-    read_scores,
+    read_seeds,
     shown,
 )
 from iqt.statistics import mean_limits
@@ -37,6 +39,8 @@ CONTRACT = (
 FURTHER = (
     *("set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator", "msssim_minmax_scales"),
     *(f"{name}{end}" for name in FURTHER_METRICS for end in ("", "_lo", "_hi")),
+    "n_seeds",
+    *(f"{name}_seed_sd" for name in (*METRICS, *FURTHER_METRICS)),
 )
 WITH_INTERVAL = ("psnr", "msssim", "miou", *FURTHER_METRICS)
 
@@ -55,14 +59,20 @@ FURTHER_NOTE = (
     "NMSE). Best in bold."
 )
 
+SEEDS_NOTE = (
+    " Networks were trained with {n} seeds: a person's value is its mean over them, and after ± is the standard "
+    "deviation of the seeds' means."
+)
+
 
 def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, seed: int) -> None:
     """Write benchmark.csv, .md and .tex and similarity.md and .tex of one low-field set into the folder `out`.
 
-    Scans of one person are averaged first, so that means and limits are over people. `lo` and `hi` are 95 % percentile
-    bootstrap limits (Efron and Tibshirani 1993, section 13.3) and stay empty for a single person. A scan whose
-    parcellation failed counts with mIoU and Dice 0; one without a similarity is left out of that mean; both count in
-    `n_failed`. `miou_common` is the mean over the scans on which every method succeeded, empty where there is none.
+    A scan's values are averaged over training seeds first, and the scans of one person then, so that means and limits
+    are over people; `n_seeds` and `*_seed_sd` tell of the seeds. `lo` and `hi` are 95 % percentile bootstrap limits
+    (Efron and Tibshirani 1993, section 13.3) and stay empty for a single person. A scan whose parcellation failed
+    counts with mIoU and Dice 0; one without a similarity is left out of that mean; both count in `n_failed`.
+    `miou_common` is the mean over the scans on which every method succeeded, empty where there is none.
 
     Args:
         bootstrap: resamplings of the people.
@@ -71,18 +81,24 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     Raises:
         UserError: subjects.csv lacks a column or has no row of the set.
     """
-    scores = read_scores(subjects_csv, set_name)
+    trainings = read_seeds(subjects_csv, set_name)
+    scores = mean_over_seeds(trainings)
     common = _common_scans(scores)
     draw = seed_of(seed, "bootstrap", set_name)
-    rows = [_row(method, scores, set_name, common, bootstrap, draw) for method in methods_of(scores)]
+    rows = [
+        _row(method, scores, set_name, common, bootstrap, draw) | seed_spread(method, trainings)
+        for method in methods_of(scores)
+    ]
     write_table(out / "benchmark.csv", rows, (*CONTRACT, *FURTHER))
     read_back = read_table(out / "benchmark.csv")
     title = f"Low-field set `{set_name}`."
+    n_seeds = max(int(row["n_seeds"]) for row in read_back)
     for name, further, note in (("benchmark", False, NOTE), ("similarity", True, FURTHER_NOTE)):
 
         def cells(bold: Callable[[str], str], further: bool = further) -> list[list[str]]:
             return _further_cells(read_back, bold) if further else _cells(read_back, bold=bold)
 
+        note += SEEDS_NOTE.format(n=n_seeds) if n_seeds > 1 else ""
         write_text(out / f"{name}.md", markdown(cells, title, note))
         write_text(out / f"{name}.tex", latex(cells, f"low-field set {set_name}", note))
 
@@ -114,11 +130,32 @@ def best_of(rows: list[dict[str, str]]) -> dict[str, str]:
 
 
 def with_interval(name: str, row: dict[str, str]) -> tuple[str, str]:
-    """A metric's value and its interval as shown; the interval is empty where there is none."""
+    """A metric's value and its uncertainty as shown: the spread over training seeds and the interval over people, or
+    what there is of them."""
     value = shown(name, float(row[name] or math.nan))
-    if not row.get(f"{name}_lo"):
-        return value, ""
-    return value, f"{shown(name, float(row[f'{name}_lo']))}–{shown(name, float(row[f'{name}_hi']))}"
+    known = [f"± {shown(name, float(row[f'{name}_seed_sd']))}"] if row.get(f"{name}_seed_sd") else []
+    if row.get(f"{name}_lo"):
+        known.append(f"{shown(name, float(row[f'{name}_lo']))}–{shown(name, float(row[f'{name}_hi']))}")
+    return value, "; ".join(known)
+
+
+def seed_spread(method: str, trainings: list[Score]) -> dict[str, str | int]:
+    """A method's number of training seeds, and the standard deviation of each metric's mean over people by seed; empty
+    for a single seed.
+
+    Args:
+        trainings: one score a scan, method and seed.
+    """
+    by_seed: dict[str, list[Score]] = {}
+    for score in trainings:
+        if score.method == method:
+            by_seed.setdefault(score.seed, []).append(score)
+    row: dict[str, str | int] = {"n_seeds": len(by_seed)}
+    for name in (*METRICS, *FURTHER_METRICS):
+        means = [_mean(list(people_of(own, name).values())) for own in by_seed.values()]
+        means = [mean for mean in means if not math.isnan(mean)]
+        row[f"{name}_seed_sd"] = _number(stdev(means)) if len(means) > 1 else ""
+    return row
 
 
 def _row(

@@ -1,0 +1,143 @@
+"""Training seeds: from the rows of each seed to a person's mean and the spread over seeds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iqt.config import Config, RunFacts, parse_config
+from iqt.errors import UserError
+from iqt.files import read_table, write_table
+from iqt.naming import Result
+from iqt.report.comparisons import write_statistics
+from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores, read_seeds
+from iqt.report.structures import mean_over_seeds
+from iqt.report.tables import write_tables
+from iqt.statistics import mean_limits
+
+SCANS = [f"sub-{number:02d}" for number in range(1, 6)]
+SEEDS = ("3", "4", "8")
+PSNR = {
+    "cubic": {"": [18.0, 20.0, 17.0, 19.0, 16.0]},
+    "unet": {
+        "3": [21.0, 22.5, 20.0, 21.5, 19.0],
+        "4": [21.4, 22.1, 20.8, 21.9, 19.2],
+        "8": [20.5, 22.0, 19.9, 21.0, 18.1],
+    },
+}
+"""PSNR by method, training seed and scan."""
+
+
+def row(scan: str, method: str, seed: str, psnr: float | str, status: str = "ok") -> dict:
+    values = dict.fromkeys((*METRICS, *FURTHER_METRICS), 0.5) | {"psnr": psnr}
+    facts = {"msssim_scales": 3, "msssim_minmax_scales": 2, "seconds": 1, "nfe": 1, "samples": 1, "n_parameters": 9}
+    return {"scan": scan, "set": "main", "method": method, "status": status} | values | facts | {"seed": seed}
+
+
+def subjects(folder: Path, lost: tuple[str, str, str] | None = None) -> Path:
+    """subjects.csv of two methods, one of them with three seeds; `lost` is a scan, method and seed that failed."""
+    rows = []
+    for method, by_seed in PSNR.items():
+        for seed, values in by_seed.items():
+            for scan, value in zip(SCANS, values, strict=True):
+                failed = lost == (scan, method, seed)
+                rows.append(row(scan, method, seed, "" if failed else value, "diverged" if failed else "ok"))
+    write_table(folder / "subjects.csv", rows)
+    return folder / "subjects.csv"
+
+
+def test_the_table_has_the_mean_of_the_seeds_means_and_their_spread(tmp_path: Path) -> None:
+    write_tables(subjects(tmp_path), tmp_path, "main", 500, 1)
+    rows = {row["method"]: row for row in read_table(tmp_path / "benchmark.csv")}
+    values = np.array([PSNR["unet"][seed] for seed in SEEDS])
+    unet = rows["unet"]
+    assert float(unet["psnr"]) == pytest.approx(values.mean(axis=1).mean(), rel=1e-5)
+    assert float(unet["psnr_seed_sd"]) == pytest.approx(values.mean(axis=1).std(ddof=1), rel=1e-5)
+    assert unet["n_seeds"] == "3"
+    assert unet["n_subjects"] == "5"
+    assert float(unet["ssim_seed_sd"]) == 0
+    assert rows["cubic"]["n_seeds"] == "1"
+    assert rows["cubic"]["psnr_seed_sd"] == ""
+    # The interval is over people, of each person's mean over seeds.
+    assert float(unet["psnr_hi"]) < values.mean(axis=0).max()
+    text = (tmp_path / "benchmark.md").read_text()
+    spread = f"{values.mean(axis=1).std(ddof=1):.2f}"
+    assert f"**{values.mean():.2f}** (± {spread}; " in text
+    assert "trained with 3 seeds" in text
+    assert f"± {spread};" in (tmp_path / "benchmark.tex").read_text()
+
+
+def test_intervals_and_tests_are_over_people_of_each_ones_mean(tmp_path: Path) -> None:
+    table = subjects(tmp_path)
+    found = write_statistics(table, tmp_path, "main", "cubic", 500, 1)
+    psnr = next(row for row in found if row["metric"] == "psnr")
+    means = np.array([PSNR["unet"][seed] for seed in SEEDS]).mean(axis=0)
+    pairs = means - np.array(PSNR["cubic"][""])
+    assert psnr["n"] == "5", "people, not people times seeds"
+    assert float(psnr["difference"]) == pytest.approx(pairs.mean(), rel=1e-5)
+    assert float(psnr["cohen_dz"]) == pytest.approx(pairs.mean() / pairs.std(ddof=1), rel=1e-5)
+    scores = [score.values["psnr"] for score in read_scores(table, "main") if score.method == "unet"]
+    assert scores == pytest.approx(means)
+    assert mean_limits(np.array(scores), 500, 1)[0] >= means.min()
+
+
+def test_a_seed_that_failed_on_a_scan_is_told_and_left_out_of_its_mean(tmp_path: Path) -> None:
+    table = subjects(tmp_path, lost=(SCANS[0], "unet", "4"))
+    score = next(score for score in read_scores(table, "main") if (score.scan, score.method) == (SCANS[0], "unet"))
+    assert score.failed
+    assert score.status == "seed 4: diverged"
+    assert score.values["psnr"] == pytest.approx((21.0 + 20.5) / 2)
+    write_tables(table, tmp_path, "main", 500, 1)
+    unet = next(row for row in read_table(tmp_path / "benchmark.csv") if row["method"] == "unet")
+    assert unet["n_failed"] == "1"
+    means = [np.mean(PSNR["unet"]["3"]), np.mean(PSNR["unet"]["4"][1:]), np.mean(PSNR["unet"]["8"])]
+    assert float(unet["psnr_seed_sd"]) == pytest.approx(np.std(means, ddof=1), rel=1e-5)
+
+
+def test_a_row_that_one_seed_lacks_is_a_failure(tmp_path: Path) -> None:
+    table = subjects(tmp_path)
+    rows = [row for row in read_table(table) if (row["scan"], row["seed"]) != (SCANS[1], "8")]
+    write_table(table, rows)
+    lacking = [score for score in read_seeds(table, "main") if math.isnan(score.values["psnr"])]
+    assert [(score.scan, score.method, score.seed) for score in lacking] == [(SCANS[1], "unet", "8")]
+    score = next(score for score in read_scores(table, "main") if (score.scan, score.method) == (SCANS[1], "unet"))
+    assert "seed 8: not evaluated" in score.status
+
+
+def test_one_seed_gives_the_table_it_gave_without_seeds(tmp_path: Path) -> None:
+    table = subjects(tmp_path)
+    one = [row for row in read_table(table) if row["seed"] in ("", "3")]
+    write_table(tmp_path / "one.csv", one)
+    write_table(tmp_path / "none.csv", [{key: value for key, value in row.items() if key != "seed"} for row in one])
+    for name in ("one", "none"):
+        write_tables(tmp_path / f"{name}.csv", tmp_path / name, "main", 500, 1)
+    for name in ("benchmark.csv", "benchmark.md", "similarity.tex"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "none" / name).read_bytes()
+    assert "±" not in (tmp_path / "one/benchmark.md").read_text()
+
+
+def test_a_structures_overlap_is_the_mean_over_seeds() -> None:
+    base = {"set": "main", "scan": "sub-01", "method": "unet", "name": "thalamus", "volume_reference_mm3": "9"}
+    rows = [base | {"seed": seed, "dice": dice, "iou": "0.4"} for seed, dice in (("3", "0.5"), ("4", "0.8"), ("8", ""))]
+    (mean,) = mean_over_seeds(rows)
+    assert float(mean["dice"]) == pytest.approx(0.65)
+    assert float(mean["iou"]) == pytest.approx(0.4)
+    assert mean_over_seeds(rows[:1]) == rows[:1]
+
+
+def test_results_of_the_first_seed_bear_the_methods_name_alone() -> None:
+    config = Config.model_validate({"seeds": [5, 6], "methods": {"cubic": {"kind": "cubic"}, "unet": {"kind": "unet"}}})
+    assert [result.text for result in config.results()] == ["cubic", "unet=5", "unet/seed-6=6"]
+    assert [Result.parse(result.text) for result in config.results()] == config.results()
+    assert [result.method for result in config.results()] == ["cubic", "unet", "unet"]
+    assert RunFacts.of(config).results() == config.results()
+    assert [result.text for result in Config().results()][:2] == ["cubic", "unet=1"]
+
+
+@pytest.mark.parametrize(("seeds", "message"), [([1, 1], "names one twice"), ([], "at least 1"), ([-1], "seeds")])
+def test_seeds_that_make_no_sense_are_refused(seeds: list[int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_config({"seeds": seeds}, "my.yaml")
