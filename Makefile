@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
 .PHONY: help demo test bench-data bench-parcellator test-archives test-conda test-faults test-slurm test-speed setup slurm
-.PHONY: lint format docs bench-speed sampling-sweep scale constraints pins report clean
+.PHONY: lint format docs bench-speed experiments sampling-sweep scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -77,6 +77,10 @@ bench-parcellator: $(READY) ## Train the parcellator on real label maps and meas
 
 bench-speed: $(READY) ## Measure what one volume costs against the authors' protocol
 	$(BIN)/iqt bench speed docs/measurements/speed.md
+
+experiments: $(READY) ## The experiments of config/experiments.yaml, and the sweep of samplers (about 80 minutes)
+	$(SNAKEMAKE) --configfile config/experiments.yaml
+	$(MAKE) sampling-sweep
 
 sampling-sweep: $(READY) ## Quality against cost of the samplers (about half an hour)
 	$(SNAKEMAKE) sampling_sweep --configfile config/sweep.yaml

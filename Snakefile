@@ -1,7 +1,7 @@
 """DiffusionIQT as a benchmark: cohort -> degrade -> train -> enhance -> parcellate -> evaluate -> report.
 
 Without --configfile this is the demo of config/config.yaml, which needs no download. Targets: all (the default),
-cohort, lowfield, models, figures, sampling_sweep.
+cohort, lowfield, models, figures, sampling_sweep, experiments, and experiment_<name> for each of them.
 """
 
 from snakemake.utils import min_version
@@ -22,6 +22,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/enhance.smk"
 include: "workflow/rules/parcellate.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/experiments.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/sampling.smk"
 include: "workflow/rules/provenance.smk"
@@ -61,6 +62,22 @@ rule sampling_sweep:
         f"{R}/tables/benchmark.csv",
         rules.draw_sweep.output,
         rules.draw_reliability.output,
+
+
+rule experiments:
+    """Every experiment of the configuration."""
+    input:
+        [path for name in CONFIG.experiments for path in experiment_files(name)],
+
+
+for experiment in CONFIG.experiments:
+
+    rule:
+        """The table and figure of one experiment, from its own methods and sets alone."""
+        name:
+            f"experiment_{experiment}"
+        input:
+            experiment_files(experiment),
 
 
 rule figures:

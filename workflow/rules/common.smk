@@ -256,12 +256,22 @@ def figure_files(*endings):
     """Every figure as every ending."""
     names = ["metrics", "training", "published", "overlap"]
     names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
+    names += [f"experiment_{name}" for name in CONFIG.experiments]
     return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
 
 
 def table_files():
-    """Every table of every low-field set."""
-    return [f"{R}/{folder}/{name}" for folder in TABLES.values() for name in TABLE_FILES]
+    """Every table of every low-field set, and of every experiment."""
+    found = [f"{R}/{folder}/{name}" for folder in TABLES.values() for name in TABLE_FILES]
+    return found + [path for name in CONFIG.experiments for path in experiment_files(name) if "/tables/" in path]
+
+
+def experiment_files(name):
+    """Table and figure of an experiment."""
+    table, figure = f"{R}/tables/experiments/{name}", f"{R}/figures/experiment_{name}"
+    return [f"{table}.{ending}" for ending in ("csv", "md", "tex")] + [
+        f"{figure}.{ending}" for ending in ("png", "svg")
+    ]
 
 
 def assessment_files():

@@ -318,6 +318,7 @@ rule write_page:
         metrics=R / "metrics",
         tables=R / "tables",
         figures=[f"--figure {path}" for path in figure_files("png")],
+        experiments=as_json({name: experiment_settings(name).model_dump(mode="json") for name in CONFIG.experiments}),
         panels=lambda wildcards, input: [f"--panel {path}" for path in input.panels],
     shell:
         r"""
@@ -327,6 +328,7 @@ rule write_page:
             --lut {input.lut:q} \
             {params.figures} \
             {params.panels} \
+            --experiments {params.experiments:q} \
             --out {output:q} \
             >{log:q} 2>&1
         """

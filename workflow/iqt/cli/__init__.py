@@ -13,7 +13,19 @@ from typing import Annotated
 import typer
 
 from iqt import __version__
-from iqt.cli import bench, cohort, config, degrade, enhance, evaluate, parcellate, provenance, report, train  # noqa: F401  (they register)
+from iqt.cli import (  # noqa: F401  (they register)
+    bench,
+    cohort,
+    config,
+    degrade,
+    enhance,
+    evaluate,
+    experiments,
+    parcellate,
+    provenance,
+    report,
+    train,
+)
 from iqt.cli.options import app
 from iqt.errors import UserError
 

@@ -112,11 +112,14 @@ def page(
     panel: Annotated[
         list[Path] | None, typer.Option(help="NPZ of `iqt panels` for the viewer; may be repeated.")
     ] = None,
+    experiments: Annotated[str, typer.Option(help="The experiments by name, as JSON text.")] = "{}",
 ) -> None:
     """Write the page that a person opens: one file, without a network."""
+    from iqt.config import Experiment
     from iqt.report.page import write_page
 
-    write_page(metrics, tables, figure, out, lut, panel or [])
+    asked = {name: Experiment.model_validate(section) for name, section in json.loads(experiments).items()}
+    write_page(metrics, tables, figure, out, lut, panel or [], asked)
 
 
 @app.command()

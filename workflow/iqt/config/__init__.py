@@ -6,6 +6,7 @@ module a part; everything that the stages use can be imported from here.
 
 from iqt.config.benchmark import Compute, Config, Evaluate, Report, RunFacts
 from iqt.config.cohort import Cohort, Grid, Mask, Split, Template
+from iqt.config.experiments import Experiment
 from iqt.config.lowfield import PRESETS, Artefacts, LowField, Relaxation, Shift
 from iqt.config.methods import (
     KINDS,
@@ -33,8 +34,8 @@ from iqt.config.training import Patches, Training
 __all__ = [
     "BIDS", "FAST", "HCP", "HMRF", "KINDS", "PRESETS", "S3", "Adversarial", "Artefacts", "Cohort", "Compute",
     "Config", "CrossBatch", "Diffusion", "DiffusionIQTMethod", "DiffusionIQTNetwork", "ESRGANMethod",
-    "ESRGANNetwork", "Evaluate", "FastSurfer", "FlowMethod", "FlowSampling", "Folder", "Grid", "Interpolation",
-    "LabelMaps", "LabelTissues", "Learned", "LowField", "Mask", "Method", "Parcellate", "Parcellator",
+    "ESRGANNetwork", "Evaluate", "Experiment", "FastSurfer", "FlowMethod", "FlowSampling", "Folder", "Grid",
+    "Interpolation", "LabelMaps", "LabelTissues", "Learned", "LowField", "Mask", "Method", "Parcellate", "Parcellator",
     "ParcellatorTraining", "Patches",
     "Relaxation", "Report", "RunFacts", "Sampling", "Section", "Shift", "Split", "Template", "Tiling",
     "Tissues", "Training", "UNetMethod", "UNetNetwork", "merge", "parse_config", "parse_section",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from iqt.config.cohort import Cohort
+from iqt.config.experiments import Experiment
 from iqt.config.lowfield import LowField
 from iqt.config.methods import (
     TRAINED_BY,
@@ -19,7 +20,7 @@ from iqt.config.methods import (
     UNetMethod,
 )
 from iqt.config.parcellate import Parcellate
-from iqt.config.section import Name, Positive, Section
+from iqt.config.section import Name, Positive, Section, flat_keys, hint
 from iqt.config.tissues import Tissues
 from iqt.config.training import Patches, Training
 from iqt.naming import Result
@@ -101,6 +102,8 @@ class Config(Section):
     """How results are scored."""
     report: Report = Report()
     """What the page shows."""
+    experiments: dict[Name, Experiment] = Field(default_factory=dict)
+    """Questions by name; each gets a table, a figure, a section on the page, and a target `experiment_<name>`."""
 
     @model_validator(mode="after")
     def _seeds(self) -> Config:
@@ -187,6 +190,30 @@ class Config(Section):
                 raise ValueError(f"lowfield.{name}.{error}") from None
         return self
 
+    @model_validator(mode="after")
+    def _experiments(self) -> Config:
+        if self.experiments and "experiments" in self.lowfield:
+            raise ValueError("lowfield.experiments: the experiments' tables have that folder; choose another name")
+        for name, experiment in self.experiments.items():
+            where = f"experiments.{name}"
+            if name.startswith("benchmark"):
+                raise ValueError(f"{where}: the benchmark's tables begin with that word; choose another name")
+            for method in experiment.methods:
+                if method not in self.methods:
+                    raise ValueError(f"{where}.methods names {method!r}, no method. {hint(method, self.methods)}")
+            for set_name in self.sets_of(name):
+                if set_name not in self.lowfield:
+                    raise ValueError(
+                        f"{where}.sets names {set_name!r}, no low-field set. {hint(set_name, self.lowfield)}"
+                    )
+            known = {key for method in experiment.methods for key in flat_keys(self.methods[method].model_dump())}
+            for key in experiment.keys:
+                if key not in known:
+                    raise ValueError(
+                        f"{where}.keys names {key!r}, which none of its methods has. {hint(key, sorted(known))}"
+                    )
+        return self
+
     @property
     def reference(self) -> str:
         """The method that the statistics compare every other with."""
@@ -198,8 +225,25 @@ class Config(Section):
         return self.seeds or (self.seed,)
 
     def methods_on(self, set_name: str) -> list[str]:
-        """The methods that are run on a low-field set."""
-        return list(self.methods)
+        """The methods that are run on a low-field set: all, or on a set besides `main` those of the experiments that
+        name it and the one that statistics compare with."""
+        named = [one.methods for name, one in self.experiments.items() if set_name in self.sets_of(name)]
+        if set_name == "main" or not named:
+            return list(self.methods)
+        wanted = {self.reference, *(method for methods in named for method in methods)}
+        return [name for name in self.methods if name in wanted]
+
+    def sets_of(self, experiment: str) -> tuple[str, ...]:
+        """The low-field sets of an experiment."""
+        sets = self.experiments[experiment].sets
+        return tuple(self.lowfield) if sets == "all" else sets
+
+    def key_of(self, method: str, key: str) -> Any:
+        """What a method's entry says under a key such as `sampling.steps`; None where it has none."""
+        value: Any = self.methods[method].model_dump(mode="json")
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
 
     def results(self, set_name: str = "main") -> list[Result]:
         """What is made of a low-field set: one a method and training seed, methods in the order of the tables."""

@@ -49,6 +49,7 @@ def readme() -> str:
         "| `ood.yaml` | the demo with further test sets, out of distribution |",
         "| `hcp.yaml` | the paper's experiment at full size on HCP at 0.7 mm; needs keys, GPUs and FastSurfer |",
         "| `sweep.yaml` | the demo's diffusion model under every sampler, from 1 to 50 network calls |",
+        "| `experiments.yaml` | ablations, samplers, baselines, patches, generalisation and uncertainty |",
         "| `smoke.yaml` | the same chain, as small as it can be, for tests |",
         "",
     ]

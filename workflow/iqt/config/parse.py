@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from iqt.config.benchmark import Config
 from iqt.config.methods import KINDS, Learned
-from iqt.config.section import Section, SectionType, merge
+from iqt.config.section import Section, SectionType, hint, merge
 from iqt.errors import UserError
 
 
@@ -86,7 +85,7 @@ def _resolve_base(entries: Mapping, name: str, section: str, source: str, above:
         return entry
     base = entry["base"]
     if base not in entries:
-        raise UserError(f"{source}: {section}.{name}.base = {base!r} names no entry. {_hint(base, entries)}")
+        raise UserError(f"{source}: {section}.{name}.base = {base!r} names no entry. {hint(base, entries)}")
     if base in (*above, name):
         raise UserError(f"{source}: {section}.{name}.base = {base!r} goes in a circle; base it on another entry")
     if "preset" in entry:
@@ -113,17 +112,11 @@ def _explain(error: ValidationError, source: str, model: type[Section] = Config)
         shown = "a section" if isinstance(value, Mapping | BaseModel) else json.dumps(value, default=str)
         if problem["type"] == "extra_forbidden":
             allowed = list(section.model_fields) if section else []
-            lines.append(f"  {key} = {shown}: unknown key. {_hint(str(where[-1]), allowed)}")
+            lines.append(f"  {key} = {shown}: unknown key. {hint(str(where[-1]), allowed)}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"  {key} = {shown}: {message[0].lower()}{message[1:]}.")
+            lines.append(f"  {key} = {shown}: {message[0].lower()}{message[1:]}{'' if message.endswith('?') else '.'}")
     return f"{source}: the configuration is not valid.\n" + "\n".join(lines) + "\nEvery key: config/README.md"
-
-
-def _hint(word: str, allowed: Any) -> str:
-    close = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.5)
-    known = ", ".join(str(name) for name in allowed)
-    return f"Hint: did you mean {close[0]}?" if close else f"Hint: allowed are {known}"
 
 
 def _section_at(model: type[Section], where: tuple) -> type[Section] | None:

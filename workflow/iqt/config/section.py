@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +21,21 @@ class Section(BaseModel):
 
 
 SectionType = TypeVar("SectionType", bound=Section)
+
+
+def hint(word: object, allowed: Iterable[object]) -> str:
+    """What was probably meant, or what is allowed."""
+    names = [str(name) for name in allowed]
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    return f"Hint: did you mean {close[0]}?" if close else f"Hint: allowed are {', '.join(names)}"
+
+
+def flat_keys(section: Mapping, prefix: str = "") -> list[str]:
+    """The keys of a section and of those in it, `sampling.steps` for one within another."""
+    keys = []
+    for key, value in section.items():
+        keys += flat_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+    return keys
 
 
 def merge(base: Mapping, changes: Mapping) -> dict:

@@ -12,9 +12,11 @@ from typing import Any
 import jinja2
 
 from iqt.batch import OK
+from iqt.config.experiments import Experiment
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_text
 from iqt.report.comparisons import statistics_cells
+from iqt.report.experiments import columns_of, experiment_cells, experiment_note
 from iqt.report.scores import (
     FURTHER_METRICS,
     METRICS,
@@ -32,7 +34,7 @@ from iqt.report.tables import best_of, with_interval
 from iqt.report.viewer import collect
 
 TEMPLATE = Path(__file__).with_name("page.html")
-FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overlap")
+FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overlap", "experiment")
 """What a figure's file name begins with, in the order of the page."""
 FEW_PEOPLE = 10
 FIGURE_BUDGET = 6_000_000
@@ -46,8 +48,12 @@ def write_page(
     out: Path,
     lut: Path | None = None,
     panels: Sequence[Path] = (),
+    experiments: Mapping[str, Experiment] | None = None,
 ) -> None:
     """Write the page from metrics/ (run.json, subjects.csv, structures.csv), the tables and PNG figures.
+
+    `experiments` are those whose tables lie in the folder experiments of `tables`, and whose figures are among
+    `figures` as experiment_<name>.png.
 
     metrics/parcellator.csv, where it exists, says how well the parcellator reads; `lut` gives structures their colours;
     `panels` are those of the people whom the viewer shows. Beside a benchmark.csv its folder's statistics.csv and
@@ -105,6 +111,7 @@ def write_page(
         run=run,
         methods=[row["method"] for row in benchmarks[0]["rows"]],
         benchmarks=benchmarks,
+        experiments=[_experiment(name, one, tables) for name, one in (experiments or {}).items()],
         n_seeds=max(int(row.get("n_seeds", 1)) for benchmark in benchmarks for row in benchmark["rows"]),
         figures=_figures(figures),
         viewer=collect(panels),
@@ -115,6 +122,13 @@ def write_page(
         judge=judge(metrics, colours),
     )
     write_text(out, page)
+
+
+def _experiment(name: str, experiment: Experiment, tables: Path) -> dict[str, Any]:
+    rows = read_table(tables / "experiments" / f"{name}.csv", required=columns_of(experiment))
+    head, *lines = experiment_cells(rows, experiment)
+    table = {"head": head, "lines": lines, "n_text": head.index("method") + 1 + len(experiment.keys)}
+    return {"name": name, "settings": experiment, "table": table, "note": experiment_note(rows, experiment)}
 
 
 def _benchmark(rows: list[dict[str, str]]) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def draw_reliability(reliability_csv: Path, out: list[Path]) -> None:
             own = [row for row in rows if row["method"] == method]
             bins = sorted({int(row["bin"]) for row in own})
             expected, error = (
-                [_pooled([row for row in own if int(row["bin"]) == each], name) for each in bins]
+                [pooled([row for row in own if int(row["bin"]) == each], name) for each in bins]
                 for name in ("expected", "error")
             )
             top = max([top, *expected, *error])
@@ -84,7 +84,7 @@ def draw_reliability(reliability_csv: Path, out: list[Path]) -> None:
         save_figure(figure, out)
 
 
-def _pooled(rows: list[dict[str, str]], name: str) -> float:
+def pooled(rows: list[dict[str, str]], name: str) -> float:
     """Root mean square over people, each with as much weight as voxels."""
     sizes = [int(row["n_voxels"]) for row in rows]
     squares = sum(size * float(row[name]) ** 2 for size, row in zip(sizes, rows, strict=True))

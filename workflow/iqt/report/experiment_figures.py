@@ -1,0 +1,214 @@
+"""Figures of experiments: everybody's values a method, means over a series, and reliability of the samples' spread."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from iqt.config.experiments import Experiment
+from iqt.files import read_table
+from iqt.report.experiments import COVERAGES, LABELS, OF_PEOPLE, People, read_results, written
+from iqt.report.figures import STYLE, save_figure
+from iqt.report.sampling import pooled
+from iqt.report.scores import COLOURS
+
+COLUMNS = 4
+"""Panels beside each other."""
+WIDE = 8
+"""A series that spans more than this factor has a logarithmic axis."""
+
+LEVELS = (":", "--", "-.")
+"""Line styles of methods that have no place in a series."""
+
+Grouped = Mapping[tuple[str, str], Sequence[Mapping[str, str]]]
+
+
+def draw_experiment(
+    results_csv: Path,
+    reliability_csv: Path,
+    experiment: Experiment,
+    keys: Mapping[str, Mapping[str, Any]],
+    table: Sequence[Mapping[str, str]],
+    out: list[Path],
+) -> None:
+    """Draw an experiment's figure.
+
+    Args:
+        experiment: with its sets by name.
+        keys: what each method's entry says under the experiment's `keys`.
+        table: the rows of its table, with means and limits.
+
+    Raises:
+        UserError: a table is absent or not valid.
+    """
+    with matplotlib.rc_context(STYLE):
+        if experiment.figure == "dots":
+            figure = _dots(experiment, read_results(results_csv, experiment), table)
+        elif experiment.figure == "lines":
+            figure = _lines(experiment, keys, table)
+        else:
+            curves = read_table(reliability_csv, required=("set", "method", "bin", "n_voxels", "expected", "error"))
+            figure = _reliability(experiment, curves, read_results(results_csv, experiment))
+        save_figure(figure, out)
+
+
+def _dots(experiment: Experiment, grouped: Grouped, table: Sequence[Mapping[str, str]]) -> Figure:
+    """A row a set and method, a panel a metric: a mean with its limits, and everybody's value, joined by thin lines."""
+    several = len(experiment.sets) > 1
+    names = [f"{row['method']}, {row['set']}" if several else row["method"] for row in table]
+    columns = min(COLUMNS, len(experiment.metrics))
+    bands = math.ceil(len(experiment.metrics) / columns)
+    size = (2.6 + 2.3 * columns, bands * (0.9 + 0.27 * len(names)))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = list(figure.subplots(bands, columns, sharey=True, squeeze=False).flat)
+    for axes in panels[len(experiment.metrics) :]:
+        axes.set_axis_off()
+    for axes, metric in zip(panels, experiment.metrics, strict=False):
+        for set_name in experiment.sets:
+            paths: dict[str, list[tuple[float, int]]] = {}
+            for place, row in enumerate(table):
+                if row["set"] == set_name and metric in OF_PEOPLE:
+                    for person, value in People.of(grouped[set_name, row["method"]], metric).values.items():
+                        paths.setdefault(person, []).append((value, place))
+            for points in paths.values():
+                axes.plot(*zip(*points, strict=True), "o-", color="0.78", linewidth=0.6, markersize=2.5, zorder=1)
+        for place, row in enumerate(table):
+            colour = COLOURS[experiment.methods.index(row["method"]) % len(COLOURS)]
+            _mean_with_limits(axes, row, metric, place, colour)
+        axes.set(xlabel=LABELS[metric], ylim=(len(names) - 0.5, -0.5))
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(axis="x", color="0.92")
+        axes.set_axisbelow(True)
+    return figure
+
+
+def _mean_with_limits(axes: Axes, row: Mapping[str, str], metric: str, place: int, colour: str) -> None:
+    if not row[metric]:
+        # Between the axis and its data, so that it says nothing about size.
+        axes.text(0.02, place, "–", transform=axes.get_yaxis_transform(), va="center")
+        return
+    middle = float(row[metric])
+    ends = None
+    if row[f"{metric}_lo"]:
+        low, high = float(row[f"{metric}_lo"]), float(row[f"{metric}_hi"])
+        ends = [[max(middle - low, 0)], [max(high - middle, 0)]]
+    axes.errorbar(middle, place, xerr=ends, fmt="o", color=colour, markersize=5, linewidth=1.4, zorder=3)
+
+
+def _lines(experiment: Experiment, keys: Mapping[str, Mapping[str, Any]], table: Sequence[Mapping[str, str]]) -> Figure:
+    """Means over the series, a panel a metric; a method without a place in it is a level line."""
+    by_set = experiment.x == "set"
+    axis = [_place(row, experiment, keys) for row in table]
+    numeric = all(isinstance(value, int | float) for value in axis if value is not None)
+    known = dict.fromkeys(value for value in axis if value is not None)
+    ticks = sorted(known) if numeric else list(known)
+    lines: dict[str, list[tuple[Any, Mapping[str, str]]]] = {}
+    levels: list[Mapping[str, str]] = []
+    for row, value in zip(table, axis, strict=True):
+        if value is None:
+            levels.append(row)
+            continue
+        label = row["method"]
+        if experiment.lines != "method":
+            label = f"{experiment.lines.rpartition('.')[2]} {written(keys[row['method']][experiment.lines]) or '–'}"
+        if len(experiment.sets) > 1 and not by_set:
+            label += f", {row['set']}"
+        lines.setdefault(label, []).append((value if numeric else ticks.index(value), row))
+    columns = min(COLUMNS, len(experiment.metrics)) if len(experiment.metrics) != 4 else 2
+    bands = math.ceil(len(experiment.metrics) / columns)
+    figure = Figure(figsize=(4.5 * columns, 3.2 * bands), layout="constrained")
+    panels = list(figure.subplots(bands, columns, squeeze=False).flat)
+    for axes in panels[len(experiment.metrics) :]:
+        axes.set_axis_off()
+    for axes, metric in zip(panels, experiment.metrics, strict=False):
+        for number, (label, members) in enumerate(lines.items()):
+            points = sorted(((x, row) for x, row in members if row[metric]), key=lambda point: point[0])
+            values = [float(row[metric]) for _, row in points]
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot([x for x, _ in points], values, "o-", color=colour, markersize=4, label=label)
+            for x, row in points:
+                if row[f"{metric}_lo"]:
+                    axes.vlines(x, float(row[f"{metric}_lo"]), float(row[f"{metric}_hi"]), color=colour, alpha=0.35)
+        for number, row in enumerate(levels):
+            if row[metric]:
+                label = f"{row['method']}, {row['set']}" if len(experiment.sets) > 1 else row["method"]
+                axes.axhline(float(row[metric]), color="0.35", linestyle=LEVELS[number % len(LEVELS)], label=label)
+        _series_axis(axes, experiment, ticks, numeric)
+        axes.set_ylabel(LABELS[metric])
+        if not any(row[metric] for row in table):
+            axes.text(0.5, 0.5, "–", transform=axes.transAxes, ha="center")
+    _legend(figure, panels)
+    return figure
+
+
+def _place(row: Mapping[str, str], experiment: Experiment, keys: Mapping[str, Mapping[str, Any]]) -> Any:
+    """A row's place on the horizontal axis; None where it has none."""
+    if experiment.x == "set":
+        return row["set"]
+    if experiment.x in experiment.keys:
+        value = keys[row["method"]][experiment.x]
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else written(value) or None
+    return float(row[experiment.x]) if row[experiment.x] else None
+
+
+def _series_axis(axes: Axes, experiment: Experiment, ticks: list, numeric: bool) -> None:
+    name = LABELS.get(experiment.x, experiment.x.rpartition(".")[2])
+    axes.set_xlabel({"set": "low-field set"}.get(experiment.x, name))
+    if not numeric:
+        axes.set_xticks(range(len(ticks)), ticks)
+        return
+    if ticks and min(ticks) > 0 and max(ticks) > WIDE * min(ticks):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+
+
+def _reliability(experiment: Experiment, curves: Sequence[Mapping[str, str]], grouped: Grouped) -> Figure:
+    """A column a low-field set: true error over the expected one above, coverage over its nominal value below."""
+    sets = experiment.sets
+    figure = Figure(figsize=(3.6 * max(2, len(sets)), 7), layout="constrained")
+    grid = figure.subplots(2, len(sets), squeeze=False)
+    for column, set_name in enumerate(sets):
+        upper, lower = grid[:, column]
+        top = 0.0
+        for number, method in enumerate(experiment.methods):
+            style = {"marker": "o", "markersize": 4, "color": COLOURS[number % len(COLOURS)], "label": method}
+            own = [row for row in curves if (row["set"], row["method"]) == (set_name, method)]
+            bins = sorted({int(row["bin"]) for row in own})
+            tenths = [[row for row in own if int(row["bin"]) == each] for each in bins]
+            expected, error = ([pooled(part, name) for part in tenths] for name in ("expected", "error"))
+            if own:
+                upper.plot(expected, error, **style)
+                top = max(top, *expected, *error)
+            coverage = [People.of(grouped[set_name, method], name).mean for name in COVERAGES]
+            if not any(map(math.isnan, coverage)):
+                lower.plot(list(COVERAGES.values()), coverage, **style)
+        upper.plot([0, top], [0, top], color="0.6", linestyle=":")
+        lower.plot([0.4, 1], [0.4, 1], color="0.6", linestyle=":")
+        upper.set(
+            title=set_name if len(sets) > 1 else "", xlabel="expected error (samples' spread)", ylabel="true error"
+        )
+        lower.set(xlabel="nominal coverage", ylabel="share of voxels inside")
+        for axes in (upper, lower):
+            if not axes.get_legend_handles_labels()[0]:
+                axes.text(0.5, 0.5, "–", transform=axes.transAxes, ha="center")
+    _legend(figure, grid.flat)
+    return figure
+
+
+def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
+    """Each label once, below the panels."""
+    handles: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        place = {"loc": "outside lower center", "ncols": min(4, len(handles)), "frameon": False}
+        figure.legend(list(handles.values()), list(handles), **place)
