@@ -76,7 +76,7 @@ def score_experiment(
             curves += read_table(parts["reliability"])
         for text in results:
             result = Result.parse(text)
-            cost = _cost(root, set_name, result, models.get(result.method))
+            cost = cost_of(root, set_name, result, models.get(result.method))
             rows += [row | cost for row in found.values() if _is_of(row, result)]
     write_table(out / "results.csv", rows, COLUMNS)
     write_table(out / "reliability.csv", curves, RELIABILITY_COLUMNS)
@@ -86,7 +86,7 @@ def _is_of(row: Mapping[str, str], result: Result) -> bool:
     return row["method"] == result.method and row["seed"] == ("" if result.seed is None else str(result.seed))
 
 
-def _cost(root: Path, set_name: str, result: Result, model: str | None) -> dict[str, object]:
+def cost_of(root: Path, set_name: str, result: Result, model: str | None) -> dict[str, object]:
     """What training and enhancing cost; empty where there was no training, or a job too short to be measured."""
     jobs = sorted((root / "benchmarks/enhance" / set_name / result.folder).glob("batch-*.tsv"))
     cost: dict[str, object] = {"enhance_mb": _largest(jobs)}

@@ -1,0 +1,262 @@
+"""Experiments: what of a configuration is refused, and tables and figures from hand-made metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from iqt.config import Config, Experiment, parse_config
+from iqt.config.experiments import Quantity
+from iqt.errors import UserError
+from iqt.evaluate.experiment import COLUMNS, cost_of
+from iqt.evaluate.seams import border_error
+from iqt.files import read_table, write_json, write_table
+from iqt.naming import Result, seed_of
+from iqt.report.experiment_figures import draw_experiment
+from iqt.report.experiments import (
+    LABELS,
+    columns_of,
+    experiment_cells,
+    experiment_note,
+    read_results,
+    write_experiment,
+)
+from iqt.statistics import mean_limits
+
+PEOPLE = ("sub-01", "sub-02", "sub-03")
+METHODS = ("cubic", "one", "many")
+KEYS = {
+    "cubic": {"sampling.steps": None, "patches.grid": None},
+    "one": {"sampling.steps": 1, "patches.grid": [2, 2, 2]},
+    "many": {"sampling.steps": 20, "patches.grid": [2, 2, 2]},
+}
+MACHINE = "a processor, 2 threads"
+
+
+def psnr(set_name: str, method: str, seed: str, person: str) -> float:
+    """A value that differs in every way it can."""
+    place = METHODS.index(method) + PEOPLE.index(person) ** 2 / 3
+    return 20 + place + (0.4 if seed == "2" else 0) - (3 if set_name == "noisy" else 0)
+
+
+def experiment(**changes: object) -> Experiment:
+    asked = {"title": "Steps", "question": "How many steps?", "methods": METHODS, "sets": ("main", "noisy")}
+    asked |= {
+        "metrics": ("psnr", "patch_seam", "train_seconds", "train_mb"),
+        "keys": ("sampling.steps", "patches.grid"),
+    }
+    return Experiment.model_validate(asked | changes)
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> Path:
+    """results.csv of three methods, two seeds of those that are trained, on two sets; one failed. And a curve."""
+    rows, curves = [], []
+    for set_name in ("noisy", "main"):  # the experiment's order is another
+        for method in METHODS:
+            for seed in ("",) if method == "cubic" else ("1", "2"):
+                for person in PEOPLE:
+                    row = dict.fromkeys(COLUMNS, "")
+                    row |= {"set": set_name, "method": method, "seed": seed, "scan": person, "status": "ok"}
+                    row |= {"psnr": psnr(set_name, method, seed, person), "miou": 0.5}
+                    if method != "cubic":
+                        row |= {"patch_seam": 1.1, "train_seconds": 30 if seed == "1" else 40, "train_mb": 900.5}
+                        row |= {"machine": MACHINE}
+                    if method == "many":
+                        row |= {f"coverage_{level}": level / 110 for level in (50, 68, 90, 95)}
+                        for number in (1, 2):
+                            curve = {"set": set_name, "method": method, "scan": person, "seed": seed, "bin": number}
+                            curves.append(curve | {"n_voxels": 10, "expected": 0.1 * number, "error": 0.2 * number})
+                    if (set_name, method, seed, person) == ("main", "many", "2", "sub-02"):
+                        row |= {"status": "diverged", "psnr": ""}
+                    rows.append(row)
+    write_table(tmp_path / "results.csv", rows)
+    write_table(tmp_path / "reliability.csv", curves)
+    return tmp_path
+
+
+def test_the_table_holds_means_over_people_of_means_over_seeds(metrics: Path) -> None:
+    rows = write_experiment(metrics / "results.csv", experiment(), KEYS, metrics / "steps.csv", 500, 1)
+    table = read_table(metrics / "steps.csv")
+    assert table == rows
+    assert tuple(table[0]) == columns_of(experiment())
+    assert [(row["set"], row["method"]) for row in rows] == [(s, m) for s in ("main", "noisy") for m in METHODS]
+    one = rows[1]
+    by_seed = np.array([[psnr("main", "one", seed, person) for person in PEOPLE] for seed in ("1", "2")])
+    assert float(one["psnr"]) == pytest.approx(by_seed.mean(), rel=1e-5)
+    assert float(one["psnr_seed_sd"]) == pytest.approx(by_seed.mean(axis=1).std(ddof=1), rel=1e-5)
+    low, high = mean_limits(by_seed.mean(axis=0), 500, seed_of(1, "bootstrap", "main"))
+    assert (float(one["psnr_lo"]), float(one["psnr_hi"])) == pytest.approx((low, high), rel=1e-5)
+    assert (one["n_subjects"], one["n_failed"], one["n_seeds"]) == ("3", "0", "2")
+    assert float(one["train_seconds"]) == pytest.approx(35)
+    assert float(one["train_seconds_seed_sd"]) == pytest.approx(np.std([30, 40], ddof=1), rel=1e-5)
+    assert one["train_seconds_lo"] == "", "a cost has no interval over people"
+    assert one["machine"] == MACHINE
+    many = rows[2]
+    values = [psnr("main", "many", "1", person) for person in PEOPLE]
+    values = [values[0] + 0.2, values[1], values[2] + 0.2]  # of the second only one seed did not fail
+    assert float(many["psnr"]) == pytest.approx(np.mean(values), rel=1e-5)
+    assert many["n_failed"] == "1"
+
+
+def test_what_a_method_has_not_is_shown_as_a_dash_and_never_dropped(metrics: Path) -> None:
+    rows = write_experiment(metrics / "results.csv", experiment(), KEYS, metrics / "steps.csv", 500, 1)
+    head, *lines = experiment_cells(rows, experiment())
+    assert head == ["set", "method", "steps", "grid", *(LABELS[name] for name in experiment().metrics), "people"]
+    cubic, one, many = lines[:3]
+    assert cubic[:4] == ["main", "cubic", "–", "–"]
+    assert cubic[5:8] == ["–", "–", "–"]
+    assert one[:4] == ["main", "one", "1", "2 x 2 x 2"]
+    assert one[6:8] == ["35 ± 7", "900 ± 0"]
+    assert many[-1] == "3 (1 failed)"
+    assert experiment_cells(rows[:3], experiment())[0][0] == "method", "a single set is not named in every row"
+    note = experiment_note(rows, experiment())
+    assert f"Trained on: {MACHINE}." in note
+    assert "2 training seeds" in note
+    assert "Seams:" in note
+    assert "coverage" not in note
+    text = (metrics / "steps.md").read_text()
+    assert text.startswith("Steps. How many steps?")
+    assert text.count("| main | cubic | – | – |") == 1
+    assert "Steps. How many steps?" in (metrics / "steps.tex").read_text()
+
+
+def test_a_method_without_any_row_is_still_a_line(metrics: Path) -> None:
+    asked = experiment(methods=(*METHODS, "absent"))
+    keys = KEYS | {"absent": {"sampling.steps": 4, "patches.grid": None}}
+    rows = write_experiment(metrics / "results.csv", asked, keys, metrics / "steps.csv", 500, 1)
+    absent = next(row for row in rows if row["method"] == "absent")
+    assert (absent["n_subjects"], absent["psnr"]) == ("0", "")
+    for figure in ({}, {"figure": "lines", "x": "sampling.steps"}, {"figure": "reliability"}):
+        draw(metrics, asked.model_copy(update=figure), metrics / "absent.svg", keys)
+
+
+def draw(metrics: Path, asked: Experiment, out: Path, keys: dict = KEYS) -> str:
+    rows = write_experiment(metrics / "results.csv", asked, keys, metrics / "drawn.csv", 500, 1)
+    draw_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, keys, rows, [out])
+    return out.read_text() if out.suffix == ".svg" else ""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"figure": "lines", "x": "sampling.steps"},
+        {"figure": "lines", "x": "patches.grid", "sets": ("main",), "lines": "sampling.steps"},
+        {"figure": "lines", "x": "set"},
+        {"figure": "lines", "x": "psnr", "sets": ("main",)},
+        {"figure": "reliability"},
+        {"figure": "reliability", "methods": ("cubic",)},
+    ],
+    ids=["dots", "numbers", "words", "sets", "metric", "reliability", "nothing"],
+)
+def test_a_figure_is_redrawn_to_the_same_bytes(metrics: Path, tmp_path: Path, changes: dict) -> None:
+    asked = experiment(**changes)
+    for ending in ("svg", "png"):
+        first, again = tmp_path / f"first.{ending}", tmp_path / f"again.{ending}"
+        draw(metrics, asked, first)
+        draw(metrics, asked, again)
+        assert first.read_bytes() == again.read_bytes()
+        assert first.stat().st_size > 2000
+
+
+def test_another_value_makes_another_figure(metrics: Path, tmp_path: Path) -> None:
+    for changes in ({}, {"figure": "lines", "x": "set"}):
+        before = draw(metrics, experiment(**changes), tmp_path / "before.svg")
+        rows = read_table(metrics / "results.csv")
+        changed = [row | {"psnr": "27"} if row["method"] == "one" else row for row in rows]
+        write_table(metrics / "results.csv", changed)
+        assert draw(metrics, experiment(**changes), tmp_path / "after.svg") != before
+        write_table(metrics / "results.csv", rows)
+
+
+def test_a_value_that_is_no_number_is_named(metrics: Path) -> None:
+    rows = read_table(metrics / "results.csv")
+    rows[0]["psnr"] = "high"
+    write_table(metrics / "results.csv", rows)
+    with pytest.raises(UserError, match="psnr of sub-01 is 'high'"):
+        read_results(metrics / "results.csv", experiment())
+
+
+def test_every_quantity_of_the_configuration_is_scored_and_has_a_label() -> None:
+    assert set(get_args(Quantity)) <= set(COLUMNS)
+    assert set(get_args(Quantity)) == set(LABELS)
+
+
+ENTRY = {"title": "t", "question": "q", "methods": ["unet", "cubic"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"methods": ["unett"]}, ["experiments.a.methods names 'unett'", "did you mean unet?"]),
+        ({"sets": ["mian"]}, ["experiments.a.sets names 'mian'", "did you mean main?"]),
+        ({"keys": ["training.step"]}, ["experiments.a.keys names 'training.step'", "did you mean training.steps?"]),
+        ({"metrics": ["psnrr"]}, ["experiments.a.metrics.0", "psnrr", "'psnr'"]),
+        ({"metric": ["psnr"]}, ["experiments.a.metric", "did you mean metrics?"]),
+        ({"figure": "lines"}, ["x None of figure lines must be one of"]),
+        ({"figure": "lines", "x": "nfe"}, ["x 'nfe'", "set"]),
+        ({"figure": "lines", "x": "set", "lines": "kind"}, ["lines 'kind' must be one of method"]),
+        ({"x": "set"}, ["no effect with figure dots"]),
+        ({"methods": ["unet", "unet"]}, ["names one twice"]),
+        ({"methods": []}, ["experiments.a.methods", "at least 1"]),
+    ],
+)
+def test_an_experiment_that_cannot_be_shown_is_refused_with_a_hint(changes: dict, parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config({"experiments": {"a": ENTRY | changes}}, "my.yaml")
+    assert all(part in str(caught.value) for part in ("my.yaml", *parts)), str(caught.value)
+
+
+def test_names_that_would_collide_are_refused() -> None:
+    with pytest.raises(UserError, match="benchmark"):
+        parse_config({"experiments": {"benchmark_a": ENTRY}}, "my.yaml")
+    with pytest.raises(UserError, match=r"lowfield\.experiments"):
+        parse_config({"experiments": {"a": ENTRY}, "lowfield": {"main": {}, "experiments": {}}}, "my.yaml")
+
+
+def test_a_set_that_experiments_name_is_made_for_their_methods_and_the_reference_alone() -> None:
+    raw = {"lowfield": {"main": {}, "noisy": {}, "thick": {}}, "evaluate": {"reference": "diffusion_iqt"}}
+    config = Config.model_validate(raw | {"experiments": {"a": ENTRY | {"sets": ["main", "noisy"]}}})
+    assert config.methods_on("main") == config.methods_on("thick") == list(config.methods)
+    assert config.methods_on("noisy") == ["cubic", "unet", "diffusion_iqt"]
+    everywhere = Config.model_validate(raw | {"experiments": {"a": ENTRY | {"sets": "all"}}})
+    assert everywhere.sets_of("a") == ("main", "noisy", "thick")
+    assert everywhere.methods_on("thick") == ["cubic", "unet", "diffusion_iqt"]
+
+
+def test_the_error_at_patch_borders_is_that_of_the_voxels_on_either_side() -> None:
+    rng = np.random.default_rng(1)
+    reference = rng.random((16, 12, 12))
+    mask = np.zeros(reference.shape, bool)
+    mask[1:, :, 1:] = True
+    borders = [[8], [], [4]]
+    near = np.zeros(reference.shape, bool)
+    near[7:9] = True
+    near[:, :, 3:5] = True
+    error = np.where(near, 0.3, 0.1)
+    error[~mask] = 99
+    found, ratio = border_error(reference, reference + error, mask, borders)
+    assert found == pytest.approx(0.3)
+    assert ratio == pytest.approx(3)
+    assert border_error(reference, reference + 0.1, mask, ([], [], [])) is None
+    assert border_error(reference, reference, mask, borders) is None
+    even = border_error(reference, reference + 0.2, mask, borders)
+    assert even == pytest.approx((0.2, 1))
+
+
+def test_the_cost_is_what_cards_and_jobs_recorded(tmp_path: Path) -> None:
+    card = {"seconds": 12.5, "gpu_gib": None, "machine": {"cpu": "a processor", "threads": 2, "gpu": None}}
+    write_json(tmp_path / "models/unet/seed-2/model.json", card)
+    write_table(tmp_path / "benchmarks/train/unet/seed-2.tsv", [{"s": "14", "max_rss": "612.5"}])
+    for batch, size in ((0, "410.0"), (1, "NA"), (2, "455.25")):
+        path = tmp_path / f"benchmarks/enhance/main/unet/seed-2/batch-{batch}.tsv"
+        write_table(path, [{"s": "3", "max_rss": size}])
+    cost = cost_of(tmp_path, "main", Result("unet/seed-2", 2), "unet")
+    assert cost["machine"] == MACHINE
+    assert (cost["train_seconds"], cost["train_mb"], cost["enhance_mb"]) == (12.5, 612.5, 455.25)
+    assert cost["train_gpu_gib"] is None
+    assert cost_of(tmp_path, "main", Result("cubic"), None) == {"enhance_mb": ""}

@@ -1,0 +1,148 @@
+"""What experiments and training seeds plan: who is trained, for which target, and what an edit reruns."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from test_dag import planned, snakemake
+
+from iqt.config import read_config
+
+EXPERIMENTS = "config/experiments.yaml"
+
+
+def trained(folder: Path, *arguments: str, config: str) -> Counter[str]:
+    """The folders of the models that a dry run trains."""
+    done = snakemake(folder, "--dry-run", "--printshellcmds", *arguments, config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Counter(re.findall(r"tee results/\w+/logs/train/(\S+)\.log", done.stdout + done.stderr))
+
+
+def edited(folder: Path, **sections: object) -> str:
+    """The smoke configuration with other sections; its name."""
+    raw = yaml.safe_load((folder / "config/smoke.yaml").read_text())
+    (folder / "config/edited.yaml").write_text(yaml.safe_dump(raw | sections))
+    return "config/edited.yaml"
+
+
+def test_the_six_experiments_are_planned_on_one_cohort_and_judge(workflow: Path) -> None:
+    config = read_config(workflow / EXPERIMENTS)
+    assert list(config.experiments) == ["cross_batch", "steps", "baselines", "patches", "generalisation", "uncertainty"]
+    jobs = planned(workflow, config=EXPERIMENTS)
+    assert jobs["train_parcellator"] == jobs["list_participants"] == jobs["parcellate_reference"] == 1
+    assert jobs["train"] == len(config.models()) == 16
+    assert jobs["score_experiment"] == jobs["draw_experiment"] == 6
+    assert jobs["write_page"] == 1
+    pairs = sum(len(config.results(name)) for name in config.lowfield)
+    assert jobs["enhance"] == jobs["parcellate_result"] == pairs < len(config.methods) * len(config.lowfield)
+    named = {method for one in config.experiments.values() for method in one.methods}
+    assert named == set(config.methods), "no method is trained for nothing"
+    assert all(len(experiment.question) > 100 for experiment in config.experiments.values()), "a caption to read by"
+
+
+@pytest.mark.parametrize(
+    ("name", "models"),
+    [
+        (
+            "cross_batch",
+            {
+                *("diffusion_iqt", "no_cross_batch", "zero_padding", "own_patch_attention"),
+                *("no_attention", "no_attention_skip", "no_shuffle"),
+            },
+        ),
+        ("steps", {"diffusion_iqt", "linear_1", "sigmoid_1"}),
+        ("baselines", {"unet", "esrgan", "flow", "diffusion_iqt"}),
+        ("patches", {"diffusion_iqt", "patch_8", "patch_32", "grid_1", "grid_3"}),
+        ("generalisation", {"unet", "flow", "diffusion_iqt"}),
+        ("uncertainty", {"diffusion_iqt", "unet", "flow"}),
+    ],
+)
+def test_an_experiments_target_trains_its_own_models_and_shares_weights(
+    workflow: Path, name: str, models: set[str]
+) -> None:
+    """Methods that differ only in sampling share one; a flow brings the regression that it starts from."""
+    found = trained(workflow, f"experiment_{name}", config=EXPERIMENTS)
+    assert found == Counter({f"{model}/seed-1": 1 for model in models})
+    jobs = planned(workflow, f"experiment_{name}", config=EXPERIMENTS)
+    assert jobs["score_experiment"] == jobs["draw_experiment"] == 1
+    assert not {"write_page", "gather_metrics", "evaluate"} & set(jobs), "nothing but what it shows"
+    config = read_config(workflow / EXPERIMENTS)
+    assert jobs["enhance"] == len(config.experiments[name].methods) * len(config.sets_of(name))
+
+
+def test_experiments_are_among_the_figures_and_on_the_page(workflow: Path) -> None:
+    one = {"title": "t", "question": "q", "methods": ["cubic", "unet"]}
+    config = edited(workflow, experiments={"first": one, "second": one | {"figure": "lines", "x": "set"}})
+    assert planned(workflow, "figures", config=config)["draw_experiment"] == 2
+    assert planned(workflow, "experiments", config=config)["draw_experiment"] == 2
+    assert planned(workflow, "results/smoke/report.html", config=config)["draw_experiment"] == 2
+    assert "draw_experiment" not in planned(workflow, "figures")
+
+
+def test_real_pairs_are_one_more_set_of_every_experiment_on_all_sets(workflow: Path, tmp_path: Path) -> None:
+    """A folder's scans with their low-field partners, which are registered and not simulated."""
+    scans = tmp_path / "scans"
+    kinds = {"images": "T1w", "masks": "mask", "labels": "labels", "lowfield": "low"}
+    for number in range(1, 6):
+        for kind in kinds.values():
+            path = scans / kind / f"sub-{number}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    source = {"path": str(scans), **{key: f"{kind}/*.nii.gz" for key, kind in kinds.items()}}
+    raw = yaml.safe_load((workflow / "config/smoke.yaml").read_text())
+    raw["cohort"] = {"source": "folder", "folder": source, "split": raw["cohort"]["split"]}
+    raw["lowfield"] = {"main": {"contrast": "none", "noise": "none"}, "real": {"registration": "rigid"}}
+    raw["experiments"] = {"sets": {"title": "t", "question": "q", "methods": ["cubic", "unet"], "sets": "all"}}
+    (workflow / "config/pairs.yaml").write_text(yaml.safe_dump(raw))
+    config = read_config(workflow / "config/pairs.yaml")
+    assert config.sets_of("sets") == ("main", "real")
+    jobs = planned(workflow, "experiment_sets", config="config/pairs.yaml")
+    assert jobs["enhance"] >= 4
+    assert jobs["score_experiment"] == 1
+
+
+def test_each_model_is_trained_once_a_seed_and_nothing_else_twice(workflow: Path) -> None:
+    one, config = planned(workflow), edited(workflow, seeds=[1, 5])
+    two = planned(workflow, config=config)
+    assert trained(workflow, config=config) == Counter(
+        {f"{model}/seed-{seed}": 1 for model in ("unet", "diffusion_iqt") for seed in (1, 5)}
+    )
+    batches = one["evaluate"]
+    assert two["train"] == 2 * one["train"]
+    assert two["enhance"] == one["enhance"] + 3 * batches, "not the interpolation"
+    assert two["parcellate_result"] == one["parcellate_result"] + 3 * batches
+    same = {"make_template", "degrade", "store", "train_parcellator", "parcellate_reference", "evaluate", "write_page"}
+    assert {name: two[name] for name in same} == {name: one[name] for name in same}
+
+
+def test_a_flow_of_a_seed_starts_from_the_regression_of_that_seed(workflow: Path) -> None:
+    methods = yaml.safe_load((workflow / "config/smoke.yaml").read_text())["methods"]
+    network = methods["diffusion_iqt"]["network"]
+    methods["flow"] = {"kind": "flow", "start": "unet", "network": network}
+    config = edited(workflow, seeds=[1, 5], methods=methods)
+    card = "results/smoke/models/flow/seed-5/model.json"
+    done = snakemake(workflow, "--dry-run", "--printshellcmds", card, config=config)
+    assert "--start results/smoke/models/unet/seed-5" in done.stdout + done.stderr
+    assert trained(workflow, card, config=config) == Counter({"unet/seed-5": 1, "flow/seed-5": 1})
+
+
+def test_another_seed_leaves_the_first_ones_results_alone(workflow: Path) -> None:
+    """Every output of the run with one seed exists; a second seed adds its own and gathers anew."""
+    listed = snakemake(workflow, "--summary")
+    assert listed.returncode == 0, listed.stderr
+    for line in listed.stdout.splitlines()[1:]:
+        path = workflow / line.split("\t")[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    touched = snakemake(workflow, "--touch")
+    assert touched.returncode == 0, touched.stderr
+    jobs = planned(workflow, config=edited(workflow, seeds=[1, 5]))
+    first = planned(workflow, "--forceall")
+    assert trained(workflow, config="config/edited.yaml") == Counter({"unet/seed-5": 1, "diffusion_iqt/seed-5": 1})
+    assert jobs["enhance"] == jobs["parcellate_result"] == first["enhance"] * 3 // 4
+    assert not {"make_template", "degrade", "store", "train_parcellator", "parcellate_reference"} & set(jobs)
+    assert {"evaluate", "gather_metrics", "write_tables", "write_page"} <= set(jobs)
