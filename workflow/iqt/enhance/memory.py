@@ -63,12 +63,31 @@ def available_bytes(device: torch.device) -> float:
     return min([_system_bytes(), *_group_bytes()])
 
 
+def reset_peak(device: torch.device) -> int:
+    """Begin to watch for the peak of memory; returns the bytes in use now, by the process or on the GPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # proc(5): resets VmHWM
+    return _status_bytes("VmRSS")
+
+
+def peak(device: torch.device) -> int:
+    """The most bytes in use at once since `reset_peak`."""
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else _status_bytes("VmHWM")
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; torch's on a CPU is a RuntimeError like any other."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+
+
+def _status_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def _system_bytes() -> float:
