@@ -93,6 +93,22 @@ def test_costs_are_those_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(each.seconds for each in (theirs, monai, equal)) > 0
 
 
+def test_both_memory_layouts_are_what_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def measured(network: nn.Module, region: tuple[int, int, int], _precision: str) -> tuple[float, int, float]:
+        kept = []
+        network.stem.register_forward_hook(lambda _module, inputs, _output: kept.append(inputs[0]))
+        with torch.inference_mode():
+            network(*cost._arguments(region, torch.device("cpu")))
+        seen.append(kept[0].stride(1) == 1)
+        return 1.0, 1, 1.0
+
+    monkeypatch.setattr(cost, "measure_call", measured)
+    assert set(cost.measure_layouts(METHOD, "float32")) == {"last", "first"}
+    assert seen == [True, False]
+
+
 def test_macs_are_those_of_a_convolution_worked_out_by_hand() -> None:
     class OneConvolution(nn.Module):
         def __init__(self) -> None:
@@ -123,8 +139,9 @@ def test_the_page_holds_ratios_of_what_was_measured(tmp_path: Path) -> None:
         Quality("authors' protocol", "sub-2", 22.0, 300.0, 20),
         Quality("ours, recommended", "sub-2", 21.5, 2.0, 2),
     ]
-    write_speed(tmp_path / "speed.md", costs, {"ours": 5, "monai": 6}, quality, "A network")
+    write_speed(tmp_path / "speed.md", costs, {"first": 3, "last": 1.5}, {"ours": 5, "monai": 6}, quality, "A network")
     text = (tmp_path / "speed.md").read_text()
     assert "| ours, recommended | 1 of 32 x 32 x 32 | 2 | 8e+03 | 25.0 | 0.25 (3) | 0 | 200.0 | 2.00 |" in text
     assert "| ours, recommended | 2 | 21.50 | +0.50 (-0.50 to +1.50) | 2.0 | 100.0 |" in text
     assert "extrapolated" in text
+    assert "1.50 s a call on one region" in text

@@ -11,13 +11,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from nilearn.datasets import load_mni152_brain_mask
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from iqt.bench.authors import STEPS, halo_padding, tile_plan
@@ -87,6 +88,25 @@ def measure_costs(method: DiffusionIQTMethod, recommended: int, precision: str) 
         Cost("ours, equal steps", len(tiling.boxes), edges, STEPS, macs_of(method, edges), *ours),
         Cost("ours, recommended", len(tiling.boxes), edges, recommended, macs_of(method, edges), *ours),
     ]
+
+
+def measure_layouts(method: DiffusionIQTMethod, precision: str) -> dict[str, float]:
+    """Seconds of one call on one region with channels last in memory, as networks here run, and with them first."""
+    network, region, seconds = build_network(method).eval().to(best_device()), method.patches.region, {}
+    seconds["last"], *_ = measure_call(network.to(memory_format=torch.channels_last_3d), region, precision)
+    with _ChannelsFirst():
+        seconds["first"], *_ = measure_call(network.to(memory_format=torch.contiguous_format), region, precision)
+    return seconds
+
+
+class _ChannelsFirst(TorchFunctionMode):
+    """Takes no notice of a wish for channels last."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("memory_format") == torch.channels_last_3d:
+            kwargs = {**kwargs, "memory_format": torch.contiguous_format}
+        return func(*args, **kwargs)
 
 
 def template_mask() -> np.ndarray:

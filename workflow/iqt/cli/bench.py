@@ -40,7 +40,7 @@ def bench_speed(
     precision: PrecisionOption = "auto",
 ) -> None:
     """What one volume costs and what comes of it: the authors' protocol, MONAI's model, and ours."""
-    from iqt.bench.cost import measure_costs, monai_network
+    from iqt.bench.cost import measure_costs, measure_layouts, monai_network
     from iqt.bench.page import write_speed
     from iqt.bench.quality import measure_quality
     from iqt.config import DiffusionIQTMethod, read_config
@@ -58,7 +58,8 @@ def bench_speed(
     # Quality first: it fails at once where the run is not there.
     quality = measure_quality(run, model, recommended, small.suffix, precision)
     costs = measure_costs(full, recommended.steps, precision)
+    layouts = measure_layouts(full, precision)
     ours = network_size(full)
     sizes = {"ours": ours, "monai": count_parameters(monai_network(ours, len(full.network.multipliers)))}
-    write_speed(out, costs, sizes, quality, f"The network of `{trained}` after its run")
+    write_speed(out, costs, layouts, sizes, quality, f"The network of `{trained}` after its run")
     print(out.read_text(encoding="utf-8"), end="")
