@@ -66,7 +66,7 @@ class Interrupted:
     status: int
     output: str
     queued: set[int]
-    """Jobs that ran or waited when Ctrl-C came."""
+    """Trainings that ran or waited when Ctrl-C came: three for two GPUs."""
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,9 @@ def interrupted(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory, reposi
     with subprocess.Popen(
         ON_SLURM, cwd=folder, env=slurm.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        # Three trainings for two GPUs.
-        wait(lambda: process.poll() is not None or bool(slurm.queue("RUNNING") and slurm.queue("PENDING")), 900)
+        wait(lambda: process.poll() is not None or waiting_for_a_gpu(slurm), 900)
         assert process.poll() is None, process.communicate()[0][-4000:]
-        queued = {job for job, _ in slurm.queue("RUNNING", "PENDING")}
+        queued = trainings(slurm, "RUNNING", "PENDING")
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=180)[0]
     return Interrupted(folder, process.returncode, output, queued)
@@ -155,6 +154,16 @@ def wait(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < until, f"not so after {seconds} s"
         time.sleep(0.3)
+
+
+def trainings(slurm: Cluster, *states: str) -> set[int]:
+    """Numbers of the training jobs in these states."""
+    return {job for job, comment in slurm.queue(*states) if comment.startswith("rule_train")}
+
+
+def waiting_for_a_gpu(slurm: Cluster) -> bool:
+    """Whether one training waits for two others to end; one that waits because it is new does not count."""
+    return len(trainings(slurm, "RUNNING")) == GPUS and bool(trainings(slurm, "PENDING"))
 
 
 def rule_of(job: Job) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from iqt.errors import UserError
 from iqt.evaluate.assess import assess_scans
@@ -20,10 +21,11 @@ SHAPE = (48, 40, 44)
 
 
 def ensemble(samples: int, sure: float = 1.0) -> tuple[np.ndarray, ...]:
-    """A reference and samples drawn from one distribution with a spread that differs between voxels; `sure` narrows
+    """A reference and samples drawn from one distribution with a spread that differs between places; `sure` narrows
     the samples' spread alone."""
     rng = np.random.default_rng(1)
-    spread, centre = np.exp(rng.normal(-2, 0.7, SHAPE)), rng.random(SHAPE)
+    field = gaussian_filter(rng.normal(size=SHAPE), 5)
+    spread, centre = np.exp(0.7 * field / field.std() - 2), rng.random(SHAPE)
     drawn = centre + spread * sure * rng.normal(size=(samples, *SHAPE))
     return centre + spread * rng.normal(size=SHAPE), drawn.mean(0), drawn.std(0, ddof=1)
 
@@ -41,6 +43,9 @@ def test_a_posteriors_own_samples_are_calibrated_however_few(samples: int) -> No
     assert len(curve) == BINS
     assert sum(row["n_voxels"] for row in curve) == MASK.sum()
     assert [row["expected"] for row in curve] == sorted(row["expected"] for row in curve)
+    assert curve[-1]["expected"] > 3 * curve[0]["expected"]
+    for row in curve:
+        assert row["error"] == pytest.approx(row["expected"], rel=0.1)
 
 
 def test_samples_too_sure_of_themselves_show_and_so_does_a_spread_that_means_nothing() -> None:
@@ -52,14 +57,12 @@ def test_samples_too_sure_of_themselves_show_and_so_does_a_spread_that_means_not
     shuffled = np.random.default_rng(2).permutation(sd.ravel()).reshape(SHAPE)
     figures, curve = calibration(reference, mean, shuffled, MASK, 20)
     assert abs(figures["correlation"]) < 0.02
-    assert curve[-1]["error"] == pytest.approx(curve[0]["error"], rel=0.1)
+    assert curve[-1]["error"] < 2 * curve[0]["error"], "a spread that tells makes it three times as large"
 
 
-def test_the_reliability_of_many_samples_follows_the_diagonal_and_the_mask_alone_counts() -> None:
+def test_the_mask_alone_counts() -> None:
     reference, mean, sd = ensemble(50)
-    figures, curve = calibration(reference, mean, sd, MASK, 50)
-    for row in curve:
-        assert row["error"] == pytest.approx(row["expected"], rel=0.12)
+    figures, _ = calibration(reference, mean, sd, MASK, 50)
     mask = np.zeros(SHAPE, bool)
     mask[10:30, 10:30, 10:30] = True
     inside, _ = calibration(reference, mean, sd, mask, 50)
@@ -108,29 +111,31 @@ def test_results_of_a_set_are_assessed_and_failures_recorded(tmp_path: Path) -> 
         "cubic": {"status": "ok", "n_parameters": 0, "samples": 1},
         "many": several,
         "one": {"status": "ok", "n_parameters": 9, "samples": 1, "patch_borders": [[16], [], []]},
+        "same": several,  # every sample alike
     }.items():
         for scan in ("sub-a", "sub-b"):
             folder = tmp_path / "enhanced" / method
             failed = (method, scan) == ("many", "sub-b")
             write_json(flat(folder, scan, "T1w.json"), {"status": "lowfield: lost"} if failed else record)
             save_volume(flat(folder, scan, "T1w.nii.gz"), (mean + 5) / scale, affine)
-            save_volume(flat(folder, scan, "desc-sd_T1w.nii.gz"), sd / scale, affine)
+            save_volume(flat(folder, scan, "desc-sd_T1w.nii.gz"), sd / scale * (method != "same"), affine)
     out = [tmp_path / f"{name}.csv" for name in ("calibration", "reliability", "seams")]
-    methods = ["cubic", "many", "one"]
+    methods = ["cubic", "many", "one", "same"]
     assess_scans(["sub-a", "sub-b"], "main", methods, "T1w", tmp_path / "cohort", tmp_path / "enhanced", *out)
     spread, curve, seams = (read_table(path) for path in out)
     assert [(row["scan"], row["method"], row["status"]) for row in spread] == [
         ("sub-a", "many", "ok"),
+        ("sub-a", "same", "the samples' standard deviation is 0 in the whole brain"),
         ("sub-b", "many", "enhanced: lowfield: lost"),
+        ("sub-b", "same", "the samples' standard deviation is 0 in the whole brain"),
     ]
     assert float(spread[0]["coverage_95"]) == pytest.approx(0.95, abs=0.01)
     assert len(curve) == BINS
+    trained = ["many", "one", "same"]
     assert [(row["scan"], row["method"]) for row in seams] == [
-        ("sub-a", "many"),
-        ("sub-a", "one"),
-        ("sub-b", "many"),
-        ("sub-b", "one"),
+        (scan, method) for scan in ("sub-a", "sub-b") for method in trained
     ]
+    assert seams[2]["status"] == "ok", "a spread that cannot be judged takes no seam with it"
     assert float(seams[0]["tile_seam"]) == pytest.approx(1, abs=0.1)
     assert seams[0]["patch_seam"] == ""
     assert seams[1]["tile_seam"] == ""
@@ -155,7 +160,7 @@ def test_the_reliability_figure_pools_people_by_their_voxels(tmp_path: Path, mon
 def test_the_sweep_has_a_line_for_each_sampler_and_for_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"msssim": 0.9, "hfcorr": 0.5, "miou": 0.5}
     rows = [
-        {"method": name, "nfe": nfe, "psnr": psnr, **values}
+        {"method": name, "nfe": nfe, "seconds_per_volume": 3 * nfe, "psnr": psnr, **values}
         for name, nfe, psnr in (("cubic", 0, 18), ("b", 4, 21), ("a", 1, 20), ("am", 4, 22))
     ]
     write_table(tmp_path / "benchmark.csv", rows)
@@ -166,5 +171,7 @@ def test_the_sweep_has_a_line_for_each_sampler_and_for_means(tmp_path: Path, mon
     assert (list(single.get_xdata()), list(single.get_ydata())) == ([1, 4], [20, 21])
     assert (list(mean.get_xdata()), mean.get_linestyle()) == ([4], "--")
     assert single.get_color() == mean.get_color()
+    by_seconds = kept[0].axes[4].lines[0]
+    assert list(by_seconds.get_xdata()) == [3, 12]
     with pytest.raises(UserError, match="holds no method of a sweep"):
         draw_sweep(tmp_path / "benchmark.csv", {"x": "ddim"}, [])

@@ -112,7 +112,7 @@ def test_a_result_does_not_depend_on_how_many_tiles_go_at_once(
     settings = usage(steps=2)
     settings["tiling"] = {**settings["tiling"], "tile": tile}
     monkeypatch.setattr(memory, "bytes_per_voxel", lambda *_: 100.0)
-    monkeypatch.setattr(memory, "available_bytes", lambda _device: 100.0 * 17**3 / memory.SHARE)
+    monkeypatch.setattr(memory, "available_bytes", lambda _device, _limit: 100.0 * 17**3 / memory.SHARE)
     alone = Enhancer(model, settings, "float32")(volume(), 1)
     assert len(alone.tiling.boxes) > 4
     settings["tiling"] = {**settings["tiling"], "batch": batch}
@@ -175,11 +175,38 @@ def test_tiles_are_as_large_as_the_memory_allows(model: Path, monkeypatch: pytes
     need = enhance._per_voxel
     # At least the network's input, its first features and what they become are alive at once.
     assert need > 4 * 8 * 2
-    monkeypatch.setattr(memory, "available_bytes", lambda _device: need * 20**3 / memory.SHARE)
+    monkeypatch.setattr(memory, "available_bytes", lambda _device, _limit: need * 20**3 / memory.SHARE)
     assert enhance(volume(), 1).tiling.edges == [16, 16, 16]
-    monkeypatch.setattr(memory, "available_bytes", lambda _device: 1.0)
+    monkeypatch.setattr(memory, "available_bytes", lambda _device, _limit: 1.0)
     assert enhance(volume(), 1).tiling.edges == [8, 8, 8]
     assert largest_tile((100, 100, 100), (32, 32, 32), 1.0, 64**3 / memory.SHARE) == 64
+
+
+@pytest.mark.parametrize(
+    ("line", "root", "limit", "used", "cache"),
+    [
+        ("0::/slurm/job_7", "", "memory.max", "memory.current", "inactive_file"),
+        (
+            "5:cpuset,memory:/slurm/job_7", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ],
+)  # fmt: skip
+def test_a_control_groups_limit_counts_and_files_that_were_read_do_not(
+    line: str, root: str, limit: str, used: str, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tmp_path / root / "slurm" / "job_7"
+    job.mkdir(parents=True)
+    (tmp_path / "membership").write_text(f"3:cpu:/elsewhere\n{line}\n")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "MEMBERSHIP", tmp_path / "membership")
+    free = memory.available_bytes(torch.device("cpu"))
+    for folder, most in ((job, "max"), (job.parent, "9000000")):
+        (folder / limit).write_text(most)
+        (folder / used).write_text("5000000")
+        (folder / "memory.stat").write_text(f"anon 4000000\n{cache} 1000000\n")
+    assert memory.available_bytes(torch.device("cpu")) == 5_000_000 < free
+    assert memory.available_bytes(torch.device("cpu"), limit_mb=3) == 3_000_000
 
 
 def test_peak_memory_is_that_of_the_tensors_alive_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from iqt.diffusion.flow import interpolate, solve
 from iqt.enhance.models import Enhancer, noise_field
 from iqt.enhance.single import _usage
 from iqt.errors import UserError
+from iqt.files import read_json, write_json
 from iqt.networks.build import build_network, parse_method
 from iqt.training.checkpoints import load_card
 from iqt.training.enhancement import train_model
@@ -71,6 +73,45 @@ def test_a_flow_between_gaussians_has_the_variance_that_is_due() -> None:
     spread = [solve(velocity, start, FlowSampling(solver="heun", steps=steps)).std().item() for steps in (2, 8)]
     assert abs(spread[1] - b) < 0.05 * b
     assert abs(spread[1] - b) < abs(spread[0] - b)
+
+
+def test_without_the_low_field_volume_the_flow_has_the_least_error_that_keeps_the_distribution() -> None:
+    """For X ~ N(0, 1) and a posterior mean X* of variance a the best velocity is known. The flow ends at X* / sqrt(a)
+    (optimal transport): the distribution of X, at an error of 2 (1 - sqrt(a)); a posterior sample's is 2 (1 - a)."""
+    a = 0.64
+    generator = torch.Generator().manual_seed(0)
+    mean, rest = torch.randn(2, 100_000, generator=generator, dtype=torch.float64)
+    mean, rest = a**0.5 * mean, (1 - a) ** 0.5 * rest
+    clean = mean + rest
+
+    def velocity(current: Tensor, time: Tensor) -> Tensor:
+        return current * time * (1 - a) / (a + time**2 * (1 - a))
+
+    found = solve(velocity, mean, FlowSampling(solver="heun", steps=8))
+    assert found.std().item() == pytest.approx(1, abs=0.01)
+    assert (found - clean).square().mean().item() == pytest.approx(2 * (1 - a**0.5), abs=0.01)
+
+
+def test_an_unconditional_velocity_sees_the_current_volume_alone(folders: tuple[Path, Path]) -> None:
+    method = parse_method(load_card(folders[1])["settings"])
+    torch.manual_seed(0)
+    current, low, other = torch.randn(3, 1, 1, 8, 8, 8)
+    for conditional in (True, False):
+        changed = method.model_copy(update={"conditional": conditional})
+        network = build_network(changed).eval()
+        torch.nn.init.normal_(network.velocity.head.weight)
+        found = [network(current, volume, torch.full((1,), 0.5)) for volume in (low, other)]
+        assert torch.equal(*found) is not conditional
+
+
+def test_a_regression_of_other_data_is_refused(run: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
+    start = tmp_path / "start"
+    shutil.copytree(folders[0], start)
+    card = read_json(start / "model.json")
+    card["standardisation"]["input_mean"] += 0.1
+    write_json(start / "model.json", card)
+    with pytest.raises(UserError, match="was trained on other data: its input_mean is"):
+        fit_flow(run, tmp_path / "flow", start)
 
 
 @pytest.fixture(scope="module")

@@ -281,12 +281,14 @@ def assessment_files():
 
 
 def sweep_series():
-    """The line of the sweep's figure that each diffusion method is a point of: its sampler, and whether it is a mean."""
-    return {
-        name: entry.sampling.sampler + (" mean" if entry.sampling.samples > 1 else "")
-        for name, entry in CONFIG.methods.items()
-        if entry.kind == "diffusion_iqt"
-    }
+    """The line of the sweep's figure that each diffusion method or flow is a point of: how it is sampled, and whether it
+    is a mean."""
+    found = {}
+    for name, entry in CONFIG.methods.items():
+        if entry.kind in ("diffusion_iqt", "flow"):
+            label = entry.sampling.sampler if entry.kind == "diffusion_iqt" else f"flow, {entry.sampling.solver}"
+            found[name] = label + (" mean" if entry.sampling.samples > 1 else "")
+    return found
 
 
 def read_by_fastsurfer(wildcards, batch):

@@ -49,6 +49,7 @@ for batch in batches("test"):
                 --suffix {params.suffix} \
                 --seed {params.seed} \
                 --precision {params.precision} \
+                --memory-mb {resources.mem_mb} \
                 --settings {params.settings:q} \
                 >{log:q} 2>&1
             """

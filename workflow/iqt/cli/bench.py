@@ -22,7 +22,7 @@ def bench_data(
     """Regions a second from the patch store against gzipped NIfTI; makes its volumes in a temporary folder."""
     import tempfile
 
-    from iqt.training.bench import bench_data
+    from iqt.bench.data import bench_data
 
     with tempfile.TemporaryDirectory() as folder:
         bench_data(Path(folder), out, seconds)
@@ -32,17 +32,34 @@ def bench_data(
 @bench.command("speed")
 def bench_speed(
     out: Annotated[Path, typer.Argument(help="Markdown file to write.")],
-    config: Annotated[Path, typer.Option(help="Configuration that holds the network.")] = Path("config/hcp.yaml"),
-    method: Annotated[str, typer.Option(help="One of its methods, of kind diffusion_iqt.")] = "diffusion_iqt",
-    calls: Annotated[int, typer.Option(min=1, help="Network calls of our recommended setting.")] = 2,
+    config: Annotated[Path, typer.Option(help="Configuration of the full-size network.")] = Path("config/hcp.yaml"),
+    trained: Annotated[Path, typer.Option(help="Configuration that was run, for quality.")] = Path(
+        "config/config.yaml"
+    ),
+    method: Annotated[str, typer.Option(help="A method of both, of kind diffusion_iqt.")] = "diffusion_iqt",
     precision: PrecisionOption = "auto",
 ) -> None:
-    """What one volume costs: the authors' protocol, and ours."""
+    """What one volume costs and what comes of it: the authors' protocol, MONAI's model, and ours."""
+    from iqt.bench.cost import measure_costs, measure_layouts, monai_network
+    from iqt.bench.page import write_speed
+    from iqt.bench.quality import measure_quality
     from iqt.config import DiffusionIQTMethod, read_config
-    from iqt.enhance.bench import bench_speed
+    from iqt.networks.build import count_parameters, network_size
 
-    found = read_config(config).methods.get(method)
-    if not isinstance(found, DiffusionIQTMethod):
-        raise UserError(f"--method {method}: {config} has no such method of kind diffusion_iqt")
-    bench_speed(found, calls, out, precision)
+    found = {}
+    for path in (config, trained):
+        found[path] = read_config(path)
+        if not isinstance(found[path].methods.get(method), DiffusionIQTMethod):
+            raise UserError(f"--method {method}: {path} has no such method of kind diffusion_iqt")
+    full, small = found[config].methods[method], found[trained]
+    recommended = small.methods[method].sampling
+    run = Path("results") / small.name
+    model = run / "models" / small.model_of(method) / f"seed-{small.seed}"
+    # Quality first: it fails at once where the run is not there.
+    quality = measure_quality(run, model, recommended, small.suffix, precision)
+    costs = measure_costs(full, recommended.steps, precision)
+    layouts = measure_layouts(full, precision)
+    ours = network_size(full)
+    sizes = {"ours": ours, "monai": count_parameters(monai_network(ours, len(full.network.multipliers)))}
+    write_speed(out, costs, layouts, sizes, quality, f"The network of `{trained}` after its run")
     print(out.read_text(encoding="utf-8"), end="")

@@ -13,6 +13,7 @@ from iqt.errors import UserError
 
 LIST_ONLY = {
     "cohort": "--cohort", "lowfield": "--lowfield", "out": "--out", "settings": "--settings", "suffix": "--suffix",
+    "memory_mb": "--memory-mb",
 }  # fmt: skip
 SINGLE_ONLY = {
     "image": "IMAGE", "output": "OUTPUT", "sd": "--sd", "sample": "--sample", "mask": "--mask",
@@ -49,6 +50,9 @@ def enhance(
         str | None, typer.Option(help="With --list: how the method uses its weights, as JSON text.")
     ] = None,
     suffix: Annotated[str, typer.Option(help="With --list: BIDS suffix.")] = "T1w",
+    memory_mb: Annotated[
+        int | None, typer.Option(min=1, help="With --list: megabytes of a CPU's memory that are this job's.")
+    ] = None,
     seed: SeedOption = 1,
     precision: PrecisionOption = "auto",
 ) -> None:
@@ -62,7 +66,8 @@ def enhance(
             raise UserError("--settings is missing; see --help")
         folders = needed(cohort, "--cohort"), needed(lowfield, "--lowfield")
         usage = json.loads(settings)
-        enhance_scans(read_list(scans), *folders, model, needed(out, "--out"), suffix, usage, seed, precision)
+        target = needed(out, "--out")
+        enhance_scans(read_list(scans), *folders, model, target, suffix, usage, seed, precision, memory_mb)
         return
     refuse(context, LIST_ONLY, "goes with --list")
     if mask is not None:

@@ -182,6 +182,8 @@ class FlowMethod(Learned):
     """The method that it starts from, a regression (`unet`) with the same `target`."""
     noise: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Noise added to the regression's output, in standard deviations of the target."""
+    conditional: bool = True
+    """Whether the network that gives the velocity also sees the low-field volume. The paper's does not."""
     network: DiffusionIQTNetwork = DiffusionIQTNetwork()
     """Size and parts of the network that gives the velocity."""
     sampling: FlowSampling = FlowSampling()
@@ -213,7 +215,7 @@ Method = Annotated[
     Interpolation | UNetMethod | ESRGANMethod | DiffusionIQTMethod | FlowMethod, Field(discriminator="kind")
 ]
 
-TRAINED_BY = ("kind", "network", "diffusion", "adversarial", "noise", "target", "patches", "training")
+TRAINED_BY = ("kind", "network", "diffusion", "adversarial", "noise", "conditional", "target", "patches", "training")
 """Keys of a method that its weights depend on (beside the size that `size_like` names and the model that
 `start` names); the others only say how the
 weights are used."""

@@ -4,9 +4,9 @@ Ohayon et al. 2024, arXiv 2410.00418).
 Z_0 = X* + sigma noise, where X* is the regression's estimate of the posterior mean; Z_1 is the high-quality volume. The
 network learns the velocity Z_1 - Z_0 on the straight line between them.
 
-The paper's network sees Z_t alone, and its flow reaches the least error that perfect perceptual quality allows. This
-one also sees the low-field volume, so that its flow is conditional: solved exactly it would sample the posterior, with
-the posterior's error; a few steps end between the regression's output and such a sample.
+The paper's network sees Z_t alone, and its flow reaches the least error that perfect perceptual quality allows
+(`conditional: false`). One that also sees the low-field volume makes the flow conditional: solved exactly it would
+sample the posterior, with the posterior's error; a few steps end between the regression's output and such a sample.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 from collections.abc import Callable, Iterator
@@ -54,13 +55,28 @@ def smaller_tiles(shape: tuple[int, int, int], unit: tuple[int, int, int], below
     return (edge for edge in sorted(edges, reverse=True) if min(unit) <= edge < below)
 
 
-def available_bytes(device: torch.device) -> float:
+def available_bytes(device: torch.device, limit_mb: int | None = None) -> float:
     """Memory that is free on a device: on a CPU what the kernel calls available, within the limits of control groups
-    (which is how Slurm and containers limit a job)."""
+    (which is how Slurm and containers limit a job) and within `limit_mb` megabytes, what a job may take at most."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    return min([_system_bytes(), *_group_bytes()])
+    limit = math.inf if limit_mb is None else limit_mb * 1e6
+    return min([limit, _system_bytes(), *_group_bytes()])
+
+
+def reset_peak(device: torch.device) -> int:
+    """Begin to watch for the peak of memory; returns the bytes in use now, by the process or on the GPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # proc(5): resets VmHWM
+    return _status_bytes("VmRSS")
+
+
+def peak(device: torch.device) -> int:
+    """The most bytes in use at once since `reset_peak`."""
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else _status_bytes("VmHWM")
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -71,6 +87,11 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
 
 
+def _status_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
 def _system_bytes() -> float:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
@@ -79,25 +100,36 @@ def _system_bytes() -> float:
         return math.inf
 
 
+GROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
 def _group_bytes() -> list[float]:
-    """What each control group (version 2) around this process leaves."""
+    """What each control group around this process leaves, of version 2 or 1."""
     try:
-        text = Path("/proc/self/cgroup").read_text(encoding="utf-8")
+        lines = [line.split(":", 2) for line in MEMBERSHIP.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return []
-    own = next((line[3:].lstrip("/") for line in text.splitlines() if line.startswith("0::")), None)
-    if own is None:
-        return []
-    found, root = [], Path("/sys/fs/cgroup")
-    for folder in (root / own, *(root / own).parents):
-        try:
-            limit = (folder / "memory.max").read_text().strip()
-            if limit != "max":
-                found.append(int(limit) - int((folder / "memory.current").read_text()))
-        except (OSError, ValueError):
-            pass
-        if folder == root:
-            break
+    found = []
+    for _, controllers, own in lines:
+        if not controllers:
+            root, limit, used, cache = GROUPS, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            root, limit, used, cache = (
+                GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
+            )  # fmt: skip
+        else:
+            continue
+        folder = root / own.lstrip("/")
+        for group in (folder, *folder.parents):
+            with contextlib.suppress(OSError, ValueError):  # no limit: no such file, or the word max
+                most = int((group / limit).read_text())
+                held = int((group / used).read_text())
+                # Files that were read count as used until somebody needs the memory.
+                statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                found.append(most - held + int(statistics.get(cache, 0)))
+            if group == root:
+                break
     return found
 
 

@@ -39,11 +39,12 @@ class Enhanced(NamedTuple):
 class Enhancer:
     """A trained model, ready to enhance volumes on the low-field intensity scale."""
 
-    def __init__(self, folder: Path, usage: dict, precision: str) -> None:
-        """`usage` is the part of the method's entry that says how the weights are used (`Config.used_by`)."""
+    def __init__(self, folder: Path, usage: dict, precision: str, memory_mb: int | None = None) -> None:
+        """`usage` is the part of the method's entry that says how the weights are used (`Config.used_by`); `memory_mb`
+        what of the machine's memory is this job's (a GPU's is its own)."""
         self.card = load_card(folder)
         self.method = parse_method({**self.card["settings"], **usage})
-        self.device, self.precision = best_device(), precision
+        self.device, self.precision, self.memory_mb = best_device(), precision, memory_mb
         network = build_network(self.method)
         load_weights(folder, network)
         self.network = network.eval().to(self.device, memory_format=torch.channels_last_3d)
@@ -109,9 +110,13 @@ class Enhancer:
         if self._per_voxel is None:
             region = torch.zeros(1, 1, *unit, device=self.device)
             arguments = (region, region, torch.zeros(1, device=self.device)) if self._generative else (region,)
-            self._per_voxel = memory.bytes_per_voxel(lambda: self._forward(*arguments), region.numel(), self.device)
+            passes = [lambda: self._forward(*arguments)]
+            if isinstance(self.method, FlowMethod):
+                passes.append(lambda: self._regress(region))
+            self._per_voxel = max(memory.bytes_per_voxel(each, region.numel(), self.device) for each in passes)
         # For one tile, whatever goes at once: a result must not depend on that.
-        return memory.largest_tile(shape, unit, self._per_voxel, memory.available_bytes(self.device))
+        available = memory.available_bytes(self.device, self.memory_mb)
+        return memory.largest_tile(shape, unit, self._per_voxel, available)
 
     def _enhance(
         self, lowfield: Tensor, seed: int, tiling: Tiling, at_once: int, progress: Progress | None

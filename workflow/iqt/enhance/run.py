@@ -45,11 +45,12 @@ def enhance_scans(
     usage: dict[str, Any],
     seed: int,
     precision: str,
+    memory_mb: int | None = None,
 ) -> None:
     """Write `<scan>_<suffix>.nii.gz` on the high-quality intensity scale, with a sidecar (seconds, nfe, samples,
     n_parameters, and where tiles and patches meet), and `_desc-sd` where there are several samples. Outside the brain
     mask a result is 0."""
-    enhance = load_method(model, usage, precision)
+    enhance = load_method(model, usage, precision, memory_mb)
 
     def work(scan: str) -> dict:
         require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
@@ -103,8 +104,9 @@ def enhance_volume(
     return Result(whole(result.mean), whole(result.sd), whole(result.first), facts)
 
 
-def load_method(model: Path | None, usage: dict[str, Any], precision: str) -> Method:
-    """The method that `usage` describes, as a function."""
+def load_method(model: Path | None, usage: dict[str, Any], precision: str, memory_mb: int | None = None) -> Method:
+    """The method that `usage` describes, as a function that takes `memory_mb` megabytes on a CPU at most, if it is
+    given."""
     if usage["kind"] in ("cubic", "linear"):
         # The low-field stage ends with the cubic interpolation to the high-quality grid; the linear one is done here.
         facts = {"nfe": 0, "samples": 1, "n_parameters": 0}
@@ -115,7 +117,7 @@ def load_method(model: Path | None, usage: dict[str, Any], precision: str) -> Me
 
     if model is None:
         raise UserError(f"a method of kind {usage['kind']} needs --model, the folder of its trained model")
-    enhancer = Enhancer(model, usage, precision)
+    enhancer = Enhancer(model, usage, precision, memory_mb)
 
     def enhance(data: np.ndarray, mask: np.ndarray, seed: int, progress: Progress | None) -> Result:
         tensors = (torch.from_numpy(np.ascontiguousarray(each)) for each in (data, mask))

@@ -6,6 +6,9 @@ import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from iqt.batch import OK, require_ok
 from iqt.errors import UserError
@@ -14,7 +17,7 @@ from iqt.evaluate.run import DECIMALS, read_truth
 from iqt.evaluate.seams import border_error, seam_energy
 from iqt.files import write_table
 from iqt.naming import Result, anat, flat
-from iqt.volumes import read_on_grid
+from iqt.volumes import Volume, read_on_grid
 
 IDENTITY = ("scan", "set", "method")
 CALIBRATION_COLUMNS = (
@@ -49,47 +52,66 @@ def assess_scans(
     parsed = [Result.parse(text) for text in results]
     spreads, curves, seams = [], [], []
     for scan in scans:
-        for result in parsed:
-            seed = "" if result.seed is None else result.seed
-            identity = {"scan": scan, "set": set_name, "method": result.method, "seed": seed}
+        for made in parsed:
+            seed = "" if made.seed is None else made.seed
+            identity = {"scan": scan, "set": set_name, "method": made.method, "seed": seed}
             try:
-                found = _assess(scan, suffix, cohort, enhanced / result.folder)
+                result = _read(scan, suffix, cohort, enhanced / made.folder)
             except UserError as error:
-                reason = " ".join(str(error).split())
-                print(f"{scan} {result.folder}: {reason}", file=sys.stderr, flush=True)
                 for rows in (spreads, seams):
-                    rows.append(identity | {"status": reason})
+                    rows.append(identity | {"status": _reason(identity, error)})
                 continue
-            spread, curve, seam = found
-            spreads += [identity | {"status": OK} | _tidy(spread)] if spread else []
+            if result is None:
+                continue
+            seams.append(identity | {"status": OK} | _tidy(_seams(result)))
+            samples = result.record.get("samples", 1)
+            if samples < 2:
+                continue
+            try:
+                sd = read_on_grid(flat(enhanced / made.folder, scan, f"desc-sd_{suffix}.nii.gz"), result.reference)
+                figures, curve = calibration(result.reference.data, result.data, sd, result.mask, samples)
+            except UserError as error:
+                spreads.append(identity | {"status": _reason(identity, error)})
+                continue
+            spreads.append(identity | {"status": OK, "samples": samples} | _tidy(figures))
             curves += [identity | _tidy(row) for row in curve]
-            seams += [identity | {"status": OK} | _tidy(seam)] if seam else []
     write_table(calibration_out, spreads, CALIBRATION_COLUMNS)
     write_table(reliability_out, curves, RELIABILITY_COLUMNS)
     write_table(seams_out, seams, SEAM_COLUMNS)
 
 
-def _assess(scan: str, suffix: str, cohort: Path, folder: Path) -> tuple[dict, list[dict], dict]:
-    """The calibration of one result, its reliability curve and its seams; each empty where the method has none."""
+class _Result(NamedTuple):
+    reference: Volume
+    data: np.ndarray
+    mask: np.ndarray
+    record: dict
+
+
+def _read(scan: str, suffix: str, cohort: Path, folder: Path) -> _Result | None:
+    """A method's result beside the reference; None for an interpolation, which has neither samples nor seams."""
     require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
     record = require_ok(flat(folder, scan, f"{suffix}.json"), "enhanced")
     if not record.get("n_parameters"):
-        return {}, [], {}
+        return None
     reference, mask = read_truth(cohort, scan, suffix)
-    truth = reference.data
-    result = read_on_grid(flat(folder, scan, f"{suffix}.nii.gz"), reference)
-    seams: dict = {"tiles": record.get("tiles")}
+    return _Result(reference, read_on_grid(flat(folder, scan, f"{suffix}.nii.gz"), reference), mask, record)
+
+
+def _seams(result: _Result) -> dict:
+    found: dict = {"tiles": result.record.get("tiles")}
     for kind in ("tile", "patch"):
-        energy = seam_energy(truth, result, mask, record.get(f"{kind}_borders", ([], [], [])))
-        seams |= dict(zip((f"{kind}_seam", f"{kind}_seam_sd"), energy or ("", ""), strict=True))
-    border = border_error(truth, result, mask, record.get("patch_borders", ([], [], [])))
-    seams |= dict(zip(("patch_error", "patch_error_ratio"), border or ("", ""), strict=True))
-    samples = record.get("samples", 1)
-    if samples < 2:
-        return {}, [], seams
-    sd = read_on_grid(flat(folder, scan, f"desc-sd_{suffix}.nii.gz"), reference)
-    figures, curve = calibration(truth, result, sd, mask, samples)
-    return {"samples": samples, **figures}, curve, seams
+        borders = result.record.get(f"{kind}_borders", ([], [], []))
+        energy = seam_energy(result.reference.data, result.data, result.mask, borders)
+        found |= dict(zip((f"{kind}_seam", f"{kind}_seam_sd"), energy or ("", ""), strict=True))
+    borders = result.record.get("patch_borders", ([], [], []))
+    error = border_error(result.reference.data, result.data, result.mask, borders)
+    return found | dict(zip(("patch_error", "patch_error_ratio"), error or ("", ""), strict=True))
+
+
+def _reason(identity: dict, error: UserError) -> str:
+    reason = " ".join(str(error).split())
+    print(f"{identity['scan']} {identity['method']}: {reason}", file=sys.stderr, flush=True)
+    return reason
 
 
 def _tidy(row: dict) -> dict:

@@ -11,12 +11,15 @@ import math
 
 import numpy as np
 from scipy import stats
+from scipy.ndimage import gaussian_filter
 
 from iqt.errors import UserError
 
 LEVELS = (0.5, 0.68, 0.9, 0.95)
 """Probabilities whose intervals should hold that share of the voxels."""
 BINS = 10
+SMOOTHING = 3.0
+"""Voxels, the standard deviation of the neighbourhood by which the reliability curve orders voxels."""
 
 
 def calibration(
@@ -26,8 +29,10 @@ def calibration(
 
     The figures are `correlation` (Spearman's, of the spread and the size of the error), `ratio` (root mean square of
     the expected error over that of the true one: below 1 the method is too sure of itself), and `coverage_50` ... for
-    each of `LEVELS`. The curve has a row for each tenth of the voxels in the order of their spread: `bin`, `n_voxels`,
-    and the root mean squares `expected` and `error`.
+    each of `LEVELS`. The curve has a row for each tenth of the voxels in the order of the spread around them: `bin`,
+    `n_voxels`, and the root mean squares `expected` and `error`. The order is that of the variance smoothed over the
+    neighbourhood: in the order of their own spread, known from a few samples only, voxels whose spread is small or
+    large by chance would gather at the ends and tilt the curve.
 
     Args:
         reference, mean, sd: (X, Y, Z) on one grid and intensity scale; `sd` with K - 1 in its denominator.
@@ -53,7 +58,9 @@ def calibration(
     for level in LEVELS:
         width = stats.t.ppf(0.5 + level / 2, samples - 1)
         figures[f"coverage_{round(100 * level)}"] = float((error <= width * expected).mean())
-    parts = np.array_split(np.argsort(expected, kind="stable"), BINS)
+    inside = mask.astype(np.float64)
+    smooth = gaussian_filter(np.square(sd) * inside, SMOOTHING) / np.maximum(gaussian_filter(inside, SMOOTHING), 1e-12)
+    parts = np.array_split(np.argsort(smooth[mask], kind="stable"), BINS)
     curve = [
         {"bin": number, "n_voxels": len(part), "expected": _rms(expected[part]), "error": _rms(error[part])}
         for number, part in enumerate(parts, start=1)

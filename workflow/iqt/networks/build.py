@@ -46,7 +46,8 @@ def build_network(method: Learned) -> nn.Module:
         from iqt.networks.diffusion_iqt import DiffusionIQT
         from iqt.networks.flow import FlowNetwork
 
-        return FlowNetwork(build_network(method.regression), DiffusionIQT(method.network, method.patches))
+        velocity = DiffusionIQT(method.network, method.patches, method.conditional)
+        return FlowNetwork(build_network(method.regression), velocity, method.conditional)
     raise TypeError(f"{type(method).__name__} has no network")
 
 

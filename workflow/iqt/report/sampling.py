@@ -15,11 +15,12 @@ from iqt.report.figures import STYLE, save_figure
 from iqt.report.scores import COLOURS, NAMES
 
 SWEPT = ("psnr", "msssim", "hfcorr", "miou")
+COSTS = {"nfe": "network calls a volume", "seconds_per_volume": "seconds a volume"}
 
 
 def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) -> None:
-    """Each measure over the network calls a volume (log scale), a line a series; a dashed line and open markers where
-    a series is the mean of several samples (its label ends in `mean`).
+    """Each measure over the network calls a volume, and over its seconds (log scales), a line a series; a dashed line
+    and open markers where a series is the mean of several samples (its label ends in `mean`).
 
     Args:
         series: label of the line that each method is a point of.
@@ -27,7 +28,7 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
     Raises:
         UserError: the table is absent, or no method in it belongs to a series.
     """
-    rows = read_table(benchmark_csv, required=("method", "nfe", *SWEPT))
+    rows = read_table(benchmark_csv, required=("method", *COSTS, *SWEPT))
     lines: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         if row["method"] in series:
@@ -36,21 +37,23 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
         raise UserError(f"{benchmark_csv}: holds no method of a sweep; run the configuration that names them")
     families = list(dict.fromkeys(label.removesuffix(" mean") for label in lines))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 6), layout="constrained")
-        for axes, name in zip(figure.subplots(2, 2).flat, SWEPT, strict=True):
-            for label, members in lines.items():
-                points = sorted((float(row["nfe"]), float(row[name])) for row in members if row[name])
-                several = label.endswith(" mean")
-                axes.plot(
-                    [nfe for nfe, _ in points],
-                    [value for _, value in points],
-                    color=COLOURS[families.index(label.removesuffix(" mean")) % len(COLOURS)],
-                    linestyle="--" if several else "-",
-                    marker="o",
-                    markerfacecolor="white" if several else None,
-                    label=label,
-                )
-            axes.set(xscale="log", xlabel="network calls a volume", ylabel=NAMES[name])
+        figure = Figure(figsize=(12, 6), layout="constrained")
+        for row_of_axes, cost in zip(figure.subplots(len(COSTS), len(SWEPT)), COSTS, strict=True):
+            for axes, name in zip(row_of_axes, SWEPT, strict=True):
+                for label, members in lines.items():
+                    points = sorted((float(row[cost]), float(row[name])) for row in members if row[cost] and row[name])
+                    several = label.endswith(" mean")
+                    axes.plot(
+                        [spent for spent, _ in points],
+                        [value for _, value in points],
+                        color=COLOURS[families.index(label.removesuffix(" mean")) % len(COLOURS)],
+                        linestyle="--" if several else "-",
+                        marker="o",
+                        markersize=4,
+                        markerfacecolor="white" if several else None,
+                        label=label,
+                    )
+                axes.set(xscale="log", xlabel=COSTS[cost], ylabel=NAMES[name])
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
         save_figure(figure, out)
 

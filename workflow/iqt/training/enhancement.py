@@ -52,6 +52,8 @@ def train_model(
             "give cohort.split.train at least 2"
         )
     standard = standardisation(scans["train"], method.target)
+    if beginning:
+        _require_same_scales(start, beginning["standardisation"], standard)
     # The same regions for every method: their draw knows nothing of the method's name.
     train = RegionDataset(
         scans["train"], method.patches, training.steps * training.batch_size, seed_of(seed, "train"), augment=True
@@ -112,6 +114,17 @@ def _read_start(settings: dict[str, Any], folder: Path | None) -> dict | None:
     return card
 
 
+def _require_same_scales(start: Path, theirs: dict[str, float], ours: dict[str, float]) -> None:
+    """UserError where a regression was trained on data of other means and standard deviations than the flow's."""
+    differing = [name for name, value in ours.items() if not np.isclose(theirs[name], value, rtol=1e-3, atol=1e-4)]
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"{start}: was trained on other data: its {name} is {theirs[name]:.4g}, but that of these scans is "
+            f"{ours[name]:.4g}; train the regression on these scans first"
+        )
+
+
 def _tensors(method: Learned) -> dict[str, dict]:
     """What goes in and comes out, as the network sees it."""
     unit = list(method.patches.region)
@@ -122,7 +135,7 @@ def _tensors(method: Learned) -> dict[str, dict]:
     if method.kind == "flow":
         return {
             "current": {**shape, "content": f"point on the way to the {wanted}", "range": standardised},
-            "lowfield": lowfield,
+            **({"lowfield": lowfield} if method.conditional else {}),
             "time": {"shape": ["batch"], "dtype": "float32", "range": [0, 1]},
             "output": {**shape, "content": "velocity", "range": standardised},
         }
