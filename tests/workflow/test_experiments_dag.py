@@ -146,3 +146,18 @@ def test_another_seed_leaves_the_first_ones_results_alone(workflow: Path) -> Non
     assert jobs["enhance"] == jobs["parcellate_result"] == first["enhance"] * 3 // 4
     assert not {"make_template", "degrade", "store", "train_parcellator", "parcellate_reference"} & set(jobs)
     assert {"evaluate", "gather_metrics", "write_tables", "write_page"} <= set(jobs)
+
+
+def test_figures_of_experiments_are_planned_from_the_metrics_alone(workflow: Path) -> None:
+    """Nothing but metrics/ is there, as where a finished run's metrics were copied to."""
+    one = {"title": "t", "question": "q", "methods": ["cubic", "unet"]}
+    config = edited(workflow, experiments={"first": one, "second": one | {"figure": "reliability"}})
+    metrics = workflow / "results/smoke/metrics"
+    names = ["subjects.csv", "structures.csv", "history.csv", "run.json", "panels/main/sub-test001.npz"]
+    names += [f"experiments/{name}/{table}.csv" for name in ("first", "second") for table in ("results", "reliability")]
+    for name in names:
+        (metrics / name).parent.mkdir(parents=True, exist_ok=True)
+        (metrics / name).touch()
+    jobs = planned(workflow, "figures", config=config)
+    assert jobs["draw_experiment"] == 2
+    assert {name for name in jobs if not name.startswith("draw_")} == {"write_tables", "figures"}
