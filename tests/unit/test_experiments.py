@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import shutil
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+from test_report import made  # noqa: F401  (a fixture: a finished run's metrics and tables)
 
 from iqt.config import Config, Experiment, parse_config
 from iqt.config.experiments import Quantity
@@ -24,6 +28,7 @@ from iqt.report.experiments import (
     read_results,
     write_experiment,
 )
+from iqt.report.page import write_page
 from iqt.statistics import mean_limits
 
 PEOPLE = ("sub-01", "sub-02", "sub-03")
@@ -161,6 +166,35 @@ def test_a_figure_is_redrawn_to_the_same_bytes(metrics: Path, tmp_path: Path, ch
         draw(metrics, asked, again)
         assert first.read_bytes() == again.read_bytes()
         assert first.stat().st_size > 2000
+
+
+def test_a_figure_names_whoever_has_no_curve(metrics: Path, tmp_path: Path) -> None:
+    """Texts are outlines in the file, so what is drawn is compared: a method less is another legend."""
+    whole = draw(metrics, experiment(figure="reliability"), tmp_path / "whole.svg")
+    assert draw(metrics, experiment(figure="reliability", methods=("one", "many")), tmp_path / "less.svg") != whole
+
+
+def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metrics: Path, tmp_path: Path) -> None:  # noqa: F811
+    run = tmp_path / "run"
+    shutil.copytree(made, run)
+    asked = experiment(question="What do <more> steps bring? Look at the seam.")
+    rows = write_experiment(metrics / "results.csv", asked, KEYS, run / "tables/experiments/steps.csv", 500, 1)
+    figure = run / "figures/experiment_steps.png"
+    draw_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, KEYS, rows, [figure])
+    write_page(run / "metrics", run / "tables", [figure], run / "report.html", experiments={"steps": asked})
+    page = (run / "report.html").read_text()
+    section = page.partition('<h2 id="experiments">')[2].partition('<h2 id="people">')[0]
+    assert '<h3 id="experiment-steps">Steps</h3>' in section
+    assert "What do &lt;more&gt; steps bring? Look at the seam." in section
+    assert base64.b64encode(figure.read_bytes()).decode() in section
+    head, *lines = experiment_cells(rows, asked)
+    for cell in (*head, *lines[0], *lines[-1]):
+        assert f">{html.escape(cell, quote=False)}</t" in section, cell
+    assert f"Trained on: {MACHINE}." in section
+    write_page(run / "metrics", run / "tables", [], run / "plain.html")
+    assert 'id="experiments"' not in (run / "plain.html").read_text()
+    with pytest.raises(UserError, match="no such table"):
+        write_page(run / "metrics", run / "tables", [], run / "x.html", experiments={"other": asked})
 
 
 def test_another_value_makes_another_figure(metrics: Path, tmp_path: Path) -> None:

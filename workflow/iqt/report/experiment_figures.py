@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from iqt.config.experiments import Experiment
 from iqt.files import read_table
@@ -83,6 +83,7 @@ def _dots(experiment: Experiment, grouped: Grouped, table: Sequence[Mapping[str,
             colour = COLOURS[experiment.methods.index(row["method"]) % len(COLOURS)]
             _mean_with_limits(axes, row, metric, place, colour)
         axes.set(xlabel=LABELS[metric], ylim=(len(names) - 0.5, -0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(4) if any(row[metric] for row in table) else NullLocator())
         axes.set_yticks(range(len(names)), names)
         axes.grid(axis="x", color="0.92")
         axes.set_axisbelow(True)
@@ -171,12 +172,10 @@ def _series_axis(axes: Axes, experiment: Experiment, ticks: list, numeric: bool)
 
 
 def _reliability(experiment: Experiment, curves: Sequence[Mapping[str, str]], grouped: Grouped) -> Figure:
-    """A column a low-field set: true error over the expected one above, coverage over its nominal value below."""
-    sets = experiment.sets
-    figure = Figure(figsize=(3.6 * max(2, len(sets)), 7), layout="constrained")
-    grid = figure.subplots(2, len(sets), squeeze=False)
-    for column, set_name in enumerate(sets):
-        upper, lower = grid[:, column]
+    """A row a low-field set: true error over the expected one, and coverage over its nominal value."""
+    figure = Figure(figsize=(8.5, 3.8 * len(experiment.sets)), layout="constrained")
+    grid = figure.subplots(len(experiment.sets), 2, squeeze=False)
+    for (left, right), set_name in zip(grid, experiment.sets, strict=True):
         top = 0.0
         for number, method in enumerate(experiment.methods):
             style = {"marker": "o", "markersize": 4, "color": COLOURS[number % len(COLOURS)], "label": method}
@@ -184,21 +183,19 @@ def _reliability(experiment: Experiment, curves: Sequence[Mapping[str, str]], gr
             bins = sorted({int(row["bin"]) for row in own})
             tenths = [[row for row in own if int(row["bin"]) == each] for each in bins]
             expected, error = ([pooled(part, name) for part in tenths] for name in ("expected", "error"))
-            if own:
-                upper.plot(expected, error, **style)
-                top = max(top, *expected, *error)
             coverage = [People.of(grouped[set_name, method], name).mean for name in COVERAGES]
-            if not any(map(math.isnan, coverage)):
-                lower.plot(list(COVERAGES.values()), coverage, **style)
-        upper.plot([0, top], [0, top], color="0.6", linestyle=":")
-        lower.plot([0.4, 1], [0.4, 1], color="0.6", linestyle=":")
-        upper.set(
-            title=set_name if len(sets) > 1 else "", xlabel="expected error (samples' spread)", ylabel="true error"
-        )
-        lower.set(xlabel="nominal coverage", ylabel="share of voxels inside")
-        for axes in (upper, lower):
-            if not axes.get_legend_handles_labels()[0]:
-                axes.text(0.5, 0.5, "–", transform=axes.transAxes, ha="center")
+            if not own or any(map(math.isnan, coverage)):
+                left.plot([], [], " ", label=f"{method}: –")
+                continue
+            left.plot(expected, error, **style)
+            right.plot(list(COVERAGES.values()), coverage, **style)
+            top = max(top, *expected, *error)
+        left.plot([0, top], [0, top], color="0.6", linestyle=":")
+        right.plot([0.4, 1], [0.4, 1], color="0.6", linestyle=":")
+        left.set(xlabel="expected error (samples' spread)", ylabel="true error")
+        right.set(xlabel="nominal coverage", ylabel="share of voxels inside")
+        if len(experiment.sets) > 1:
+            left.set_title(set_name)
     _legend(figure, grid.flat)
     return figure
 
