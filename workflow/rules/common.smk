@@ -14,11 +14,12 @@ from snakemake.logging import logger
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
 
-from iqt.cohort.entries import index_path, list_entries
+from iqt.cohort.entries import Entry, index_path, list_entries
 from iqt.cohort.split import split_scans, template_scans
 from iqt.config import RunFacts, parse_config
 from iqt.errors import UserError
 from iqt.naming import SCAN_PATTERN, anat, batch_of, flat
+from iqt.report.alone import figures_alone
 
 # Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -27,11 +28,16 @@ try:
     CONFIG = parse_config(config, ", ".join(map(str, workflow.configfiles)))
     R = Path("results") / CONFIG.name
     INDEX = index_path(CONFIG.cohort, CONFIG.suffix, R)
-    if CONFIG.cohort.source == "template":
+    METRICS_ALONE = figures_alone(CONFIG, R, sys.argv) if workflow.is_main_process else []
+    if METRICS_ALONE:
+        ENTRIES = {scan: Entry(scan) for scan in METRICS_ALONE}
+        SCANS = {"train": [], "val": [], "test": METRICS_ALONE}
+    elif CONFIG.cohort.source == "template":
         ENTRIES, SCANS = {}, template_scans(CONFIG.cohort.split)
     else:
         ENTRIES = list_entries(CONFIG.cohort, CONFIG.suffix, INDEX)
         SCANS = split_scans(ENTRIES, CONFIG.cohort.split, CONFIG.seed)
+    SHOWN = CONFIG.report.shown(SCANS["test"])
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -72,8 +78,6 @@ TABLE = CONFIG.parcellate.table(CONFIG.cohort.source)
 LUT = TABLE if TABLE.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{TABLE}_dseg.tsv")
 """Look-up table of the parcellator's labels."""
 METHODS = list(CONFIG.methods)
-SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
-"""The test people whose slices are drawn: the first by name, so never chosen by their result."""
 TABLES = {name: "tables" if name == "main" else f"tables/{name}" for name in CONFIG.lowfield}
 """Folder of each low-field set's tables."""
 TABLE_FILES = [
@@ -222,6 +226,8 @@ def gathered(name):
     def found(wildcards):
         path = R / "metrics" / name.format(**wildcards)
         alone = list(workflow.dag_settings.targets) == ["figures"] and path.is_file()
+        if METRICS_ALONE and not alone:
+            raise WorkflowError("Ask for figures alone, or for other targets without it: it reads no source of scans")
         return str(path.absolute() if alone else path)
 
     return found
@@ -229,7 +235,7 @@ def gathered(name):
 
 def figure_files(*endings):
     """Every figure as every ending."""
-    names = ["metrics", "training", "published", "overlap"]
+    names = ["metrics", "training", "published", "overlap", *(["reliability"] if CONFIG.sampled() else [])]
     names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
     return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
 

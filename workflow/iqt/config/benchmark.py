@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from iqt.config.cohort import Cohort
 from iqt.config.lowfield import LowField
@@ -22,6 +23,7 @@ from iqt.config.parcellate import Parcellate
 from iqt.config.section import Name, Positive, Section
 from iqt.config.tissues import Tissues
 from iqt.config.training import Patches, Training
+from iqt.errors import UserError
 
 
 class Compute(Section):
@@ -47,14 +49,51 @@ class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     """Resamplings of the people behind each 95 % interval."""
     reference: Name | None = None
-    """Method that the statistics compare every other with, named before any result is seen; null: the first one."""
+    """Method that the statistics compare every other with, named before any result is seen; null: the first one, and
+    the tables and the page say that it was not named."""
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, list) and value:
+        return [str(name) if type(name) is int else name for name in value]  # YAML may give a number
+    raise ValueError("an integer of at least 1 (people), or a list of ids, is needed")
+
+
+Shown = Annotated[int | list[str], BeforeValidator(_shown)]
 
 
 class Report(Section):
     """What the page shows."""
 
-    people: Positive = 3
-    """Test people whose slices are drawn."""
+    people: Shown = 3
+    """Test people whose slices are drawn and whose volumes the viewer shows: a number takes the first by name, a list
+    names them (`[sub-01, sub-07_ses-2]`). Of a person with several scans it is the first, unless a scan is named."""
+
+    def shown(self, scans: Iterable[str]) -> list[str]:
+        """The test scans to show, one a person, never chosen by a result.
+
+        Args:
+            scans: names of all test scans.
+
+        Raises:
+            UserError: somebody named is no test person.
+        """
+        first: dict[str, str] = {}
+        for scan in sorted(scans):
+            first.setdefault(scan.split("_")[0], scan)
+        if isinstance(self.people, int):
+            return list(first.values())[: self.people]
+        known = {**first, **{scan: scan for scan in scans}}
+        wanted = [f"sub-{name.removeprefix('sub-')}" for name in self.people]
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            some = ", ".join(list(first)[:10]) + (", ..." if len(first) > 10 else "")
+            raise UserError(
+                f"report.people: {', '.join(unknown)} is not among the test people; choose of the {len(first)}: {some}"
+            )
+        return list(dict.fromkeys(known[name] for name in wanted))
 
 
 def _default_methods() -> dict[str, Method]:
@@ -177,11 +216,6 @@ class Config(Section):
                 raise ValueError(f"lowfield.{name}.{error}") from None
         return self
 
-    @property
-    def reference(self) -> str:
-        """The method that the statistics compare every other with."""
-        return self.evaluate.reference or next(iter(self.methods))
-
     def model_of(self, method: str) -> str | None:
         """The trained model that a method uses, named after the first entry with the same training; None for cubic."""
         if not isinstance(self.methods[method], Learned):
@@ -196,6 +230,10 @@ class Config(Section):
     def models(self) -> list[str]:
         """The models to train, in the order of the methods."""
         return list(dict.fromkeys(name for name in map(self.model_of, self.methods) if name))
+
+    def sampled(self) -> list[str]:
+        """The methods that draw several samples, and so have a spread."""
+        return [name for name, entry in self.methods.items() if getattr(entry, "sampling", Sampling()).samples > 1]
 
     def trained_by(self, method: str) -> dict[str, Any]:
         """The part of a method's entry that its weights depend on; `size_like` is the other method's network, `start`
