@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from synthetic import METHODS, SCANS, score
 
 from iqt.files import write_table
 from iqt.report import comparisons, structure_table, tables
 from iqt.report.formats import latex, markdown
 from iqt.report.structure_table import NEEDED
+from synthetic import METHODS, SCANS, score
 
 NASTY = r"Left_{thal} & 50 % #1 $x$ ~^\cmd | <b>"
 

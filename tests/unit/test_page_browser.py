@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import METHODS, SCANS
 
 from browser import Browser, program
 from iqt.report import page
 from iqt.report.panels import PLANES, Panel
+from synthetic import METHODS, SCANS
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from skimage.color import deltaE_ciede2000, rgb2lab
-from synthetic import PUBLISHED
 
 from iqt.files import write_table
 from iqt.report import figures, published, sampling, structure_figure, structure_table
 from iqt.report.scores import FACTS, FURTHER_METRICS, METRICS
 from iqt.report.styles import COLOURS, styles_of
+from synthetic import PUBLISHED
 
 VISION = {
     "normal": np.eye(3),
