@@ -11,12 +11,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-def find() -> str | None:
-    """Chromium's or Chrome's program, if there is one."""
-    return next((path for path in map(shutil.which, NAMES) if path), None)
+REQUIRED = "IQT_REQUIRE_BROWSER"
+"""Environment variable that makes a missing browser a failure."""
+MISSING = f"NO BROWSER: none of {', '.join(NAMES)} is on PATH (Debian: apt-get install chromium); {REQUIRED}=1 fails"
+
+
+def program() -> str:
+    """Chromium's or Chrome's program; without one the test is skipped, or fails where `IQT_REQUIRE_BROWSER` is set."""
+    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    if found is None:
+        (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(MISSING)
+    return found
 
 
 class Browser:

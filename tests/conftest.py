@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from browser import MISSING
 from checkout import checkout
 
 # Set before torch is imported: more threads than this cost the small tensors of tests more than they bring.
@@ -34,3 +35,29 @@ def real() -> Path:
 def workflow(tmp_path: Path, repository: Path) -> Path:
     """A copy of the workflow, so that a test may edit it."""
     return checkout(tmp_path, repository)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's files up to the tables: unet failed on the third scan, cubic's second was not parcellated."""
+    from synthetic import write_run  # not above, since most tests need none of its imports
+
+    run = tmp_path_factory.mktemp("run")
+    write_run(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def drawn(made: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Every figure of that run, as PNG and SVG."""
+    from synthetic import draw_all
+
+    return draw_all(made, tmp_path_factory.mktemp("figures"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the very end, where it is read, that the page was tested in no browser."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if MISSING in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section("the page was NOT tested in a browser", sep="!", red=True, bold=True)
+        terminalreporter.line(f"{len(skipped)} tests were skipped. {MISSING}")

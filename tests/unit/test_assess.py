@@ -15,6 +15,7 @@ from iqt.evaluate.seams import seam_energy
 from iqt.files import read_table, write_json, write_table
 from iqt.naming import anat, flat
 from iqt.report.sampling import draw_reliability, draw_sweep
+from iqt.report.styles import styles_of
 from iqt.volumes import save_volume
 
 SHAPE = (48, 40, 44)
@@ -150,11 +151,12 @@ def test_the_reliability_figure_pools_people_by_their_voxels(tmp_path: Path, mon
     write_table(tmp_path / "reliability.csv", rows)
     kept = []
     monkeypatch.setattr("iqt.report.sampling.save_figure", lambda figure, _out: kept.append(figure))
-    draw_reliability(tmp_path / "reliability.csv", [])
+    draw_reliability(tmp_path / "reliability.csv", ["unet", "m"], [])
     line, diagonal = kept[0].axes[0].lines
     np.testing.assert_allclose(line.get_xdata(), [0.1, 0.3])
     np.testing.assert_allclose(line.get_ydata(), [np.sqrt((300 * 0.04 + 100 * 0.16) / 400), 0.3])
     assert diagonal.get_label() == "calibrated"
+    assert line.get_color() == styles_of(["unet", "m"])["m"].colour, "the colour that it has in every figure"
 
 
 def test_the_sweep_has_a_line_for_each_sampler_and_for_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,3 +136,34 @@ def test_a_section_comes_from_json_a_file_or_its_defaults(tmp_path: Path) -> Non
 def test_real_low_field_scans_need_a_cohort_that_has_them(cohort: dict, main: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_config({"cohort": cohort, "lowfield": {"main": main}})
+
+
+SCANS = ["sub-02", "sub-01_ses-2", "sub-01_ses-1", "sub-10", "sub-116120"]
+
+
+@pytest.mark.parametrize(
+    ("people", "shown"),
+    [
+        (2, ["sub-01_ses-1", "sub-02"]),
+        (9, ["sub-01_ses-1", "sub-02", "sub-10", "sub-116120"]),
+        (["10", "sub-01"], ["sub-10", "sub-01_ses-1"]),
+        (["sub-01_ses-2", "02", "sub-02"], ["sub-01_ses-2", "sub-02"]),
+        ([116120], ["sub-116120"]),
+    ],
+)
+def test_whom_the_report_shows_is_a_number_or_named(people: object, shown: list[str]) -> None:
+    assert parse_config({"report": {"people": people}}).report.shown(SCANS) == shown
+
+
+@pytest.mark.parametrize("people", [0, [], "sub-01", True, [1.5]])
+def test_whom_the_report_shows_is_a_number_or_a_list_of_ids(people: object) -> None:
+    with pytest.raises(UserError, match=r"report\.people"):
+        parse_config({"report": {"people": people}})
+
+
+def test_an_unknown_person_of_the_report_is_named_with_the_remedy() -> None:
+    report = parse_config({"report": {"people": ["10", "11", "sub-02_ses-9"]}}).report
+    with pytest.raises(
+        UserError, match=r"report\.people: sub-11, sub-02_ses-9 .*choose of the 4: sub-01, sub-02, sub-10"
+    ):
+        report.shown(SCANS)

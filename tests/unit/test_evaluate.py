@@ -31,6 +31,10 @@ from iqt.evaluate.similarity import (
 )
 from iqt.files import read_json, read_table, write_json, write_table
 from iqt.naming import anat, flat
+from iqt.report.comparisons import write_statistics
+from iqt.report.structure_table import write_structures
+from iqt.report.structures import judge
+from iqt.report.tables import write_tables
 from iqt.volumes import SCALE_PERCENTILE, read_volume, save_volume
 
 SHAPE = (34, 30, 32)
@@ -640,3 +644,73 @@ def test_a_parcellation_without_any_structure_scores_zero(run):
     assert (row["status"], float(row["miou"]), float(row["dice"])) == ("ok", 0, 0)
     held = [one for one in read_table(structures) if one["method"] == "cubic" and one["name"] != "nowhere"]
     assert [(float(one["dice"]), float(one["volume_mm3"])) for one in held] == [(0, 0)] * 3
+
+
+def test_every_kind_of_failure_stands_in_the_written_tables(run, brain, tmp_path):
+    """A NaN result, an empty mask, a failed parcellation, a row that is not there, a structure that nobody has."""
+    _, mask = brain
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    save_volume(anat(run / "cohort", SCANS[1], "desc-brain_mask.nii.gz"), np.zeros_like(mask), affine)
+    save_volume(flat(run / "enhanced/main/cubic", SCANS[2], "T1w.nii.gz"), np.where(mask, 0.5, 0), affine)
+    write_json(flat(run / "enhanced/main/cubic", SCANS[2], "T1w.json"), {"status": "ok"})
+    subjects, structures = evaluate(run)
+    rows = read_table(subjects)
+    write_table(subjects, [row for row in rows if (row["scan"], row["method"]) != (SCANS[3], "unet")])
+    write_tables(subjects, tmp_path, "main", 100, 1)
+    write_statistics(subjects, tmp_path, "main", "cubic", 100, 1)
+    write_structures(structures, tmp_path, "main", SCANS, METHODS, 100, 1)
+    cubic, unet = read_table(tmp_path / "benchmark.csv")
+    assert (cubic["n_subjects"], cubic["n_failed"], cubic["psnr_n"]) == ("4", "2", "2")
+    assert (unet["n_subjects"], unet["n_failed"], unet["psnr_n"], unet["miou_n"]) == ("4", "4", "1", "1")
+    assert (unet["miou"], unet["miou_common"], unet["miou_common_n"]) == ("0", "", "0")
+    assert cubic["psnr_n_shared"] == "1"
+    for name in ("benchmark.md", "similarity.md", "benchmark.tex"):
+        text = " ".join((tmp_path / name).read_text().replace("\n% ", " ").split())
+        for scan, method, why in (
+            (SCANS[0], "unet", "parcellation: no white matter"),
+            (SCANS[1], "cubic", "the brain mask is empty"),
+            (SCANS[1], "unet", "the brain mask is empty"),
+            (SCANS[2], "unet", "NaN"),
+            (SCANS[3], "cubic", "cohort: no brain"),
+            (SCANS[3], "unet", "has no row for it"),
+        ):
+            assert f"{scan} {method} (" in text, (name, scan, method)
+            assert why in text.partition(f"{scan} {method} (")[2].partition(")")[0], (name, scan, method)
+    table = [line for line in (tmp_path / "benchmark.md").read_text().splitlines() if line.startswith("| unet")]
+    assert "[1 of 4]" in table[0]
+    assert "| 1 of 4 | 4 |" in table[0]
+    assert "– [0 of 4]" in table[0], "mIoU common: no scan on which both succeeded"
+    tested = {row["metric"]: row for row in read_table(tmp_path / "statistics.csv")}
+    assert {(row["n"], row["n_missing"]) for row in tested.values()} == {("1", "3")}
+    overlaps = (tmp_path / "structures.md").read_text()
+    assert "| nowhere | cubic | 0 of 4 (2 absent, 2 missing) | – |" in overlaps
+    assert "| nowhere | unet | 0 of 4 (1 absent, 3 missing) | – |" in overlaps
+    assert "| 1 of 4 (3 missing) | 0.000" in overlaps, "a failed parcellation is 0, not absent"
+    assert "cubic 2, unet 1 (all methods have 1)" in overlaps
+
+
+def test_a_corrupt_label_map_is_a_recorded_failure_of_the_judges_score(run):
+    """One scan is whole, one truncated, one on another grid; the fourth failed in the cohort."""
+    lut = [{"index": index, "name": str(index), "mirror": index, "merges": ""} for index in range(4)]
+    write_table(run / "plain.tsv", lut)
+    volume = read_volume(flat(run / "parcellation/hq", SCANS[0], "dseg.nii.gz"), np.int32)
+    for scan in SCANS[:2]:
+        save_volume(anat(run / "cohort", scan, "dseg.nii.gz"), volume.data.astype(np.int16), volume.affine)
+    truncated = anat(run / "cohort", SCANS[1], "dseg.nii.gz")
+    truncated.write_bytes(truncated.read_bytes()[:200])
+    save_volume(anat(run / "cohort", SCANS[2], "dseg.nii.gz"), volume.data[1:].astype(np.int16), volume.affine)
+    out = run / "metrics/parcellator.csv"
+    score_parcellator(
+        run / "cohort/participants.tsv", run / "cohort", run / "parcellation/hq", "T1w", run / "plain.tsv", out
+    )
+    rows = {row["scan"]: row for row in read_table(out)}
+    assert list(rows) == SCANS[:3]
+    assert rows[SCANS[0]]["status"] == "ok"
+    for scan in SCANS[1:3]:
+        assert str(anat(run / "cohort", scan, "dseg.nii.gz")) in rows[scan]["status"]
+        assert rows[scan]["dice"] == ""
+    shown = judge(run / "metrics", {})
+    assert set(shown["failures"]) == {SCANS[1], SCANS[2]}
+    assert shown["n_scans"] == 1
+    whole = [float(row["dice"]) for row in read_table(out) if row["scan"] == SCANS[0]]
+    assert shown["dice"] == pytest.approx(np.mean(whole)), "what could not be compared is in no mean"

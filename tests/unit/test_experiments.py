@@ -10,7 +10,6 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from test_report import made  # noqa: F401  (a fixture: a finished run's metrics and tables)
 
 from iqt.config import Config, Experiment, parse_config
 from iqt.config.experiments import Quantity
@@ -174,7 +173,7 @@ def test_a_figure_names_whoever_has_no_curve(metrics: Path, tmp_path: Path) -> N
     assert draw(metrics, experiment(figure="reliability", methods=("one", "many")), tmp_path / "less.svg") != whole
 
 
-def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metrics: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metrics: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(made, run)
     asked = experiment(question="What do <more> steps bring? Look at the seam.")
@@ -217,7 +216,7 @@ def test_a_value_that_is_no_number_is_named(metrics: Path) -> None:
 
 def test_every_quantity_of_the_configuration_is_scored_and_has_a_label() -> None:
     assert set(get_args(Quantity)) <= set(COLUMNS)
-    assert set(get_args(Quantity)) == set(LABELS)
+    assert set(get_args(Quantity)) <= set(LABELS)
 
 
 ENTRY = {"title": "t", "question": "q", "methods": ["unet", "cubic"]}

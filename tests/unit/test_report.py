@@ -8,7 +8,6 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,9 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
-from browser import Browser, find
 from iqt.errors import UserError
 from iqt.files import read_table, write_json, write_table
 from iqt.naming import anat, flat, seed_of
@@ -33,176 +30,17 @@ from iqt.report import (
     tables,
     viewer,
 )
-from iqt.report.panels import PLANES, Panel, extract_panels
-from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores
-from iqt.volumes import intensity_scale, save_volume
+from iqt.report.page_tables import extremes_lines
+from iqt.report.panels import PLANES, Panel
+from iqt.report.scores import FURTHER_METRICS, METRICS, NAMES, Score, read_scores
+from iqt.report.styles import styles_of
+from iqt.volumes import intensity_scale
+from synthetic import CUBIC_UNREAD, METHODS, PUBLISHED, SCANS, UNET_FAILED, draw_all, draw_scan, extract, score
 
-METHODS = ["cubic", "unet", "diffusion_iqt", "diffusion_iqt_mean"]
-SCANS = ["sub-test001", "sub-test002", "sub-test003"]
 CONTRACT = (
     *("method", "n_subjects", "n_parameters", "nfe", "seconds_per_volume", "psnr", "psnr_lo", "psnr_hi"),
     *("msssim", "msssim_lo", "msssim_hi", "ssim", "hfcorr", "miou", "miou_lo", "miou_hi", "dice"),
 )
-PUBLISHED = Path(__file__).resolve().parents[2] / "resources/published.csv"
-UNET_FAILED = "lowfield: the noise is <above> the signal"
-CUBIC_UNREAD = "parcellation: no white matter was found"
-SHAPE = (20, 24, 18)
-
-
-def score(scan: str, method: str, number: float, **changes: object) -> dict:
-    place = METHODS.index(method)
-    row = {"scan": scan, "set": "main", "method": method, "status": "ok", "psnr": 20 + place + number / 3}
-    row |= {"msssim": 0.9 + place / 50 + number / 100, "msssim_scales": 3, "ssim": 0.8 + place / 50 + number / 100}
-    row |= {
-        "hfcorr": 0.4 + place / 10 + number / 50,
-        "miou": 0.5 + place / 20 + number / 40,
-        "dice": 0.6 + place / 20 + number / 40,
-    }
-    row |= {"n_structures": 2, "seconds": 1.5 + number, "nfe": [0, 1, 4, 16][place], "samples": [1, 1, 1, 4][place]}
-    row |= {"nmse": 0.05 - place / 100 + number / 200, "mae": 0.1 - place / 50, "hfen": 0.9 - place / 10}
-    row |= {"psnr_minmax": 24 + place, "msssim_minmax": 0.95, "msssim_minmax_scales": 2, "ulfenc": 0.8 + place / 50}
-    row |= {"n_parameters": [0, 631111, 745802, 745802][place], "parcellator": "builtin 0.1.0"}
-    return row | changes
-
-
-def blob(rng: np.random.Generator, smooth: float = 2) -> np.ndarray:
-    noise = gaussian_filter(rng.normal(size=SHAPE), smooth)
-    return 0.6 + 0.25 * noise / noise.std()
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's files up to metrics/, and panels: unet failed on the third scan, cubic's second was not parcellated."""
-    run = tmp_path_factory.mktemp("run")
-    affine = np.diag([-2.0, 2.5, 3.0, 1.0])  # stored left to right reversed, edges all different
-    affine[0, 3] = 38
-    thick_affine = affine @ np.diag([1, 1, 3, 1])
-    thick_affine[:3, 3] += affine[:3, 2]
-    corners = np.indices(SHAPE).astype(float)
-    mask = sum(((c - s / 2) / (s / 2 - 1.5)) ** 2 for c, s in zip(corners, SHAPE, strict=True)) < 1
-    unread = {("cubic", SCANS[1]): CUBIC_UNREAD}
-    lost = {("unet", SCANS[2]): UNET_FAILED}
-    scores, structures = [], []
-    for number, scan in enumerate(SCANS):
-        rng = np.random.default_rng(number)
-        reference = blob(rng)
-        labels = np.where(mask, np.where(corners[0] < 10, 1, 2), 0).astype(np.int16)
-        save_volume(anat(run / "cohort", scan, "T1w.nii.gz"), reference * 700, affine)
-        save_volume(anat(run / "cohort", scan, "desc-brain_mask.nii.gz"), mask, affine)
-        write_json(anat(run / "cohort", scan, "T1w.json"), {"status": "ok"})
-        save_volume(anat(run / "lowfield", scan, "T1w.nii.gz"), reference[:, :, 1::3] * 55, thick_affine)
-        write_json(anat(run / "lowfield", scan, "T1w.json"), {"status": "ok"})
-        save_volume(flat(run / "parcellation/hq", scan, "dseg.nii.gz"), labels, affine)
-        write_json(flat(run / "parcellation/hq", scan, "dseg.json"), {"status": "ok"})
-        for method in METHODS:
-            bad, mute = lost.get((method, scan)), unread.get((method, scan))
-            enhanced, read = run / "enhanced" / method, run / "parcellation" / method
-            write_json(flat(enhanced, scan, "T1w.json"), {"status": bad or "ok"})
-            write_json(flat(read, scan, "dseg.json"), {"status": bad or mute or "ok"})
-            changes: dict = {"status": bad or mute or "ok"}
-            if bad:
-                changes |= dict.fromkeys((*METRICS, *FURTHER_METRICS, "seconds"), "")
-            else:
-                result = reference / 1.2 + 0.05 * blob(rng, 1)
-                save_volume(flat(enhanced, scan, "T1w.nii.gz"), result * mask, affine)
-                if method.endswith("mean"):
-                    save_volume(flat(enhanced, scan, "desc-sd_T1w.nii.gz"), np.abs(blob(rng)) / 9 * mask, affine)
-            if mute:
-                changes |= {"miou": 0, "dice": 0}
-            if not bad and not mute:
-                save_volume(flat(read, scan, "dseg.nii.gz"), np.roll(labels, 1, axis=0), affine)
-                for index, name in ((1, "left half"), (2, "right half")):
-                    overlap = {"iou": 0.5 + number / 10, "dice": 0.7, "volume_reference_mm3": 9000, "volume_mm3": 8000}
-                    key = {"scan": scan, "set": "main", "method": method, "index": index, "name": name}
-                    structures.append(key | overlap)
-            if not bad and not mute:
-                absent = {"index": 3, "name": "nowhere", "iou": "", "dice": "", "volume_reference_mm3": 0}
-                structures.append(key | absent | {"volume_mm3": 0})
-            scores.append(score(scan, method, number, **changes))
-    write_table(run / "metrics/subjects.csv", scores)
-    write_table(run / "metrics/structures.csv", structures)
-    write_table(
-        run / "metrics/history.csv",
-        [
-            {"model": model, "step": step, "seconds": step / 3, "learning_rate": 1e-3, "train_loss": 5 / step}
-            | {"val_loss": 6 / step, "val_psnr": psnr, "val_dice": dice}
-            for model, psnr, dice in (("unet", 20, ""), ("parcellator", "", 0.6))
-            for step in (10, 20, 30)
-        ],
-    )
-    write_table(
-        run / "cohort/dseg.tsv",
-        [
-            {"index": 1, "name": "left half", "abbreviation": "L", "color": "#4e79a7", "hemisphere": "L", "mirror": 2},
-            {"index": 2, "name": "right half", "abbreviation": "R", "color": "#4e79a7", "hemisphere": "R", "mirror": 1},
-        ],
-    )
-    skipped = [{"scan": "sub-test009", "stage": "cohort", "reason": "holds 12 voxels that are NaN & worse"}]
-    write_json(
-        run / "metrics/run.json",
-        {
-            "name": "trial",
-            "created_by": "0.1.0",
-            "code": {"commit": "0123456789abcdef", "modified": True},
-            "seed": 7,
-            "suffix": "T1w",
-            "cohort": {
-                "source": "template",
-                "voxel_size_mm": 2.5,
-                "n_train": 4,
-                "n_val": 1,
-                "n_test": 3,
-                "skipped": skipped,
-            },
-            "lowfield": {"main": {"thickness": 3, "snr_mean": [64.5, 54.14]}},
-            "models": {"unet": {"kind": "unet", "n_parameters": 631111, "steps": 30, "seconds": 10.5, "val": 20.1}},
-            "methods": {method: {"kind": method.removesuffix("_mean"), "samples": 1} for method in METHODS},
-            "parcellator": {"engine": "builtin", "version": "0.1.0", "n_structures": 2},
-            "machine": {"cpu": "a processor", "cores": 2, "gpu": None, "python": "3.11", "torch": "2.13.0"},
-            "evaluate": {"highpass_sigma": 1.5, "bootstrap": 500},
-        },
-    )
-    for scan in SCANS:
-        extract(run, scan, run / f"metrics/panels/{scan}.npz")
-    subjects, out = run / "metrics/subjects.csv", run / "tables"
-    tables.write_tables(subjects, out, "main", 500, 7)
-    comparisons.write_statistics(subjects, out, "main", "cubic", 500, 7)
-    structure_table.write_structures(run / "metrics/structures.csv", out, "main", SCANS, METHODS, 500, 7)
-    return run
-
-
-def extract(run: Path, scan: str, out: Path) -> Panel:
-    extract_panels(
-        scan,
-        "T1w",
-        run / "cohort",
-        run / "lowfield",
-        {method: run / "enhanced" / method for method in METHODS},
-        {what: run / "parcellation" / what for what in ("hq", *METHODS)},
-        out,
-    )
-    return Panel(out)
-
-
-def draw_scan(run: Path, out: Path, endings: tuple[str, ...], scan: str = SCANS[2]) -> list[Path]:
-    """The figures of one scan, drawn from its panel and metrics/; the files."""
-    panel, subjects = run / f"metrics/panels/{scan}.npz", run / "metrics/subjects.csv"
-    slices, parcellation = ([out / f"{name}.{ending}" for ending in endings] for name in ("slices", "parcellation"))
-    figures.draw_slices(panel, subjects, "main", slices)
-    figures.draw_parcellation(panel, run / "cohort/dseg.tsv", subjects, "main", parcellation)
-    return slices + parcellation
-
-
-def draw_all(run: Path, out: Path) -> list[Path]:
-    """Every figure as PNG and SVG; the files."""
-    names = ("metrics", "training", "published")
-    metrics, training, beside = ([out / f"{name}.{ending}" for ending in ("png", "svg")] for name in names)
-    figures.draw_metrics(run / "metrics/subjects.csv", "main", metrics)
-    figures.draw_training(run / "metrics/history.csv", training)
-    published.draw_published(run / "metrics/subjects.csv", PUBLISHED, "main", beside)
-    overlap = [out / "overlap.png", out / "overlap.svg"]
-    structure_figure.draw_structures(run / "tables/structures.csv", overlap)
-    return draw_scan(run, out, ("png", "svg")) + metrics + training + beside + overlap
 
 
 # panels
@@ -274,8 +112,9 @@ def test_columns_are_the_contract(made: Path) -> None:
         columns, *rows = csv.reader(handle)
     facts = ["set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator", "msssim_minmax_scales"]
     further = [f"{name}{end}" for name in FURTHER_METRICS for end in ("", "_lo", "_hi")]
+    counts = [f"{name}{end}" for name in (*METRICS, *FURTHER_METRICS) for end in ("_n", "_shared", "_n_shared")]
     spread = ["n_seeds", *(f"{name}_seed_sd" for name in (*METRICS, *FURTHER_METRICS))]
-    assert columns == [*CONTRACT, *facts, *further, *spread]
+    assert columns == [*CONTRACT, *facts, *further, *counts, "miou_common_n", *spread]
     assert [row[0] for row in rows] == METHODS
     assert [row[2] for row in rows] == ["0", "631111", "745802", "745802"]
     assert [row[3] for row in rows] == ["0", "1", "4", "16"]
@@ -393,11 +232,6 @@ def test_bad_subjects_are_the_users_error(tmp_path: Path, column: str, value: st
 # figures and page
 
 
-@pytest.fixture(scope="module")
-def drawn(made: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return draw_all(made, tmp_path_factory.mktemp("figures"))
-
-
 def test_redrawing_gives_the_same_bytes(made: Path, drawn: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(made / "metrics", copy / "metrics")
@@ -479,7 +313,7 @@ def test_the_figure_of_structures_shows_every_structure(
     structure_figure.draw_structures(made / "tables/structures.csv", [tmp_path / "overlap.svg"])
     text = (tmp_path / "overlap.svg").read_text()
     assert all(name in text for name in ("left half", "right half", "nowhere", *METHODS))
-    colours = [figures.colour_of(read_scores(made / "metrics/subjects.csv", "main"))[method] for method in METHODS]
+    colours = [styles_of(METHODS)[method].colour for method in METHODS]
     assert all(colour.lower() in text for colour in colours), "a method's colour is the same everywhere"
     write_table(tmp_path / "structures.csv", [], structure_table.COLUMNS)
     structure_figure.draw_structures(tmp_path / "structures.csv", [tmp_path / "none.svg"])
@@ -555,7 +389,7 @@ def test_page_of_real_people_has_no_template_notice(made: Path, tmp_path: Path) 
 def test_page_says_when_a_method_does_not_beat_interpolation(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "tables", tmp_path / "tables")
     rows = read_table(tmp_path / "tables/benchmark.csv")
-    rows[2]["psnr"] = "19.5"
+    rows[2] |= {"psnr": "23", "psnr_shared": "19.5"}  # ahead, but for what others lack
     write_table(tmp_path / "tables/benchmark.csv", rows)
     page.write_page(made / "metrics", tmp_path / "tables", [], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
@@ -597,20 +431,23 @@ def test_structures_are_sorted_by_their_paired_effect() -> None:
     ]
     found = structures.compare_methods(rows, "cubic", {"loss": "#123456"})
     lines = found["lines"]
-    assert [line["name"] for line in lines] == ["loss", "uneven", "small gain"]
-    assert [line["effect"] for line in lines] == pytest.approx([-0.7, 0.4, 0.1])
-    assert [line["best"] for line in lines] == ["unet"] * 3
+    assert [line["name"] for line in lines] == ["loss", "uneven", "small gain", "absent"]
+    assert [line["effect"] for line in lines] == pytest.approx([-0.7, 0.4, 0.1, 0])
+    assert [line["best"] for line in lines] == ["unet", "unet", "unet", ""]
+    assert [line["differs"] for line in lines] == [False, True, False, False]
+    assert lines[1]["cells"] == [("0.500", "0.250", 2), ("0.600", "0.300", 1)]
+    assert lines[3]["cells"] == [("–", "–", 0)] * 2, "a structure that nobody has stays"
     assert lines[0]["colour"] == "#123456"
     assert lines[0]["volume"] == 2
     alone = structures.compare_methods([row for row in rows if row["method"] == "cubic"], "cubic", {})
-    assert [line["best"] for line in alone["lines"]] == [""] * 3
+    assert [line["best"] for line in alone["lines"]] == [""] * 4
 
 
 def test_page_says_how_well_the_parcellator_reads(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "metrics", tmp_path / "metrics")
     rows = [(scan, name, dice) for scan, low in (("a", 0.5), ("b", 0.7)) for name, dice in (("one", 0.9), ("two", low))]
     columns = ("scan", "name", "dice")
-    table = [dict(zip(columns, row, strict=True)) | {"volume_reference_mm3": 1000} for row in rows]
+    table = [dict(zip(columns, row, strict=True)) | {"status": "ok", "volume_reference_mm3": 1000} for row in rows]
     write_table(tmp_path / "metrics/parcellator.csv", table)
     lut = tmp_path / "lut.tsv"
     write_table(lut, [{"name": "left half", "color": "#4e79a7"}, {"name": "two", "color": "#ff0000"}])
@@ -684,116 +521,127 @@ def test_page_shows_statistics_structures_and_extremes(made: Path, tmp_path: Pat
     volumetry = text[text.index('id="volumetry"') : text.index('id="run"')]
     absent = volumetry.split(">nowhere</th>")[1:]
     assert len(absent) == len(METHODS), "a structure that nobody has is shown for every method"
-    assert "0 (3 absent)" in absent[2]
+    assert "0 of 3 (3 absent)" in absent[2]
     extremes = text[text.index('id="people"') : text.index('id="structures"')]
     assert re.search(
         r">PSNR \(dB\)</th><td class=\"text\">cubic</td><td data-value=\"20.67\">20.67<small>sub-test003", extremes
     )
     assert "commit <code>0123456789ab</code> with local changes" in text
-
-
-@pytest.fixture(scope="module")
-def opened(made: Path, drawn: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """The whole page in a real browser."""
-    program = find()
-    if program is None:
-        pytest.skip("no Chromium or Chrome on PATH; install one (apt-get install chromium) to test the page in it")
-    folder = tmp_path_factory.mktemp("browser")
-    pngs = [path for path in drawn if path.suffix == ".png"]
-    panels = [made / f"metrics/panels/{scan}.npz" for scan in SCANS]
-    page.write_page(made / "metrics", made / "tables", pngs, folder / "report.html", panels=panels)
-    browser = Browser(program, folder / "profile")
-    try:
-        browser.open(folder / "report.html")
-        browser.resize(1280, 900)
-        browser.wait("document.querySelector('#viewer').dataset.drawn")
-        yield browser
-    finally:
-        browser.close()
-
-
-def test_no_request_leaves_the_page_and_nothing_complains(opened: Browser) -> None:
-    assert len(opened.requests) > 5
-    assert [url[:40] for url in opened.requests if not url.startswith(("data:", "file:"))] == []
-    assert sum(url.startswith("file:") for url in opened.requests) == 1, "the page itself"
-    assert opened.complaints == []
-    opened.evaluate("fetch('https://example.org/').catch(() => 0)")
-    assert any("Content Security Policy" in text for text in opened.complaints), "the page forbids what would leave it"
-    opened.complaints.clear()
-
-
-def test_the_table_sorts_both_ways(opened: Browser) -> None:
-    head = "[...document.querySelectorAll('#benchmark ~ .scroll th')].find(th => th.textContent.startsWith('PSNR'))"
-    methods = "[...document.querySelector('#benchmark ~ .scroll tbody').rows].map(row => row.cells[0].textContent)"
-    opened.evaluate(f"{head}.click()")
-    assert opened.evaluate(methods) == METHODS[::-1]
-    opened.evaluate(f"{head}.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter'}}))")
-    assert opened.evaluate(methods) == METHODS
-    assert opened.evaluate(f"{head}.ariaSort") == "ascending"
-
-
-def pixels(opened: Browser, plane: str) -> np.ndarray:
-    """What a plane's canvas shows: (rows, columns, RGBA)."""
-    width, height, data = opened.evaluate(
-        f"(() => {{ const c = document.querySelector('[data-part={plane}]');"
-        "return [c.width, c.height, [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]] })()"
+    for name in (*METRICS, *FURTHER_METRICS):
+        assert extremes.count(f">{NAMES[name].replace('&', '&amp;')}</th>") == len(METHODS), (
+            "every metric of the tables"
+        )
+    worst = re.search(r">NMSE</th><td class=\"text\">cubic</td>(.*?)</tr>", extremes)[1]
+    assert re.findall(r"<small>([\w-]+)", worst) == SCANS, "of errors the smallest is best"
+    assert extremes_lines([Score("sub-1", "unet", "ok", {"psnr": np.nan})], ["psnr"])[0]["cells"] == [("", "–")] * 3, (
+        "a method without any result keeps its line"
     )
-    return np.array(data).reshape(height, width, 4)
 
 
-def test_the_slider_moves_from_one_volume_to_the_other(opened: Browser, made: Path) -> None:
-    panel = Panel(made / f"metrics/panels/{SCANS[0]}.npz")
-    place = [size // 2 for size in panel.volume("hq").shape]
-    opened.evaluate("document.querySelector('#viewer').scrollIntoView({block: 'center'})")
-    box = "document.querySelector('[data-part=split]').getBoundingClientRect()"
-    left, top, width, height = (opened.evaluate(f"{box}.{side}") for side in ("left", "top", "width", "height"))
-    for share, what in ((0.002, "diffusion_iqt_mean"), (0.998, "lowfield")):
-        for kind in ("mousePressed", "mouseReleased"):
-            opened.mouse(kind, left + share * width, top + height / 2)
-        opened.wait(f"document.querySelector('[data-part=split]').value === '{round(share) * 100}'")
-        for plane, axis in (("sagittal", 0), ("coronal", 1), ("axial", 2)):
-            expected = np.take(panel.volume(what), place[axis], axis).T[::-1].astype(float)
-            shown = pixels(opened, plane)
-            grey = (np.ptp(shown[..., :3], axis=-1) == 0) & (shown[..., 3] == 255)
-            assert grey.mean() > 0.7, "but for the crosshair and the divider"
-            assert np.abs(shown[..., 0] - expected)[grey].mean() < 8, (plane, what)
-
-
-def test_pointing_into_a_plane_moves_the_others(opened: Browser) -> None:
-    opened.evaluate("document.querySelector('#viewer').scrollIntoView({block: 'center'})")
-    before = {plane: pixels(opened, plane) for plane in PLANES}
-    box = "document.querySelector('[data-part=axial]').getBoundingClientRect()"
-    left, top, width, height = (opened.evaluate(f"{box}.{side}") for side in ("left", "top", "width", "height"))
-    for kind in ("mousePressed", "mouseReleased"):
-        opened.mouse(kind, left + 0.3 * width, top + 0.3 * height)
-    drawn = opened.evaluate("document.querySelector('#viewer').dataset.drawn")
-    shape = [before["axial"].shape[1], before["axial"].shape[0], before["coronal"].shape[0]]
-    expected = [int(0.3 * shape[0]), shape[1] - 1 - int(0.3 * shape[1]), shape[2] // 2]
-    assert [int(number) for number in drawn.split(" ")[-1].split(",")] == expected
-    assert all((pixels(opened, plane) != before[plane]).any() for plane in ("sagittal", "coronal"))
-
-
-def test_other_people_and_methods_can_be_chosen(opened: Browser) -> None:
-    choose = (
-        "(() => {{ const select = document.querySelector('[data-part={0}]'); select.value = '{1}';"
-        "select.dispatchEvent(new Event('change')) }})()"
+def test_page_says_where_methods_have_results_of_different_people(made: Path, tmp_path: Path) -> None:
+    page.write_page(made / "metrics", made / "tables", [], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    benchmark = text[text.index('id="benchmark"') : text.index('id="similarity"')]
+    unet = benchmark[benchmark.index('"row">unet') :].partition("</tr>")[0]
+    assert '<td data-value="2">2 of 3<small>1 failed</small></td>' in unet
+    assert unet.count("<small>2 of 3</small>") == len(METRICS)
+    assert "<small>1 of 3</small>" in unet, "the common mIoU"
+    shared = benchmark[benchmark.index("Not every method has a result of everybody") :]
+    line = re.search(r"<tr><th scope=\"row\">PSNR \(dB\)</th>(.*?)</tr>", shared)[1]
+    assert re.findall(r">([^<>]+)<", line) == ["2", "20.17", "21.17", "22.17", "23.17"]
+    structure = text[text.index('id="structures"') : text.index('id="volumetry"')]
+    assert structure.count("scans differ</small>") == 2
+    assert "<small>0.600</small><small>3 of 3</small>" in structure
+    assert ">nowhere</th>" in structure
+    assert (
+        "differ between methods: cubic 2, unet 2, diffusion_iqt 3, diffusion_iqt_mean 3 (all methods have 1) in" in text
     )
-    opened.evaluate(choose.format("who", "2"))
-    opened.wait(f"document.querySelector('#viewer').dataset.drawn.startsWith('{SCANS[2]} ')")
-    options = opened.evaluate("[...document.querySelector('[data-part=after]').options].map(option => option.value)")
-    assert options == ["low-field", "reference", "cubic", "diffusion_iqt", "diffusion_iqt_mean"], (
-        "unet failed on this scan"
+    assert "(all methods have 1) in left half, right half.</strong>" in text
+    absent = structure[structure.index(">nowhere</th>") :].partition("</tr>")[0]
+    assert absent.count("–</td>") == 2
+    assert absent.count("<small>0 of 3</small>") == len(METHODS)
+
+
+def test_page_shows_how_far_the_spread_can_be_trusted_and_seams(made: Path, drawn: list[Path], tmp_path: Path) -> None:
+    pngs = [path for path in drawn if path.name == "reliability.png"]
+    page.write_page(made / "metrics", made / "tables", pngs, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    spread = text[text.index('id="spread"') : text.index('id="seams"')]
+    (line,) = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", spread)
+    cells = re.findall(r">([^<>]+)<", f">{line}")
+    assert cells == ["diffusion_iqt_mean", "2 of 3", "4", "0.20", "0.50", "25 %", "40 %", "70 %", "80 %"]
+    assert f"<li>{SCANS[1]} diffusion_iqt_mean: the spread is 0 &amp; so on</li>" in spread
+    assert "unet:" not in spread, "it draws one sample, so its failure is none of the spread's"
+    assert 'class="reliability"' in spread
+    seams = text[text.index('id="seams"') : text.index('id="structures"')]
+    lines = [re.findall(r">([^<>]+)<", f">{line}") for line in re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", seams)]
+    assert ["diffusion_iqt", "patchs", "3 of 3", "1", "1.30", "1.50", "2 of 3"] not in lines
+    assert ["diffusion_iqt", "patches", "3 of 3", "1", "1.30", "1.50", "2 of 3"] in lines
+    assert ["unet", "tiles", "0 of 3", "1", "–", "–", "–"] in lines
+    shutil.copytree(made / "metrics", tmp_path / "metrics", ignore=shutil.ignore_patterns("calibration", "seams"))
+    page.write_page(tmp_path / "metrics", made / "tables", [], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert 'id="spread"' not in text
+    assert 'id="seams"' not in text
+
+
+@pytest.mark.parametrize(
+    ("sets", "heading"),
+    [
+        ({"main": {"thickness": 3}}, "Low-field simulation"),
+        ({"main": {"registration": "rigid"}}, "Real low-field scans"),
+        ({"main": {"registration": "rigid"}, "noisy": {"thickness": 3}}, "Low-field sets"),
+    ],
+)
+def test_the_heading_of_the_sets_says_what_they_are(made: Path, tmp_path: Path, sets: dict, heading: str) -> None:
+    shutil.copytree(made / "metrics", tmp_path / "metrics")
+    run = json.loads((tmp_path / "metrics/run.json").read_text())
+    real = {"residual_mm": 1.0, "largest_residual_mm": 2.0, "misaligned": []}
+    run["lowfield"] = {name: {**(real if "registration" in one else {}), **one} for name, one in sets.items()}
+    write_json(tmp_path / "metrics/run.json", run)
+    page.write_page(tmp_path / "metrics", made / "tables", [], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert re.findall(r"<h3>(Low-field s\w+|Real low-field scans)</h3>", text) == [heading]
+
+
+def test_page_says_when_nobody_named_the_reference_or_the_people(made: Path, tmp_path: Path) -> None:
+    panels = [made / f"metrics/panels/{SCANS[0]}.npz"]
+    page.write_page(made / "metrics", made / "tables", [], tmp_path / "report.html", panels=panels)
+    text = (tmp_path / "report.html").read_text()
+    assert "against cubic, the reference that the configuration names" in text
+    assert "The people are the first by name, not chosen by result" in text
+    shutil.copytree(made / "tables", tmp_path / "tables")
+    comparisons.write_statistics(made / "metrics/subjects.csv", tmp_path / "tables", "main", None, 500, 7)
+    page.write_page(
+        made / "metrics", tmp_path / "tables", [], tmp_path / "report.html", panels=panels, people_named=True
     )
-    opened.evaluate(choose.format("after", "reference"))
-    opened.wait("document.querySelector('#viewer').dataset.drawn.includes(' reference ')")
-    assert opened.complaints == []
+    text = (tmp_path / "report.html").read_text()
+    assert "against cubic, <strong>the first method, since the configuration names no reference</strong>" in text
+    assert "it was not named before the results were known" in text
+    assert "The people are those whom the configuration names" in text
 
 
-def test_the_page_fits_on_a_phone(opened: Browser) -> None:
-    opened.resize(390, 844)
-    opened.wait("innerWidth === 390")
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 390, "only tables scroll sideways, in their boxes"
-    assert opened.evaluate("parseFloat(getComputedStyle(document.body).fontSize)") >= 16
-    wide = "[...document.querySelectorAll('.planes canvas')].every(c => c.getBoundingClientRect().width > 250)"
-    assert opened.evaluate(wide), "planes stand below one another"
-    opened.resize(1280, 900)
+def test_page_shows_whose_labels_could_not_be_compared(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "metrics", tmp_path / "metrics")
+    whole = {"scan": SCANS[0], "status": "ok", "name": "one", "dice": 0.9, "volume_reference_mm3": 1000}
+    broken = {"scan": SCANS[1], "status": "dseg.nii.gz: not readable as an image <so it says>"}
+    write_table(tmp_path / "metrics/parcellator.csv", [whole, broken], list(whole))
+    page.write_page(tmp_path / "metrics", made / "tables", [], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "mean Dice <strong>0.900</strong>" in text
+    assert "(1 of 3 could be compared)" in text
+    assert f"<li>{SCANS[1]}: dseg.nii.gz: not readable as an image &lt;so it says&gt;</li>" in text
+    write_table(tmp_path / "metrics/parcellator.csv", [broken], list(whole))
+    page.write_page(tmp_path / "metrics", made / "tables", [], tmp_path / "report.html")
+    assert "(0 of 3 could be compared)" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("row", read_table(PUBLISHED), ids=lambda row: f"{row['method']}-{row['definition']}")
+def test_every_published_figure_has_a_source_and_a_definition(row: dict[str, str]) -> None:
+    assert re.fullmatch(r".+ \d{4}, arXiv \d{4}\.\d{5}", row["source"])
+    definition = published.DEFINITIONS[row["definition"]]
+    assert definition.detail
+    assert row["confirmed"] in ("yes", "no")
+    assert row["data"]
+    assert row["definition"].startswith(row["metric"])
+    assert 0 < float(row["value"]) < (60 if row["metric"] == "psnr" else 1)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from iqt.config import Config, parse_config
+from iqt.config import parse_config
 from iqt.errors import UserError
 from iqt.files import read_table, write_table
 from iqt.report.comparisons import TESTED, write_statistics
 from iqt.report.scores import FACTS, FURTHER_METRICS, METRICS
 from iqt.report.structure_table import NEEDED, write_structures
-from iqt.statistics import agreement, compare, draws, holm, icc_of, mean_limits, people_needed
+from iqt.statistics import agreement, agreement_factors, compare, draws, holm, icc_of, mean_limits, people_needed
 
 
 def test_a_resample_draws_as_many_people_as_there_are() -> None:
@@ -136,7 +136,7 @@ def people(n: int) -> list[str]:
     return [f"sub-{number:02d}" for number in range(n)]
 
 
-def written(folder: Path, rows: list[dict], reference: str = "unet") -> dict[tuple[str, str], dict[str, str]]:
+def written(folder: Path, rows: list[dict], reference: str | None = "unet") -> dict[tuple[str, str], dict[str, str]]:
     write_table(folder / "subjects.csv", rows)
     write_statistics(folder / "subjects.csv", folder, "main", reference, 500, 1)
     return {(row["metric"], row["method"]): row for row in read_table(folder / "statistics.csv")}
@@ -190,7 +190,6 @@ def test_the_reference_must_be_a_method(tmp_path: Path) -> None:
         written(tmp_path, [subject("sub-1", "unet", 0)], "nobody")
     with pytest.raises(UserError, match=r"evaluate\.reference 'nobody' names no method.*cubic"):
         parse_config({"evaluate": {"reference": "nobody"}})
-    assert Config().reference == "cubic", "the first of the methods"
 
 
 def structure(scan: str, method: str, name: str, dice: object, volumes: tuple[object, object]) -> dict:
@@ -220,7 +219,7 @@ def test_structures_that_are_absent_or_were_not_read_stay_in_the_table(tmp_path:
     assert (nowhere["n"], nowhere["n_absent"], nowhere["dice"], nowhere["n_volumes"]) == ("0", "3", "", "0")
     assert table["one", "cubic"]["n_missing"] == "4", "a method that no scan was read of"
     text = (tmp_path / "out/structures.md").read_text()
-    assert "| nowhere | unet | 0 (3 absent, 1 missing) | – |" in text
+    assert "| nowhere | unet | 0 of 4 (3 absent, 1 missing) | – |" in text
     assert r"\begin{longtable}" in (tmp_path / "out/structures.tex").read_text()
 
 
@@ -269,3 +268,57 @@ def test_a_method_with_too_few_pairs_of_its_own_is_told_so(tmp_path: Path) -> No
     found = written(tmp_path, rows)
     assert found["psnr", "cubic"]["verdict"] == "worse"
     assert found["psnr", "flow"]["verdict"] == "too few people"
+
+
+def test_the_limits_of_agreement_have_exact_intervals() -> None:
+    """Coverage by simulation for few people, where Bland and Altman's own interval holds too little."""
+    rng = np.random.default_rng(4)
+    n, runs = 6, 20_000
+    upper = 1.96
+    sample = rng.normal(size=(runs, n))
+    bias, sd = sample.mean(axis=1), sample.std(axis=1, ddof=1)
+    near, far = agreement_factors(n)
+    exact = (bias + near * sd <= upper) & (upper <= bias + far * sd)
+    assert exact.mean() == pytest.approx(0.95, abs=0.006)
+    below, above = (upper < bias + near * sd).mean(), (upper > bias + far * sd).mean()
+    assert (below, above) == pytest.approx((0.025, 0.025), abs=0.004), "as often missed on either side"
+    half = stats.t.ppf(0.975, n - 1) * sd * math.sqrt(1 / n + 1.96**2 / (2 * (n - 1)))
+    assert (np.abs(bias + 1.96 * sd - upper) <= half).mean() < 0.93
+
+
+def test_the_intervals_of_agreement_on_bland_and_altmans_example() -> None:
+    """Systolic blood pressure of 85 people (Bland and Altman 1999, section 2): differences of mean -16.29 and standard
+    deviation 19.61 mmHg, limits -54.7 and 22.1, whose approximate 95 % intervals they give as -61.9 to -47.5 and 14.9
+    to 29.3. The exact ones are theirs but for skewness, which moves both ends outwards by less than 2 mmHg."""
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=85)
+    difference = -16.29 + 19.61 * (drawn - drawn.mean()) / drawn.std(ddof=1)
+    found = agreement(500 + difference, np.full(85, 500.0), 200, 1)
+    assert (found.loa_lower, found.loa_upper) == pytest.approx((-54.7, 22.1), abs=0.06)
+    ends = (found.loa_lower_lo, found.loa_lower_hi, found.loa_upper_lo, found.loa_upper_hi)
+    assert ends == pytest.approx((-61.9, -47.5, 14.9, 29.3), abs=2)
+    assert ends[0] < -61.9
+    assert ends[3] > 29.3
+    assert found.loa_upper - found.bias == pytest.approx(found.bias - found.loa_lower)
+    few = agreement(np.array([1.0, 2.0, 4.0]), np.zeros(3), 200, 1)
+    assert few.loa_upper_lo < few.loa_upper < few.loa_upper_hi
+    assert math.isnan(agreement(np.ones(1), np.zeros(1), 200, 1).loa_upper_hi)
+
+
+def test_agreement_factors_for_thousands_of_people_near_the_normal_ones() -> None:
+    near, far = agreement_factors(5000)
+    half = 1.96 * math.sqrt(1 / 5000 + 1.96**2 / (2 * 4999))
+    assert (near, far) == pytest.approx((1.96 - half, 1.96 + half), abs=2e-3)
+
+
+def test_a_reference_that_nobody_named_is_said_so(tmp_path: Path) -> None:
+    rows = [subject(scan, method, 0) for scan in people(3) for method in ("cubic", "unet")]
+    written(tmp_path, rows, "unet")
+    unnamed = written(tmp_path / "none", rows, None)
+    assert {(row["method"], row["reference"], row["reference_named"]) for row in unnamed.values()} == {
+        ("unet", "cubic", "no")
+    }
+    for ending in ("md", "tex"):
+        assert "was not named before" in (tmp_path / f"none/statistics.{ending}").read_text()
+        assert "was not named before" not in (tmp_path / f"statistics.{ending}").read_text()
+    assert {row["reference_named"] for row in read_table(tmp_path / "statistics.csv")} == {"yes"}

@@ -74,6 +74,7 @@ CHAIN = {
     "draw_training",
     "draw_published",
     "draw_overlap",
+    "draw_reliability",
     "write_page",
     "write_provenance",
     "all",

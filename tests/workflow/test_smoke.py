@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from browser import Browser, find
+from browser import Browser, program
 from checkout import PARTS
 from iqt.files import checksum, read_json
 
@@ -136,10 +136,7 @@ def test_snakemakes_own_report_is_written(finished: Path, tmp_path: Path) -> Non
         names = archive.namelist()
         archive.extractall(finished / "report")
     assert any(name.endswith("slices_sub-test001.png") for name in names)
-    program = find()
-    if program is None:
-        pytest.skip("no Chromium or Chrome on PATH to open the report in")
-    browser = Browser(program, tmp_path / "profile")
+    browser = Browser(program(), tmp_path / "profile")
     try:
         browser.open(next((finished / "report").rglob("report.html")))
         for word in ("Benchmark", "Structures", "Slices", "Parcellation", "Training", "Page"):

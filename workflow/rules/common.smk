@@ -14,11 +14,12 @@ from snakemake.logging import logger
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
 
-from iqt.cohort.entries import index_path, list_entries
+from iqt.cohort.entries import Entry, index_path, list_entries
 from iqt.cohort.split import split_scans, template_scans
 from iqt.config import RunFacts, parse_config
 from iqt.errors import UserError
 from iqt.naming import SCAN_PATTERN, Result, anat, batch_of, flat
+from iqt.report.alone import figures_alone
 
 # Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -27,11 +28,16 @@ try:
     CONFIG = parse_config(config, ", ".join(map(str, workflow.configfiles)))
     R = Path("results") / CONFIG.name
     INDEX = index_path(CONFIG.cohort, CONFIG.suffix, R)
-    if CONFIG.cohort.source == "template":
+    METRICS_ALONE = figures_alone(CONFIG, R, sys.argv) if workflow.is_main_process else []
+    if METRICS_ALONE:
+        ENTRIES = {scan: Entry(scan) for scan in METRICS_ALONE}
+        SCANS = {"train": [], "val": [], "test": METRICS_ALONE}
+    elif CONFIG.cohort.source == "template":
         ENTRIES, SCANS = {}, template_scans(CONFIG.cohort.split)
     else:
         ENTRIES = list_entries(CONFIG.cohort, CONFIG.suffix, INDEX)
         SCANS = split_scans(ENTRIES, CONFIG.cohort.split, CONFIG.seed)
+    SHOWN = CONFIG.report.shown(SCANS["test"])
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -73,8 +79,6 @@ TRAINED += [Result(PARCELLATOR, SEED)] if CONFIG.parcellate.engine == "builtin" 
 TABLE = CONFIG.parcellate.table(CONFIG.cohort.source)
 LUT = TABLE if TABLE.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{TABLE}_dseg.tsv")
 """Look-up table of the parcellator's labels."""
-SHOWN = sorted(SCANS["test"])[: CONFIG.report.people]
-"""The test people whose slices are drawn: the first by name, so never chosen by their result."""
 TABLES = {name: "tables" if name == "main" else f"tables/{name}" for name in CONFIG.lowfield}
 """Folder of each low-field set's tables."""
 TABLE_FILES = [
@@ -247,6 +251,8 @@ def gathered(name):
     def found(wildcards):
         path = R / "metrics" / name.format(**wildcards)
         alone = list(workflow.dag_settings.targets) == ["figures"] and path.is_file()
+        if METRICS_ALONE and not alone:
+            raise WorkflowError("Ask for figures alone, or for other targets without it: it reads no source of scans")
         return str(path.absolute() if alone else path)
 
     return found
@@ -254,7 +260,7 @@ def gathered(name):
 
 def figure_files(*endings):
     """Every figure as every ending."""
-    names = ["metrics", "training", "published", "overlap"]
+    names = ["metrics", "training", "published", "overlap", *(["reliability"] if CONFIG.sampled() else [])]
     names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
     names += [f"experiment_{name}" for name in CONFIG.experiments]
     return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
@@ -301,3 +307,44 @@ def read_by_fastsurfer(wildcards, batch):
 def volumes_of(wildcards):
     """Folder and layout of the volumes that FastSurfer shall read."""
     return (R / "cohort", "anat") if wildcards.judged == "hq" else (R / "enhanced" / wildcards.judged, "flat")
+
+
+def experiment_settings(name):
+    """An experiment with its sets by name."""
+    return CONFIG.experiments[name].model_copy(update={"sets": CONFIG.sets_of(name)})
+
+
+def experiment_results(name):
+    """Its results, one a method and training seed."""
+    methods = CONFIG.experiments[name].methods
+    return sorted(
+        (result for result in CONFIG.results() if result.method in methods),
+        key=lambda result: methods.index(result.method),
+    )
+
+
+def experiment_models(name):
+    """The trained model of each of its methods that has one."""
+    models = {method: CONFIG.model_of(method) for method in CONFIG.experiments[name].methods}
+    return {method: model for method, model in models.items() if model}
+
+
+def experiment_costs(wildcards):
+    """Where the cost of its results was measured: cards of the models, benchmarks of the jobs."""
+    name, found = wildcards.experiment, []
+    for result in experiment_results(name):
+        model = CONFIG.model_of(result.method)
+        if model:
+            found += [model_files(model, result.seed)[1], f"{R}/benchmarks/train/{model}/seed-{result.seed}.tsv"]
+        found += [
+            f"{R}/benchmarks/enhance/{set_name}/{result.folder}/batch-{batch}.tsv"
+            for set_name in CONFIG.sets_of(name)
+            for batch in batches("test")
+        ]
+    return list(dict.fromkeys(found))
+
+
+def experiment_keys(name):
+    """What the entries of its methods say under the keys that it shows."""
+    experiment = CONFIG.experiments[name]
+    return {method: {key: CONFIG.key_of(method, key) for key in experiment.keys} for method in experiment.methods}

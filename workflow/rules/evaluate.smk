@@ -110,7 +110,7 @@ rule score_parcellator:
         participants=rules.list_participants.output.participants,
         parcellation=sidecars("parcellation/hq", "test", ending="dseg.json", name=flat),
         lut=LUT,
-        code=code("labels.py", "evaluate/judge.py", "evaluate/overlap.py"),
+        code=code("labels.py", "evaluate/judge.py", "evaluate/overlap.py", "evaluate/run.py"),
     output:
         f"{R}/metrics/parcellator.csv",
     log:

@@ -6,47 +6,6 @@ out: metrics/experiments/<experiment>/{results,reliability}.csv, tables/experime
 """
 
 
-def experiment_settings(name):
-    """An experiment with its sets by name."""
-    return CONFIG.experiments[name].model_copy(update={"sets": CONFIG.sets_of(name)})
-
-
-def experiment_results(name):
-    """Its results, one a method and training seed."""
-    methods = CONFIG.experiments[name].methods
-    return sorted(
-        (result for result in CONFIG.results() if result.method in methods),
-        key=lambda result: methods.index(result.method),
-    )
-
-
-def experiment_models(name):
-    """The trained model of each of its methods that has one."""
-    models = {method: CONFIG.model_of(method) for method in CONFIG.experiments[name].methods}
-    return {method: model for method, model in models.items() if model}
-
-
-def experiment_costs(wildcards):
-    """Where the cost of its results was measured: cards of the models, benchmarks of the jobs."""
-    name, found = wildcards.experiment, []
-    for result in experiment_results(name):
-        model = CONFIG.model_of(result.method)
-        if model:
-            found += [model_files(model, result.seed)[1], f"{R}/benchmarks/train/{model}/seed-{result.seed}.tsv"]
-        found += [
-            f"{R}/benchmarks/enhance/{set_name}/{result.folder}/batch-{batch}.tsv"
-            for set_name in CONFIG.sets_of(name)
-            for batch in batches("test")
-        ]
-    return list(dict.fromkeys(found))
-
-
-def experiment_keys(name):
-    """What the entries of its methods say under the keys that it shows."""
-    experiment = CONFIG.experiments[name]
-    return {method: {key: CONFIG.key_of(method, key) for key in experiment.keys} for method in experiment.methods}
-
-
 wildcard_constraints:
     experiment="|".join(CONFIG.experiments) or "none",
 
@@ -115,7 +74,7 @@ rule draw_experiment:
         reliability=gathered("experiments/{experiment}/reliability.csv"),
         code=code(
             *(f"report/{name}.py" for name in ("experiments", "experiment_figures", "figures", "sampling")),
-            *(f"report/{name}.py" for name in ("scores", "formats")),
+            *(f"report/{name}.py" for name in ("scores", "styles", "formats")),
             "statistics.py",
         ),
     output:

@@ -5,6 +5,9 @@ out: tables/{benchmark,similarity,statistics,structures}.{csv,md,tex} (tables/<s
      figures/*, report.html
 """
 
+DRAWING = [f"report/{name}.py" for name in ("figures", "sheet", "scores", "panels", "styles")]
+"""The package's files that every figure is drawn by."""
+
 
 rule write_tables:
     """Write a low-field set's tables: benchmark, further similarity, paired statistics and structures."""
@@ -12,7 +15,10 @@ rule write_tables:
         subjects=gathered("subjects.csv"),
         structures=gathered("structures.csv"),
         code=code(
-            *(f"report/{name}.py" for name in ("tables", "scores", "formats", "comparisons", "structure_table")),
+            *(
+                f"report/{name}.py"
+                for name in ("tables", "shared", "scores", "formats", "comparisons", "structure_table")
+            ),
             "statistics.py",
         ),
     output:
@@ -54,13 +60,13 @@ rule write_tables:
         set=lambda wildcards: {folder: name for name, folder in TABLES.items()}[wildcards.where],
         out=lambda wildcards, output: Path(output.csv).parent,
         bootstrap=CONFIG.evaluate.bootstrap,
-        reference=CONFIG.reference,
+        reference=[f"--reference {CONFIG.evaluate.reference}"] if CONFIG.evaluate.reference else [],
     shell:
         r"""
         iqt tables \
             --subjects {input.subjects:q} \
             --structures {input.structures:q} \
-            --reference {params.reference} \
+            {params.reference} \
             --set {params.set} \
             --bootstrap {params.bootstrap} \
             --seed {params.seed} \
@@ -74,7 +80,7 @@ rule draw_slices:
     input:
         panel=gathered("panels/main/{scan}.npz"),
         subjects=gathered("subjects.csv"),
-        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
+        code=code(*DRAWING),
     output:
         png=report(
             f"{R}/figures/slices_{{scan}}.png",
@@ -111,7 +117,7 @@ rule draw_parcellation:
         panel=gathered("panels/main/{scan}.npz"),
         lut=LUT,
         subjects=gathered("subjects.csv"),
-        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
+        code=code(*DRAWING),
     output:
         png=report(
             f"{R}/figures/parcellation_{{scan}}.png",
@@ -147,7 +153,7 @@ rule draw_metrics:
     """Draw the spread of each metric over the test people."""
     input:
         subjects=gathered("subjects.csv"),
-        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
+        code=code(*DRAWING),
     output:
         png=report(
             f"{R}/figures/metrics.png",
@@ -181,7 +187,7 @@ rule draw_training:
     """Draw the training curves of every network."""
     input:
         history=gathered("history.csv"),
-        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py"),
+        code=code(*DRAWING),
     output:
         png=report(
             f"{R}/figures/training.png",
@@ -215,7 +221,8 @@ rule draw_overlap:
     input:
         structures=f"{R}/tables/structures.csv",
         code=code(
-            *(f"report/{name}.py" for name in ("figures", "sheet", "scores", "panels", "structure_figure")),
+            *DRAWING,
+            "report/structure_figure.py",
             "report/structure_table.py",
         ),
     output:
@@ -251,7 +258,7 @@ rule draw_published:
     input:
         subjects=gathered("subjects.csv"),
         published=here(WORKFLOW.parent / "resources" / "published.csv"),
-        code=code("report/figures.py", "report/sheet.py", "report/scores.py", "report/panels.py", "report/published.py"),
+        code=code(*DRAWING, "report/published.py"),
     output:
         png=report(
             f"{R}/figures/published.png",
@@ -282,6 +289,42 @@ rule draw_published:
         """
 
 
+rule draw_reliability:
+    """Draw the true error over the one that the samples' spread makes one expect."""
+    input:
+        reliability=gathered("reliability/main.csv"),
+        code=code(*DRAWING, "report/sampling.py"),
+    output:
+        png=report(
+            f"{R}/figures/reliability.png",
+            caption="../report/reliability.rst",
+            category="Samples",
+            labels={"figure": "reliability"},
+        ),
+        svg=f"{R}/figures/reliability.svg",
+    log:
+        f"{R}/logs/draw_reliability.log",
+    benchmark:
+        f"{R}/benchmarks/draw_reliability.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(15),
+    params:
+        methods=",".join(CONFIG.methods),
+    shell:
+        r"""
+        iqt draw reliability \
+            --reliability {input.reliability:q} \
+            --methods {params.methods} \
+            --out {output.png:q} \
+            --out {output.svg:q} \
+            >{log:q} 2>&1
+        """
+
+
 rule write_page:
     """Write the page that a person opens: one file, without a network."""
     input:
@@ -291,6 +334,7 @@ rule write_page:
             rules.gather_metrics.output.structures,
             rules.gather_metrics.output.run,
             rules.score_parcellator.output[0],
+            *assessment_files(),
         ],
         lut=LUT,
         panels=[f"{R}/metrics/panels/main/{scan}.npz" for scan in SHOWN],
@@ -319,6 +363,7 @@ rule write_page:
         tables=R / "tables",
         figures=[f"--figure {path}" for path in figure_files("png")],
         experiments=as_json({name: experiment_settings(name).model_dump(mode="json") for name in CONFIG.experiments}),
+        named="" if isinstance(CONFIG.report.people, int) else "--people-named",
         panels=lambda wildcards, input: [f"--panel {path}" for path in input.panels],
     shell:
         r"""
@@ -329,6 +374,7 @@ rule write_page:
             {params.figures} \
             {params.panels} \
             --experiments {params.experiments:q} \
+            {params.named} \
             --out {output:q} \
             >{log:q} 2>&1
         """

@@ -15,8 +15,10 @@ from iqt.cli.options import FilesOption, OutOption, SeedOption, SetOption, app, 
 def tables(
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
     structures: Annotated[Path, typer.Option(help="structures.csv.")],
-    reference: Annotated[str, typer.Option(help="Method that every other is compared with.")],
     out: OutOption,
+    reference: Annotated[
+        str | None, typer.Option(help="Method that every other is compared with; the first one, and said so, if none.")
+    ] = None,
     set_name: SetOption = "main",
     bootstrap: Annotated[int, typer.Option(help="Resamplings behind the intervals.")] = 2000,
     seed: SeedOption = 1,
@@ -112,6 +114,9 @@ def page(
     panel: Annotated[
         list[Path] | None, typer.Option(help="NPZ of `iqt panels` for the viewer; may be repeated.")
     ] = None,
+    people_named: Annotated[
+        bool, typer.Option("--people-named", help="The viewer's people are named in the configuration.")
+    ] = False,
     experiments: Annotated[str, typer.Option(help="The experiments by name, as JSON text.")] = "{}",
 ) -> None:
     """Write the page that a person opens: one file, without a network."""
@@ -119,7 +124,7 @@ def page(
     from iqt.report.page import write_page
 
     asked = {name: Experiment.model_validate(section) for name, section in json.loads(experiments).items()}
-    write_page(metrics, tables, figure, out, lut, panel or [], asked)
+    write_page(metrics, tables, figure, out, lut, panel or [], people_named, asked)
 
 
 @app.command()
@@ -146,9 +151,10 @@ def draw_sweep(
 @draw.command("reliability")
 def draw_reliability(
     reliability: Annotated[Path, typer.Option(help="metrics/reliability/<set>.csv.")],
+    methods: Annotated[str, typer.Option(help="All methods, in the order of the tables, separated by commas.")],
     out: FilesOption,
 ) -> None:
     """True error over the error that the samples' spread makes one expect."""
     from iqt.report.sampling import draw_reliability
 
-    draw_reliability(reliability, out)
+    draw_reliability(reliability, methods.split(","), out)

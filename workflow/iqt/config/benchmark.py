@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from iqt.config.cohort import Cohort
 from iqt.config.experiments import Experiment
@@ -23,6 +24,7 @@ from iqt.config.parcellate import Parcellate
 from iqt.config.section import Name, Positive, Section, flat_keys, hint
 from iqt.config.tissues import Tissues
 from iqt.config.training import Patches, Training
+from iqt.errors import UserError
 from iqt.naming import Result
 
 
@@ -49,14 +51,51 @@ class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     """Resamplings of the people behind each 95 % interval."""
     reference: Name | None = None
-    """Method that the statistics compare every other with, named before any result is seen; null: the first one."""
+    """Method that the statistics compare every other with, named before any result is seen; null: the first one, and
+    the tables and the page say that it was not named."""
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, list) and value:
+        return [str(name) if type(name) is int else name for name in value]  # YAML may give a number
+    raise ValueError("an integer of at least 1 (people), or a list of ids, is needed")
+
+
+Shown = Annotated[int | list[str], BeforeValidator(_shown)]
 
 
 class Report(Section):
     """What the page shows."""
 
-    people: Positive = 3
-    """Test people whose slices are drawn."""
+    people: Shown = 3
+    """Test people whose slices are drawn and whose volumes the viewer shows: a number takes the first by name, a list
+    names them (`[sub-01, sub-07_ses-2]`). Of a person with several scans it is the first, unless a scan is named."""
+
+    def shown(self, scans: Iterable[str]) -> list[str]:
+        """The test scans to show, one a person, never chosen by a result.
+
+        Args:
+            scans: names of all test scans.
+
+        Raises:
+            UserError: somebody named is no test person.
+        """
+        first: dict[str, str] = {}
+        for scan in sorted(scans):
+            first.setdefault(scan.split("_")[0], scan)
+        if isinstance(self.people, int):
+            return list(first.values())[: self.people]
+        known = {**first, **{scan: scan for scan in scans}}
+        wanted = [f"sub-{name.removeprefix('sub-')}" for name in self.people]
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            some = ", ".join(list(first)[:10]) + (", ..." if len(first) > 10 else "")
+            raise UserError(
+                f"report.people: {', '.join(unknown)} is not among the test people; choose of the {len(first)}: {some}"
+            )
+        return list(dict.fromkeys(known[name] for name in wanted))
 
 
 def _default_methods() -> dict[str, Method]:
@@ -215,11 +254,6 @@ class Config(Section):
         return self
 
     @property
-    def reference(self) -> str:
-        """The method that the statistics compare every other with."""
-        return self.evaluate.reference or next(iter(self.methods))
-
-    @property
     def training_seeds(self) -> tuple[int, ...]:
         """The seeds that every method is trained with; the first one's results are those that pictures show."""
         return self.seeds or (self.seed,)
@@ -230,7 +264,8 @@ class Config(Section):
         named = [one.methods for name, one in self.experiments.items() if set_name in self.sets_of(name)]
         if set_name == "main" or not named:
             return list(self.methods)
-        wanted = {self.reference, *(method for methods in named for method in methods)}
+        reference = self.evaluate.reference or next(iter(self.methods))
+        wanted = {reference, *(method for methods in named for method in methods)}
         return [name for name in self.methods if name in wanted]
 
     def sets_of(self, experiment: str) -> tuple[str, ...]:
@@ -268,6 +303,10 @@ class Config(Section):
     def models(self) -> list[str]:
         """The models to train, in the order of the methods."""
         return list(dict.fromkeys(name for name in map(self.model_of, self.methods) if name))
+
+    def sampled(self) -> list[str]:
+        """The methods that draw several samples, and so have a spread."""
+        return [name for name, entry in self.methods.items() if getattr(entry, "sampling", Sampling()).samples > 1]
 
     def trained_by(self, method: str) -> dict[str, Any]:
         """The part of a method's entry that its weights depend on; `size_like` is the other method's network, `start`

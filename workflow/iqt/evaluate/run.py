@@ -71,7 +71,7 @@ def evaluate_scans(
     parsed = [Result.parse(text) for text in results]
     subjects, structures = [], []
     for scan in scans:
-        reference, status = _attempt(_read_reference, cohort, parcellation / "hq", scan, suffix)
+        reference, status = attempt(_read_reference, cohort, parcellation / "hq", scan, suffix)
         for result in parsed:
             seed = "" if result.seed is None else result.seed
             identity = {"scan": scan, "set": set_name, "method": result.method, "seed": seed}
@@ -97,12 +97,12 @@ def _score(
 ) -> tuple[dict, list[Structure]]:
     """One result's row, less what identifies it, and its structures."""
     row: dict = {}
-    read, row["status"] = _attempt(_read_result, enhanced, scan, suffix, reference)
+    read, row["status"] = attempt(_read_result, enhanced, scan, suffix, reference)
     if read is None:
         return row, []
     data, costs = read
     row.update(costs)
-    scores, row["status"] = _attempt(similarity, reference.volume.data, data, reference.mask, settings.highpass_sigma)
+    scores, row["status"] = attempt(similarity, reference.volume.data, data, reference.mask, settings.highpass_sigma)
     if scores is None:
         return row, []
     row.update(scores)
@@ -110,7 +110,7 @@ def _score(
     if reference.labels is None:
         row["status"] = reference.labels_status
         return row, []
-    compared, row["status"] = _attempt(_compare, reference, parcellation, scan, names)
+    compared, row["status"] = attempt(_compare, reference, parcellation, scan, names)
     if compared is None:
         return row, []
     structures, row["status"] = compared
@@ -129,7 +129,7 @@ def read_truth(cohort: Path, scan: str, suffix: str) -> tuple[Volume, np.ndarray
 def _read_reference(cohort: Path, parcellation: Path, scan: str, suffix: str) -> Reference:
     require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
     scaled, mask = read_truth(cohort, scan, suffix)
-    found, status = _attempt(_read_labels, parcellation, scan, scaled)
+    found, status = attempt(_read_labels, parcellation, scan, scaled)
     labels, parcellator = found or (None, "")
     return Reference(scaled, mask, labels, status, parcellator)
 
@@ -169,7 +169,7 @@ def _compare(reference: Reference, folder: Path, scan: str, names: Mapping[int, 
     return structures, status
 
 
-def _attempt(work: Callable, *arguments: Any) -> tuple[Any, str]:
+def attempt(work: Callable, *arguments: Any) -> tuple[Any, str]:
     """What `work` returns and `ok`, or None and the reason; what is the machine's fault (memory, disk) does stop."""
     try:
         return work(*arguments), OK

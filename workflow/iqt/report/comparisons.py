@@ -19,7 +19,11 @@ TESTED = ("psnr", "msssim", "miou")
 """Metrics that are tested: fixed here, so that none is chosen by its result."""
 COLUMNS = (
     *("set", "metric", "method", "reference", "n", "n_missing", "difference", "difference_lo", "difference_hi"),
-    *("p", "p_holm", "n_tests", "n_needed", "rank_biserial", "cohen_dz", "verdict"),
+    *("p", "p_holm", "n_tests", "n_needed", "rank_biserial", "cohen_dz", "verdict", "reference_named"),
+)
+UNNAMED = (
+    "The configuration names no reference (evaluate.reference): the first method was taken, which was not named before "
+    "the results were known."
 )
 TOO_FEW = "too few people"
 VERDICTS = ("better", "worse", "not shown to differ", TOO_FEW, "no pair")
@@ -32,7 +36,7 @@ NOTE = (
 
 
 def write_statistics(
-    subjects_csv: Path, out: Path, set_name: str, reference: str, bootstrap: int, seed: int
+    subjects_csv: Path, out: Path, set_name: str, reference: str | None, bootstrap: int, seed: int
 ) -> list[dict[str, str]]:
     """Write statistics.csv, .md and .tex of one low-field set into the folder `out`; the rows.
 
@@ -42,7 +46,8 @@ def write_statistics(
     differ the same way could not pass the correction, `verdict` says `too few people` and no adjusted p is shown.
 
     Args:
-        reference: the method that the others are compared with.
+        reference: the method that the others are compared with; None takes the first one, and the tables say that
+            nobody named it beforehand (`reference_named` no).
         bootstrap: resamplings of the people.
 
     Raises:
@@ -50,6 +55,7 @@ def write_statistics(
     """
     scores = read_scores(subjects_csv, set_name)
     methods = methods_of(scores)
+    named_beforehand, reference = reference is not None, reference or methods[0]
     if reference not in methods:
         raise UserError(
             f"{subjects_csv}: the reference method {reference!r} has no row; it has {', '.join(methods)}. "
@@ -72,18 +78,20 @@ def write_statistics(
         numbers = {"difference": one.difference, "difference_lo": one.lo, "difference_hi": one.hi, "p": one.p}
         numbers |= {"p_holm": p_holm, "rank_biserial": one.rank_biserial, "cohen_dz": one.cohen_dz}
         row = {"set": set_name, "metric": metric, "method": method, "reference": reference, "n": str(one.n)}
+        row["reference_named"] = "yes" if named_beforehand else "no"
         row |= {"n_missing": str(len(people) - one.n), "n_tests": str(n_tests), "n_needed": str(needed)}
         row |= {name: "" if math.isnan(value) else f"{value:.6g}" for name, value in numbers.items()}
         row_enough = enough and one.n >= people_needed(1)
         rows.append(row | {"verdict": _verdict(one.n, one.rank_biserial, p_holm, row_enough)})
     write_table(out / "statistics.csv", rows, COLUMNS)
+    note = NOTE if named_beforehand else f"{NOTE} {UNNAMED}"
     title = f"Every method against `{reference}`, low-field set `{set_name}`."
 
     def cells(bold: Callable[[str], str]) -> list[list[str]]:
         return statistics_cells(rows, bold)
 
-    write_text(out / "statistics.md", markdown(cells, title, NOTE, n_text=2))
-    write_text(out / "statistics.tex", latex(cells, title.replace("`", ""), NOTE, n_text=2))
+    write_text(out / "statistics.md", markdown(cells, title, note, n_text=2))
+    write_text(out / "statistics.tex", latex(cells, title.replace("`", ""), note, n_text=2))
     return rows
 
 

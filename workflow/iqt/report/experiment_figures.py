@@ -17,7 +17,7 @@ from iqt.files import read_table
 from iqt.report.experiments import COVERAGES, LABELS, OF_PEOPLE, People, read_results, written
 from iqt.report.figures import STYLE, save_figure
 from iqt.report.sampling import pooled
-from iqt.report.scores import COLOURS
+from iqt.report.styles import COLOURS
 
 COLUMNS = 4
 """Panels beside each other."""

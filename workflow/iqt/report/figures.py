@@ -18,8 +18,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from iqt.batch import OK
 from iqt.files import read_table, replacing
 from iqt.report.panels import PLANES, WINDOW, Panel
-from iqt.report.scores import NAMES, Score, colour_of, methods_of, named, parcellator_of, read_scores, shown
+from iqt.report.scores import NAMES, Score, methods_of, named, parcellator_of, read_scores, shown
 from iqt.report.sheet import DPI, Sheet
+from iqt.report.styles import styles_of
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that text measures the same everywhere
@@ -135,14 +136,15 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
         UserError: subjects.csv is absent, not readable or has no row of the set.
     """
     scores = read_scores(subjects_csv, set_name)
-    methods, colours = methods_of(scores), colour_of(scores)
+    methods = methods_of(scores)
+    styles = styles_of(methods)
     by_method = {method: [score for score in scores if score.method == method] for method in methods}
     scans = list(dict.fromkeys(score.scan for score in scores))
     shift = dict(zip(scans, np.linspace(-0.22, 0.22, len(scans)) if len(scans) > 1 else [0.0], strict=True))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 1.2 + 0.5 * len(methods)), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(BOXPLOTS), sharey=True), BOXPLOTS, strict=True):
-            for place, method in enumerate(methods):
+            for place, (method, look) in enumerate(styles.items()):
                 own = [score for score in by_method[method] if not math.isnan(score.values[name])]
                 values = [score.values[name] for score in own]
                 if values:
@@ -153,11 +155,14 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
                         orientation="horizontal",
                         whis=(0, 100),
                         patch_artist=True,
-                        boxprops={"facecolor": colours[method], "alpha": 0.3},
+                        boxprops={"facecolor": look.colour, "alpha": 0.3, "hatch": look.hatch},
                         medianprops={"color": "black"},
                     )
                 for mark, some in (
-                    ({"marker": "o", "edgecolor": "white"}, [score for score in own if score.status == OK]),
+                    (
+                        {"marker": look.marker, "edgecolor": "white"},
+                        [score for score in own if score.status == OK],
+                    ),
                     ({"marker": "x"}, [score for score in own if score.status != OK]),
                 ):
                     heights = [place + shift[score.scan] for score in some]
@@ -165,7 +170,7 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
                         [score.values[name] for score in some],
                         heights,
                         s=22,
-                        color=colours[method],
+                        color=look.colour,
                         linewidth=0.8,
                         zorder=3,
                         **mark,

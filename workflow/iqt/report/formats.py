@@ -8,9 +8,19 @@ Cells = Callable[[Callable[[str], str]], list[list[str]]]
 """A heading and lines of text, given how bold text is written."""
 
 
+BOLD, PLAIN = "\x0e", "\x0f"
+"""Stand for the command of bold text until all else is escaped."""
+SPECIAL = {
+    **{plain: f"\\{plain}" for plain in "%_&#${}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": "$<$", ">": "$>$", "–": "--", "−": "$-$", "³": "$^3$", "≥": r"$\ge$"},
+    **{BOLD: r"\textbf{", PLAIN: "}"},
+}
+
+
 def markdown(cells: Cells, title: str, note: str, n_text: int = 1) -> str:
     """A title, a table whose first `n_text` columns are aligned left, and a note."""
-    head, *body = cells(lambda text: f"**{text}**")
+    head, *body = ([cell.replace("|", r"\|") for cell in line] for line in cells(lambda text: f"**{text}**"))
     rule = [*["---"] * n_text, *["---:"] * (len(head) - n_text)]
     lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
     return f"{title}\n\n" + "\n".join(lines) + f"\n\n{note}\n"
@@ -18,7 +28,7 @@ def markdown(cells: Cells, title: str, note: str, n_text: int = 1) -> str:
 
 def latex(cells: Cells, title: str, note: str, n_text: int = 1, long: bool = False) -> str:
     """A tabular of booktabs, its title and note as comments; a longtable where `long`, since a tabular never breaks."""
-    lines = cells(lambda text: rf"\textbf{{{text}}}")
+    lines = cells(lambda text: f"{BOLD}{text}{PLAIN}")
     head, *body = ([_escaped(cell) for cell in line] for line in lines)
     environment = "longtable" if long else "tabular"
     packages = r"\usepackage{booktabs}" + (r", \usepackage{longtable}" if long else "")
@@ -46,8 +56,5 @@ def bracketed(value: str, interval: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for plain, written in (("%", r"\%"), ("_", r"\_"), ("&", r"\&"), ("#", r"\#")):
-        text = text.replace(plain, written)
-    for plain, written in (("–", "--"), ("−", "$-$"), ("³", "$^3$"), ("<", "$<$"), (">", "$>$")):
-        text = text.replace(plain, written)
-    return text
+    """Each character by itself, so that what one is written as is not escaped again."""
+    return "".join(SPECIAL.get(character, character) for character in text)

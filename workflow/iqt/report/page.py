@@ -11,30 +11,26 @@ from typing import Any
 
 import jinja2
 
-from iqt.batch import OK
 from iqt.config.experiments import Experiment
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_text
+from iqt.report.assessments import calibration_table, seam_table
 from iqt.report.comparisons import statistics_cells
 from iqt.report.experiments import columns_of, experiment_cells, experiment_note
+from iqt.report.page_tables import SHOWN, benchmark_lines, extremes_lines, further_lines, shared_lines
 from iqt.report.scores import (
     FURTHER_METRICS,
     METRICS,
-    UNMEASURED,
     Score,
-    methods_of,
     named,
-    people_of,
     read_scores,
-    shown,
 )
-from iqt.report.structure_table import structure_cells
+from iqt.report.structure_table import structure_cells, structure_differences
 from iqt.report.structures import NEEDED, compare_methods, judge, mean_over_seeds, read_colours
-from iqt.report.tables import best_of, with_interval
 from iqt.report.viewer import collect
 
 TEMPLATE = Path(__file__).with_name("page.html")
-FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overlap", "experiment")
+FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overlap", "reliability", "experiment")
 """What a figure's file name begins with, in the order of the page."""
 FEW_PEOPLE = 10
 FIGURE_BUDGET = 6_000_000
@@ -48,6 +44,7 @@ def write_page(
     out: Path,
     lut: Path | None = None,
     panels: Sequence[Path] = (),
+    people_named: bool = False,
     experiments: Mapping[str, Experiment] | None = None,
 ) -> None:
     """Write the page from metrics/ (run.json, subjects.csv, structures.csv), the tables and PNG figures.
@@ -56,10 +53,11 @@ def write_page(
     `figures` as experiment_<name>.png.
 
     metrics/parcellator.csv, where it exists, says how well the parcellator reads; `lut` gives structures their colours;
-    `panels` are those of the people whom the viewer shows. Beside a benchmark.csv its folder's statistics.csv and
-    structures.csv are shown, where they exist.
+    `panels` are those of the people whom the viewer shows, the first by name unless `people_named`.
+    metrics/calibration/ and metrics/seams/ are shown set by set, where they exist. Beside a benchmark.csv its folder's
+    statistics.csv and structures.csv are shown, where they exist.
 
-    A figure's file name begins with `slices`, `metrics`, `parcellation` or `training`; its first word after that and
+    A figure's file name begins with one of `FIGURES`; its first word after that and
     its folder are shown as its name. Every `benchmark*.csv` below `tables` is shown, benchmark.csv first.
 
     Raises:
@@ -75,6 +73,7 @@ def write_page(
     structures = mean_over_seeds(read_table(metrics / "structures.csv", required=NEEDED))
     colours = read_colours(lut)
     plain = next((name for name, method in run.get("methods", {}).items() if method.get("kind") == "cubic"), None)
+    trained = [name for name, method in run.get("methods", {}).items() if method.get("kind") != "cubic"]
     benchmarks = []
     for path in found:
         rows = read_table(path, required=("method", "set", "n_failed"))
@@ -82,21 +81,31 @@ def write_page(
             raise UserError(f"{path}: no row; run the tables again")
         set_name = rows[0]["set"]
         scores = read_scores(metrics / "subjects.csv", set_name)
+        people = max(int(row["n_subjects"]) for row in rows)
+        volumetry = _beside(path, "structures.csv", structure_cells)
         benchmarks.append(
             {
                 "set": set_name,
-                "head": [named(name, rows[0].get("parcellator", "")) for name in METRICS],
+                "head": [named(name, rows[0].get("parcellator", "")) for name in SHOWN],
                 "parcellator": rows[0].get("parcellator", ""),
-                "rows": _benchmark(rows),
-                "further": _further(rows),
+                "rows": benchmark_lines(rows),
+                "further": further_lines(rows),
                 "statistics": _beside(path, "statistics.csv", statistics_cells),
-                "volumetry": _beside(path, "structures.csv", structure_cells),
-                "extremes": _extremes(scores),
+                "volumetry": volumetry,
+                "volumetry_differs": structure_differences(volumetry["rows"]),
+                "shared": shared_lines(rows),
+                "calibration": calibration_table(metrics, set_name, _sampled(rows, trained), people),
+                "seams": seam_table(metrics, set_name, trained, people),
+                "n_scans": len({score.scan for score in scores}),
+                "extremes": [
+                    ("", extremes_lines(scores, METRICS)),
+                    (" by further similarity", extremes_lines(scores, FURTHER_METRICS)),
+                ],
                 "structures": compare_methods([row for row in structures if row["set"] == set_name], plain, colours),
                 "failures": [score for score in scores if score.failed and not _listed(score, set_name, skipped)],
                 "warnings": _warnings(rows, scores, run),
                 "scales": ", ".join(sorted({row["msssim_scales"] for row in rows if row["msssim_scales"]})),
-                "n_people": max(int(row["n_subjects"]) for row in rows),
+                "n_people": people,
             }
         )
     environment = jinja2.Environment(
@@ -106,7 +115,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": _plain, "reason": _reason}
+    environment.filters |= {"plain": _plain}
     page = environment.get_template(TEMPLATE.name).render(
         run=run,
         methods=[row["method"] for row in benchmarks[0]["rows"]],
@@ -118,6 +127,8 @@ def write_page(
         models=_as_table(run.get("models", {})),
         run_methods=_as_table(run.get("methods", {})),
         lowfield=_as_table(run.get("lowfield", {})),
+        lowfield_heading=_lowfield_heading(run.get("lowfield", {})),
+        people_named=people_named,
         skipped=skipped,
         judge=judge(metrics, colours),
     )
@@ -131,62 +142,27 @@ def _experiment(name: str, experiment: Experiment, tables: Path) -> dict[str, An
     return {"name": name, "settings": experiment, "table": table, "note": experiment_note(rows, experiment)}
 
 
-def _benchmark(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    best = best_of(rows)
-    return [
-        {
-            **row,
-            "cells": [
-                {
-                    "value": with_interval(name, row)[0],
-                    "interval": with_interval(name, row)[1],
-                    "best": len(rows) > 1 and with_interval(name, row)[0] == best[name] != "–",
-                }
-                for name in METRICS
-            ],
-        }
-        for row in rows
-    ]
-
-
-def _further(rows: list[dict[str, str]]) -> dict[str, Any] | None:
-    """Errors and others' definitions, where the table has them."""
-    if "nmse" not in rows[0]:
-        return None
-    best = best_of(rows)
-    lines = []
-    for row in rows:
-        found = [(name, *with_interval(name, row)) for name in FURTHER_METRICS]
-        cells = [
-            {"value": value, "interval": interval, "best": len(rows) > 1 and value == best[name] != "–"}
-            for name, value, interval in found
-        ]
-        lines.append({"method": row["method"], "cells": cells})
-    return {"head": [named(name, "") for name in FURTHER_METRICS], "lines": lines}
-
-
 def _beside(benchmark: Path, name: str, cells: Callable[[list[dict[str, str]]], list[list[str]]]) -> dict[str, Any]:
     """Another table of the same folder, as a heading and lines; empty where there is none."""
     path = benchmark.with_name(name)
     if not path.is_file():
-        return {"head": [], "lines": []}
+        return {"head": [], "lines": [], "rows": []}
     rows = read_table(path)
     head, *lines = cells(rows)
-    return {"head": head, "lines": lines, "reference": rows[0].get("reference", "") if rows else ""}
+    return {"head": head, "lines": lines, "rows": rows}
 
 
-def _extremes(scores: list[Score]) -> list[dict[str, Any]]:
-    """The best, the median and the worst person of each method by each metric; of an even number the upper median."""
-    lines = []
-    for name in METRICS:
-        for method in methods_of(scores):
-            people = people_of([score for score in scores if score.method == method], name)
-            ranked = sorted(people, key=lambda person: (-people[person], person))
-            if ranked:
-                chosen = (ranked[0], ranked[(len(ranked) - 1) // 2], ranked[-1])
-                cells = [(person, shown(name, people[person])) for person in chosen]
-                lines.append({"metric": named(name, ""), "method": method, "cells": cells})
-    return lines
+def _sampled(rows: list[dict[str, str]], trained: list[str]) -> list[str]:
+    """The trained methods that draw several samples, and those that always failed, so that nobody knows."""
+    return [row["method"] for row in rows if row["method"] in trained and row["samples"] != "1"]
+
+
+def _lowfield_heading(sets: Mapping[str, Mapping]) -> str:
+    """What the low-field sets are: simulated, real scans of the same people, or both."""
+    real = {bool(settings.get("registration")) for settings in sets.values()}
+    if real == {True}:
+        return "Real low-field scans"
+    return "Low-field sets" if True in real else "Low-field simulation"
 
 
 def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> list[str]:
@@ -203,7 +179,7 @@ def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> 
             "small: not comparable with published values."
         )
     kinds = {name: method.get("kind") for name, method in run.get("methods", {}).items()}
-    value = {row["method"]: float(row["psnr"]) for row in rows if row["psnr"]}
+    value = {row["method"]: float(row["psnr_shared"]) for row in rows if row["psnr_shared"]}
     plain = max((value[name] for name in value if kinds.get(name) == "cubic"), default=math.nan)
     for name, psnr in value.items():
         if kinds.get(name) != "cubic" and psnr <= plain:
@@ -220,7 +196,7 @@ def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> 
         if int(row["n_failed"]):
             warnings.append(
                 f"{row['method']}: {row['n_failed']} scan(s) failed (reasons below); a failed "
-                "parcellation scores 0, what else is missing is left out of the means, so compare scan by scan."
+                "parcellation scores 0, what else is missing is left out of the means, and bold goes by what all have."
             )
     return warnings
 
@@ -277,8 +253,3 @@ def _listed(score: Score, set_name: str, skipped: list[dict]) -> bool:
     stages = {entry["stage"] for entry in skipped if entry["scan"] == score.scan}
     # A result's stage is <stage>/<set>/<method>, and of a further training seed /seed-<n>.
     return any(stage in shared or stage.split("/")[1:3] == [set_name, score.method] for stage in stages)
-
-
-def _reason(score: Score) -> str:
-    """Why a scan counts as failed."""
-    return score.status if score.status != OK else UNMEASURED

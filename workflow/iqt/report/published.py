@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from iqt.errors import UserError
 from iqt.files import read_table
 from iqt.report.figures import STYLE, save_figure
-from iqt.report.scores import colour_of, methods_of, people_of, read_scores
+from iqt.report.scores import methods_of, people_of, read_scores
+from iqt.report.styles import MethodStyle, styles_of
 
 COLUMNS = ("method", "data", "metric", "value", "definition", "confirmed", "source")
 
@@ -86,7 +87,7 @@ def draw_published(subjects_csv: Path, published_csv: Path, set_name: str, out: 
         UserError: a table is absent or not valid.
     """
     rows = read_published(published_csv)
-    colours = colour_of(read_scores(subjects_csv, set_name))
+    styles = styles_of(methods_of(read_scores(subjects_csv, set_name)))
     panels = list(dict.fromkeys(row["definition"] for row in rows))
     with matplotlib.rc_context(STYLE):
         lines = [
@@ -97,7 +98,7 @@ def draw_published(subjects_csv: Path, published_csv: Path, set_name: str, out: 
         grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[n + 1.2 for n in lines])
         for axes, one in zip(grid[:, 0], panels, strict=True):
             published = [row for row in rows if row["definition"] == one]
-            _panel(axes, DEFINITIONS[one], published, ours(subjects_csv, set_name, one), colours)
+            _panel(axes, DEFINITIONS[one], published, ours(subjects_csv, set_name, one), styles)
         save_figure(figure, out)
 
 
@@ -106,7 +107,7 @@ def _panel(
     definition: Definition,
     published: Sequence[Mapping[str, str]],
     own: Mapping[str, Sequence[float]],
-    colours: Mapping[str, str],
+    styles: Mapping[str, MethodStyle],
 ) -> None:
     names = []
     for row in published:
@@ -115,9 +116,10 @@ def _panel(
         _value(axes, float(row["value"]), len(names), row["value"])
         names.append(f"{row['method']}, {row['data']}{doubt}\n{row['source']}")
     for method, people in own.items():
-        axes.scatter(people, [len(names)] * len(people), s=12, color=colours[method], alpha=0.6, zorder=2)
+        colour, marker = styles[method].colour, styles[method].marker
+        axes.scatter(people, [len(names)] * len(people), s=12, color=colour, marker=marker, alpha=0.6, zorder=2)
         mean = float(np.mean(people))
-        axes.scatter(mean, len(names), marker="|", s=160, linewidth=2.5, color=colours[method], zorder=3)
+        axes.scatter(mean, len(names), marker="|", s=160, linewidth=2.5, color=colour, zorder=3)
         _value(axes, max(people), len(names), f"{mean:.4g}")
         names.append(f"{method} (here)")
     axes.set_title(f"{definition.name}: {definition.detail}", loc="left")

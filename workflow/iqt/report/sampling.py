@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from iqt.errors import UserError
 from iqt.files import read_table
 from iqt.report.figures import STYLE, save_figure
-from iqt.report.scores import COLOURS, NAMES
+from iqt.report.scores import NAMES
+from iqt.report.styles import styles_of
 
 SWEPT = ("psnr", "msssim", "hfcorr", "miou")
 COSTS = {"nfe": "network calls a volume", "seconds_per_volume": "seconds a volume"}
@@ -35,20 +36,20 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
             lines.setdefault(series[row["method"]], []).append(row)
     if not lines:
         raise UserError(f"{benchmark_csv}: holds no method of a sweep; run the configuration that names them")
-    families = list(dict.fromkeys(label.removesuffix(" mean") for label in lines))
+    styles = styles_of(dict.fromkeys(label.removesuffix(" mean") for label in lines))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 6), layout="constrained")
         for row_of_axes, cost in zip(figure.subplots(len(COSTS), len(SWEPT)), COSTS, strict=True):
             for axes, name in zip(row_of_axes, SWEPT, strict=True):
                 for label, members in lines.items():
                     points = sorted((float(row[cost]), float(row[name])) for row in members if row[cost] and row[name])
-                    several = label.endswith(" mean")
+                    several, style = label.endswith(" mean"), styles[label.removesuffix(" mean")]
                     axes.plot(
                         [spent for spent, _ in points],
                         [value for _, value in points],
-                        color=COLOURS[families.index(label.removesuffix(" mean")) % len(COLOURS)],
+                        color=style.colour,
                         linestyle="--" if several else "-",
-                        marker="o",
+                        marker=style.marker,
                         markersize=4,
                         markerfacecolor="white" if several else None,
                         label=label,
@@ -58,29 +59,33 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
         save_figure(figure, out)
 
 
-def draw_reliability(reliability_csv: Path, out: list[Path]) -> None:
+def draw_reliability(reliability_csv: Path, methods: Sequence[str], out: list[Path]) -> None:
     """True error over expected error, a line a method: root mean squares over all people of each tenth of the voxels.
 
     On the diagonal the spread is calibrated; above it the method is too sure of itself.
+
+    Args:
+        methods: all methods in the order of the tables, so that one looks the same in every figure.
 
     Raises:
         UserError: the table is absent.
     """
     rows = read_table(reliability_csv, required=("method", "bin", "n_voxels", "expected", "error"))
-    methods = list(dict.fromkeys(row["method"] for row in rows))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.5, 4.5), layout="constrained")
         axes = figure.subplots()
         top = 0.0
-        for number, method in enumerate(methods):
+        for method, look in styles_of(methods).items():
             own = [row for row in rows if row["method"] == method]
+            if not own:
+                continue
             bins = sorted({int(row["bin"]) for row in own})
             expected, error = (
                 [pooled([row for row in own if int(row["bin"]) == each], name) for each in bins]
                 for name in ("expected", "error")
             )
             top = max([top, *expected, *error])
-            axes.plot(expected, error, marker="o", color=COLOURS[number % len(COLOURS)], label=method)
+            axes.plot(expected, error, marker=look.marker, linestyle=look.line, color=look.colour, label=method)
         axes.plot([0, top], [0, top], color="0.6", linestyle=":", label="calibrated")
         axes.set(xlabel="expected error (samples' spread)", ylabel="true error", aspect="equal")
         axes.legend(frameon=False)

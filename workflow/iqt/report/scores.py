@@ -14,6 +14,8 @@ IMAGE_METRICS = ("psnr", "msssim", "ssim", "hfcorr")
 OVERLAPS = ("miou", "dice")
 METRICS = (*IMAGE_METRICS, *OVERLAPS)
 """What the benchmark table shows."""
+COMMON = "miou_common"
+"""A column of the tables: mIoU over the scans on which every method succeeded."""
 FURTHER_METRICS = ("nmse", "mae", "hfen", "psnr_minmax", "msssim_minmax", "ulfenc")
 """What a table of its own shows: other errors, and others' definitions."""
 LOWER_IS_BETTER = ("nmse", "mae", "hfen")
@@ -27,6 +29,7 @@ NAMES = {
     "hfcorr": "hfcorr",
     "miou": "mIoU",
     "dice": "Dice",
+    "miou_common": "mIoU common",
     "nmse": "NMSE",
     "mae": "MAE",
     "hfen": "HFEN",
@@ -34,15 +37,11 @@ NAMES = {
     "msssim_minmax": "MS-SSIM min-max",
     "ulfenc": "ULF-EnC score",
 }
-DECIMALS = {"psnr": 2, "msssim": 4, "ssim": 4, "hfcorr": 3, "miou": 3, "dice": 3}
+DECIMALS = {"psnr": 2, "msssim": 4, "ssim": 4, "hfcorr": 3, "miou": 3, "dice": 3, "miou_common": 3}
 DECIMALS |= {"nmse": 4, "mae": 4, "hfen": 3, "psnr_minmax": 2, "msssim_minmax": 4, "ulfenc": 4}
 """Digits after the point wherever a person reads the number."""
 
-UNMEASURED = "a similarity could not be measured"
 NO_ROW = "not evaluated: subjects.csv has no row for it"
-
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
-"""Okabe and Ito's colour-blind-safe palette; a method takes its place in the order of subjects.csv."""
 
 
 class Score(NamedTuple):
@@ -65,7 +64,22 @@ class Score(NamedTuple):
     @property
     def failed(self) -> bool:
         """Whether a stage did not succeed, or a similarity could not be measured."""
-        return self.status != OK or any(math.isnan(self.values[name]) for name in (*IMAGE_METRICS, *FURTHER_METRICS))
+        return self.status != OK or bool(self._unmeasured)
+
+    @property
+    def reason(self) -> str:
+        """Why it counts as failed."""
+        unmeasured = ", ".join(NAMES[name] for name in self._unmeasured)
+        return self.status if self.status != OK else f"could not be measured: {unmeasured}"
+
+    @property
+    def _unmeasured(self) -> list[str]:
+        return [name for name in (*IMAGE_METRICS, *FURTHER_METRICS) if math.isnan(self.values[name])]
+
+
+def scored_scans(metrics: Path) -> list[str]:
+    """The scans of metrics/subjects.csv in the order of their names, each once."""
+    return sorted({row["scan"] for row in read_table(metrics / "subjects.csv", required=("scan",))})
 
 
 def read_scores(subjects_csv: str | Path, set_name: str) -> list[Score]:
@@ -111,9 +125,7 @@ def mean_over_seeds(scores: list[Score]) -> list[Score]:
         for name in own[0].values:
             kept = [score.values[name] for score in own if not math.isnan(score.values[name])]
             values[name] = sum(kept) / len(kept) if kept else math.nan
-        failures = [
-            f"seed {score.seed}: {score.status if score.status != OK else UNMEASURED}" for score in own if score.failed
-        ]
+        failures = [f"seed {score.seed}: {score.reason}" for score in own if score.failed]
         means.append(own[0]._replace(values=values, status="; ".join(failures) or OK, seed=""))
     return means
 
@@ -140,11 +152,6 @@ def named(name: str, parcellator: str) -> str:
 def methods_of(scores: list[Score]) -> list[str]:
     """Methods in the order in which they first appear."""
     return list(dict.fromkeys(score.method for score in scores))
-
-
-def colour_of(scores: list[Score]) -> dict[str, str]:
-    """Each method's colour, the same in every figure."""
-    return {method: COLOURS[place % len(COLOURS)] for place, method in enumerate(methods_of(scores))}
 
 
 def shown(name: str, value: float) -> str:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from iqt.files import read_table
 from iqt.report.figures import STYLE, save_figure
-from iqt.report.scores import COLOURS
 from iqt.report.structure_table import COLUMNS
+from iqt.report.styles import styles_of
 
 
 def draw_structures(structures_csv: Path, out: list[Path]) -> None:
@@ -30,7 +30,7 @@ def draw_structures(structures_csv: Path, out: list[Path]) -> None:
     """
     rows = read_table(structures_csv, required=COLUMNS)
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    colours = {method: COLOURS[place % len(COLOURS)] for place, method in enumerate(methods)}
+    styles = styles_of(methods)
     size = {row["index"]: 0.0 for row in rows}
     for row in rows:
         size[row["index"]] = max(size[row["index"]], float(row["volume_reference_mm3"] or 0))
@@ -44,7 +44,8 @@ def draw_structures(structures_csv: Path, out: list[Path]) -> None:
             return save_figure(figure, out)
         overlap, volume = figure.subplots(1, 2, sharey=True)
         for row in rows:
-            style = {"color": colours[row["method"]], "markersize": 3.5, "linewidth": 1.1, "fmt": "o"}
+            look = styles[row["method"]]
+            style = {"color": look.colour, "markersize": 3.5, "linewidth": 1.1, "fmt": look.marker}
             height = order.index(row["index"]) + shift[row["method"]]
             if row["dice"]:
                 _bar(overlap, row, ("dice", "dice_lo", "dice_hi"), height, 1.0, style)
@@ -59,8 +60,10 @@ def draw_structures(structures_csv: Path, out: list[Path]) -> None:
         for axes in (overlap, volume):
             axes.grid(axis="x", color="0.92")
             axes.set_axisbelow(True)
-        handles = [overlap.plot([], [], "o", color=colours[method], label=method)[0] for method in methods]
-        figure.legend(handles=handles, loc="outside upper left", ncols=len(methods), frameon=False)
+        handles = [
+            overlap.plot([], [], look.marker, color=look.colour, label=method)[0] for method, look in styles.items()
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(methods)), frameon=False)
         save_figure(figure, out)
 
 

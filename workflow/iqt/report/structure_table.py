@@ -13,19 +13,23 @@ from iqt.files import read_table, write_table, write_text
 from iqt.naming import seed_of
 from iqt.report.formats import bracketed, latex, markdown
 from iqt.report.scores import shown
+from iqt.report.shared import shared_scans
 from iqt.statistics import agreement, mean_limits
 
 NEEDED = ("set", "scan", "method", "index", "name", "iou", "dice", "volume_reference_mm3", "volume_mm3")
 COLUMNS = (
     *("set", "index", "name", "method", "n", "n_absent", "n_missing", "iou", "iou_lo", "iou_hi", "dice", "dice_lo"),
     *("dice_hi", "volume_reference_mm3", "n_volumes", "bias_mm3", "bias_lo", "bias_hi", "loa_lower", "loa_upper"),
-    *("icc", "icc_lo", "icc_hi"),
+    *("icc", "icc_lo", "icc_hi", "n_people", "n_scans", "dice_shared", "n_shared", "n_scans_shared"),
+    *("loa_lower_lo", "loa_lower_hi", "loa_upper_lo", "loa_upper_hi"),
 )
 NOTE = (
-    "Means over people; in brackets 95 % percentile bootstrap limits. Absent: people in whom neither reading holds the "
-    "structure. Missing: people whose result or reference was not read; a result on which the parcellator fails scores "
-    "0 and has no volume. Bias: volume in the result minus volume in the reference, with Bland and Altman's 95 % "
-    "limits of agreement. ICC: ICC(2,1), absolute agreement of the two volumes. Best Dice in bold."
+    "Means over people; in brackets 95 % percentile bootstrap limits. People: those behind the means, of all, with "
+    "their scans where these are more. Absent: people in whom neither reading holds the structure. Missing: people "
+    "whose result or reference was not read; a result on which the parcellator fails scores 0 and has no volume. Bias: "
+    "volume in the result minus volume in the reference, with Bland and Altman's 95 % limits of agreement and, in "
+    "brackets, their exact 95 % intervals for normal differences (Carkeet 2015). ICC: ICC(2,1), absolute agreement of "
+    "the two volumes. Best Dice in bold, by the mean over the scans that all methods have."
 )
 
 
@@ -41,7 +45,9 @@ def write_structures(
     """Write structures.csv, .md and .tex of one low-field set into the folder `out`; the rows.
 
     A row a structure of the look-up table and method, also where no scan holds it (`n` 0). Scans of one person are
-    averaged first.
+    averaged first. `n_scans` is how many scans are behind the overlap, `dice_shared` the mean over the `n_shared`
+    people's `n_scans_shared` scans for which every method has a value: it decides what is best, and the tables name
+    the structures where methods' scans differ.
 
     Args:
         people: everybody who was to be scored.
@@ -56,49 +62,79 @@ def write_structures(
         if row["set"] == set_name:
             grouped.setdefault((int(row["index"]), row["name"]), {}).setdefault(row["method"], []).append(row)
     draw = seed_of(seed, "bootstrap", set_name)
-    rows = [
-        {"set": set_name, "index": str(index), "name": name, "method": method}
-        | _tidy(_row(by_method.get(method, []), people, bootstrap, draw))
-        for (index, name), by_method in sorted(grouped.items())
-        for method in methods
-    ]
+    rows = []
+    for (index, name), by_method in sorted(grouped.items()):
+        scored = {method: [row["scan"] for row in own if row["dice"]] for method, own in by_method.items()}
+        rows += [
+            {"set": set_name, "index": str(index), "name": name, "method": method}
+            | _tidy(_row(by_method.get(method, []), people, shared_scans(scored), bootstrap, draw))
+            for method in methods
+        ]
     write_table(out / "structures.csv", rows, COLUMNS)
     title = f"Every structure, low-field set `{set_name}`."
 
     def cells(bold: Callable[[str], str]) -> list[list[str]]:
         return structure_cells(rows, bold)
 
-    write_text(out / "structures.md", markdown(cells, title, NOTE, n_text=2))
-    write_text(out / "structures.tex", latex(cells, title.replace("`", ""), NOTE, n_text=2, long=True))
+    note = " ".join([NOTE, *structure_differences(rows)])
+    write_text(out / "structures.md", markdown(cells, title, note, n_text=2))
+    write_text(out / "structures.tex", latex(cells, title.replace("`", ""), note, n_text=2, long=True))
     return rows
 
 
 def structure_cells(rows: Sequence[Mapping[str, str]], bold: Callable[[str], str] = str) -> list[list[str]]:
     """A heading and a line a structure and method, for people."""
     head = ["structure", "method", "people", "Dice (95 %)", "IoU (95 %)", "volume (cm³)", "bias (cm³, 95 %)"]
-    lines = [[*head, "limits of agreement (cm³)", "ICC (95 %)"]]
-    best: dict[str, float] = {}
+    lines = [[*head, "limits of agreement (cm³, 95 %)", "ICC (95 %)"]]
+    best: dict[str, list[float]] = {}
     for row in rows:
-        best[row["index"]] = max(best.get(row["index"], 0.0), float(row["dice"] or 0))
+        best.setdefault(row["index"], []).extend([float(row["dice_shared"])] if row["dice_shared"] else [])
     for row in rows:
         dice, iou, icc = (_with_limits(row, name, shown_as) for name, shown_as in OVERLAPS)
-        if row["dice"] and shown("dice", float(row["dice"])) == shown("dice", best[row["index"]]):
+        others = best[row["index"]]
+        if row["dice_shared"] and len(others) > 1 and _dice(row["dice_shared"]) == _dice(max(others)):
             dice = bold(dice)
         reasons = [f"{row[f'n_{why}']} {why}" for why in ("absent", "missing") if row[f"n_{why}"] != "0"]
-        people = row["n"] + (f" ({', '.join(reasons)})" if reasons else "")
+        reasons = ([f"{row['n_scans']} scans"] if row["n_scans"] != row["n"] else []) + reasons
+        people = f"{row['n']} of {row['n_people']}" + (f" ({', '.join(reasons)})" if reasons else "")
         bias = bracketed(_cm3(row["bias_mm3"], "+"), (_cm3(row["bias_lo"], "+"), _cm3(row["bias_hi"], "+")))
-        limits = f"{_cm3(row['loa_lower'], '+')} to {_cm3(row['loa_upper'], '+')}" if row["loa_lower"] else "–"
+        limits = " to ".join(_limit(row, name) for name in ("loa_lower", "loa_upper")) if row["loa_lower"] else "–"
         lines.append(
             [row["name"], row["method"], people, dice, iou, _cm3(row["volume_reference_mm3"]), bias, limits, icc]
         )
     return lines
 
 
+def structure_differences(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """A sentence about the structures whose methods' means are over different scans; none where all are alike."""
+    grouped: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    for row in rows:
+        grouped.setdefault((row["index"], row["name"]), []).append(row)
+    found: dict[str, list[str]] = {}
+    for (_, name), own in grouped.items():
+        sizes = {row["method"]: row["n_scans"] for row in own}
+        shared = max((row["n_scans_shared"] for row in own), key=int)
+        if set(sizes.values()) not in ({"0"}, {shared}):
+            counts = ", ".join(f"{method} {size}" for method, size in sizes.items())
+            found.setdefault(f"{counts} (all methods have {shared})", []).append(name)
+    sentences = []
+    for counts, names in found.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        sentences.append(
+            f"Scans behind the means differ between methods: {counts} in {', '.join(names[:NAMED])}{more}."
+        )
+    return sentences
+
+
+NAMED = 10
+"""Structures that such a sentence names."""
 OVERLAPS = (("dice", "dice"), ("iou", "miou"), ("icc", "dice"))
 """Columns, and the metric as which each is shown."""
 
 
-def _row(rows: Sequence[Mapping[str, str]], people: Sequence[str], bootstrap: int, draw: int) -> dict[str, Any]:
+def _row(
+    rows: Sequence[Mapping[str, str]], people: Sequence[str], shared: set[str], bootstrap: int, draw: int
+) -> dict[str, Any]:
     by_person: dict[str, list[Mapping[str, str]]] = {}
     for row in rows:
         by_person.setdefault(row["scan"].split("_")[0], []).append(row)
@@ -117,7 +153,15 @@ def _row(rows: Sequence[Mapping[str, str]], people: Sequence[str], bootstrap: in
         "n": int(held.sum()),
         "n_absent": int((~held).sum()),
         "n_missing": len(set(people) - by_person.keys()),
+        "n_people": len(set(people)),
+        "n_scans": len({row["scan"] for row in rows if row["dice"]}),
     }
+    alike: dict[str, list[float]] = {}
+    for row in rows:
+        if row["scan"] in shared and row["dice"]:
+            alike.setdefault(row["scan"].split("_")[0], []).append(float(row["dice"]))
+    made |= {"n_shared": len(alike), "n_scans_shared": len(shared) if alike else 0}
+    made["dice_shared"] = float(np.mean([np.mean(scans) for scans in alike.values()])) if alike else math.nan
     for name, column in (("dice", dice[held]), ("iou", iou[held])):
         made[name] = float(column.mean()) if column.size else math.nan
         made[f"{name}_lo"], made[f"{name}_hi"] = mean_limits(column, bootstrap, draw)
@@ -137,6 +181,15 @@ def _tidy(row: Mapping[str, Any]) -> dict[str, str]:
 def _with_limits(row: Mapping[str, str], name: str, shown_as: str) -> str:
     value, low, high = (shown(shown_as, float(row[f"{name}{end}"] or math.nan)) for end in ("", "_lo", "_hi"))
     return bracketed(value, (low, high))
+
+
+def _limit(row: Mapping[str, str], name: str) -> str:
+    ends = [_cm3(row[f"{name}{end}"], "+") for end in ("", "_lo", "_hi")]
+    return bracketed(ends[0], ends[1:])
+
+
+def _dice(value: str | float) -> str:
+    return shown("dice", float(value))
 
 
 def _cm3(mm3: str, sign: str = "") -> str:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from iqt.batch import OK
 from iqt.files import read_table
 from iqt.report.scores import shown
 
+JUDGED = ("scan", "status", "name", "dice", "volume_reference_mm3")
 NEEDED = ("set", "scan", "method", "name", "iou", "dice", "volume_reference_mm3")
 
 
@@ -38,18 +40,22 @@ def mean_over_seeds(rows: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, 
 def compare_methods(rows: Sequence[Mapping[str, str]], baseline: str | None, colours: Mapping[str, str]) -> dict:
     """A line a structure: mean Dice and IoU of each method, volume, and effect; the largest effect first.
 
-    The effect is the largest mean difference in Dice, scan by scan, between a method and `baseline` (the first method
-    where that is None or absent), with its sign. Structures that no scan holds are left out.
+    Scans of one person are averaged first. Each cell has the Dice, the IoU and the scans behind them; `differs` says
+    that these are not the same for every method. The effect is the largest mean difference in Dice, scan by scan,
+    between a method and `baseline` (the first method where that is None or absent), with its sign. A structure that no
+    scan holds has its name and no value.
     """
     methods = list(dict.fromkeys(row["method"] for row in rows))
     against = baseline if baseline in methods else next(iter(methods), None)
     grouped: dict[str, dict[str, dict[str, Mapping[str, str]]]] = {}
     for row in rows:
+        by_method = grouped.setdefault(row["name"], {})
         if row["dice"]:
-            grouped.setdefault(row["name"], {}).setdefault(row["method"], {})[row["scan"]] = row
+            by_method.setdefault(row["method"], {})[row["scan"]] = row
     lines = []
     for name, by_method in grouped.items():
         effect, best = _effect(by_method, against)
+        scans = {method: frozenset(by_method.get(method, ())) for method in methods}
         lines.append(
             {
                 "name": name,
@@ -57,10 +63,12 @@ def compare_methods(rows: Sequence[Mapping[str, str]], baseline: str | None, col
                 "volume": _mean(by_method, "volume_reference_mm3") / 1000,
                 "effect": effect,
                 "best": best,
+                "differs": len(set(scans.values())) > 1,
                 "cells": [
                     (
                         shown("dice", _mean({method: by_method.get(method, {})}, "dice")),
                         shown("miou", _mean({method: by_method.get(method, {})}, "iou")),
+                        len(scans[method]),
                     )
                     for method in methods
                 ],
@@ -74,14 +82,17 @@ def judge(metrics: Path, colours: Mapping[str, str]) -> dict[str, Any] | None:
     """How well the parcellator reads the high-quality test scans, from parcellator.csv; None without any.
 
     The mean Dice is over the structures of a scan, then over scans; lines are sorted from the worst structure.
+    `failures` has the scan and the reason where the parcellator or a label map failed: a failed parcellation counts as
+    0, a label map that cannot be read in no mean.
     """
     path = metrics / "parcellator.csv"
-    rows = read_table(path, required=("scan", "name", "dice", "volume_reference_mm3")) if path.is_file() else []
+    rows = read_table(path, required=JUDGED) if path.is_file() else []
     if not rows:
         return None
+    failures = {row["scan"]: row["status"] for row in rows if row["status"] != OK}
     by_scan: dict[str, list[float]] = {}
     by_name: dict[str, list[Mapping[str, str]]] = {}
-    for row in rows:
+    for row in (row for row in rows if row["dice"]):
         by_scan.setdefault(row["scan"], []).append(float(row["dice"]))
         by_name.setdefault(row["name"], []).append(row)
     lines = []
@@ -94,7 +105,8 @@ def judge(metrics: Path, colours: Mapping[str, str]) -> dict[str, Any] | None:
     lines.sort(key=lambda line: line["dice"])
     return {
         "n_scans": len(by_scan),
-        "dice": float(np.mean([np.mean(dice) for dice in by_scan.values()])),
+        "dice": float(np.mean([np.mean(dice) for dice in by_scan.values()])) if by_scan else None,
+        "failures": failures,
         "lines": lines,
     }
 
@@ -112,6 +124,10 @@ def _effect(by_method: Mapping[str, Mapping], against: str | None) -> tuple[floa
 
 
 def _mean(by_method: Mapping[str, Mapping], column: str) -> float:
-    values = [float(row[column]) for scans in by_method.values() for row in scans.values() if row[column]]
-    values = [value for value in values if not math.isnan(value)]
-    return sum(values) / len(values) if values else math.nan
+    """Mean over people of a column, the scans of one person averaged first."""
+    people: dict[str, list[float]] = {}
+    for scans in by_method.values():
+        for scan, row in scans.items():
+            if row[column] and not math.isnan(float(row[column])):
+                people.setdefault(scan.split("_")[0], []).append(float(row[column]))
+    return float(np.mean([np.mean(values) for values in people.values()])) if people else math.nan

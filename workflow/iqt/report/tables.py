@@ -6,7 +6,8 @@ Errors and others' definitions have a table of their own (similarity.md, .tex); 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import stdev
 
@@ -16,8 +17,8 @@ from iqt.files import read_table, write_table, write_text
 from iqt.naming import seed_of
 from iqt.report.formats import latex, markdown
 from iqt.report.scores import (
+    COMMON,
     FURTHER_METRICS,
-    LOWER_IS_BETTER,
     METRICS,
     Score,
     mean_over_seeds,
@@ -28,6 +29,7 @@ from iqt.report.scores import (
     read_seeds,
     shown,
 )
+from iqt.report.shared import best_of, count, differences, scans_all_have
 from iqt.statistics import mean_limits
 
 CONTRACT = (
@@ -39,16 +41,22 @@ CONTRACT = (
 FURTHER = (
     *("set", "n_failed", "samples", "msssim_scales", "miou_common", "parcellator", "msssim_minmax_scales"),
     *(f"{name}{end}" for name in FURTHER_METRICS for end in ("", "_lo", "_hi")),
+    *(f"{name}{end}" for name in (*METRICS, *FURTHER_METRICS) for end in ("_n", "_shared", "_n_shared")),
+    "miou_common_n",
     "n_seeds",
     *(f"{name}_seed_sd" for name in (*METRICS, *FURTHER_METRICS)),
 )
+FAILURES_SHOWN = 20
+"""Failures that a table names; the page and subjects.csv have all."""
 WITH_INTERVAL = ("psnr", "msssim", "miou", *FURTHER_METRICS)
 
 NOTE = (
     "Means over people; in brackets 95 % percentile bootstrap limits (none for a single person). "
     "PSNR in the brain mask with the reference's range. mIoU and Dice compare the same parcellator's reading of the "
-    "result and of the reference; a volume on which it fails scores 0. NFE: network calls a volume, all samples "
-    "together. Failed: scans on which a stage failed or a similarity could not be measured. Best in bold."
+    "result and of the reference; a volume on which it fails scores 0, and mIoU common is over the scans on which "
+    "every method succeeded. NFE: network calls a volume, all samples together. People: those with a result, of all; "
+    "where a mean is over fewer, it says so in square brackets. Failed: scans on which a stage failed or a similarity "
+    "could not be measured. Best in bold, by the mean over the scans that all methods have."
 )
 FURTHER_NOTE = (
     "Means over people; in brackets 95 % percentile bootstrap limits. NMSE, MAE (in units of the reference's 99.5th "
@@ -56,11 +64,11 @@ FURTHER_NOTE = (
     "The others rescale each volume by its own minimum and maximum and compare with nothing but figures of the same "
     "definition. PSNR and MS-SSIM min-max: the definition of DiffusionIQT's code, on the central 192 voxels a side, "
     "background included. ULF-EnC score: the challenge of 2025, 0.7 SSIM + 0.1 PSNR / 32 dB + 0.1 (1 - MAE) + 0.1 (1 - "
-    "NMSE). Best in bold."
+    "NMSE). Best in bold, by the mean over the scans that all methods have."
 )
 
 SEEDS_NOTE = (
-    " Networks were trained with {n} seeds: a person's value is its mean over them, and after ± is the standard "
+    "Networks were trained with {n} seeds: a person's value is its mean over them, and after ± is the standard "
     "deviation of the seeds' means."
 )
 
@@ -70,9 +78,11 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
 
     A scan's values are averaged over training seeds first, and the scans of one person then, so that means and limits
     are over people; `n_seeds` and `*_seed_sd` tell of the seeds. `lo` and `hi` are 95 % percentile bootstrap limits
-    (Efron and Tibshirani 1993, section 13.3) and stay empty for a single person. A scan whose parcellation failed
-    counts with mIoU and Dice 0; one without a similarity is left out of that mean; both count in `n_failed`.
-    `miou_common` is the mean over the scans on which every method succeeded, empty where there is none.
+    (Efron and Tibshirani 1993, section 13.3) and stay empty for a single person. A scan whose
+    parcellation failed counts with mIoU and Dice 0; one without a similarity is left out of that mean; both count in
+    `n_failed`. `miou_common` is the mean over people (`miou_common_n`) of the scans on which every method succeeded,
+    empty where there is none. Of each metric, `_n` is the people behind the mean, `_shared` the mean over the
+    `_n_shared` people's scans for which every method has a value: it decides what is best.
 
     Args:
         bootstrap: resamplings of the people.
@@ -84,21 +94,25 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     trainings = read_seeds(subjects_csv, set_name)
     scores = mean_over_seeds(trainings)
     common = _common_scans(scores)
+    shared = {name: scans_all_have(scores, name) for name in (*METRICS, *FURTHER_METRICS)}
     draw = seed_of(seed, "bootstrap", set_name)
     rows = [
-        _row(method, scores, set_name, common, bootstrap, draw) | seed_spread(method, trainings)
+        _row(method, scores, set_name, common, shared, bootstrap, draw) | seed_spread(method, trainings)
         for method in methods_of(scores)
     ]
     write_table(out / "benchmark.csv", rows, (*CONTRACT, *FURTHER))
     read_back = read_table(out / "benchmark.csv")
     title = f"Low-field set `{set_name}`."
+    failures = _failures(scores)
     n_seeds = max(int(row["n_seeds"]) for row in read_back)
-    for name, further, note in (("benchmark", False, NOTE), ("similarity", True, FURTHER_NOTE)):
+    seeds = [SEEDS_NOTE.format(n=n_seeds)] if n_seeds > 1 else []
+    for name, further, text in (("benchmark", False, NOTE), ("similarity", True, FURTHER_NOTE)):
+        unequal = differences(read_back, FURTHER_METRICS if further else METRICS)
+        note = " ".join([text, *seeds, *unequal, *failures])
 
         def cells(bold: Callable[[str], str], further: bool = further) -> list[list[str]]:
             return _further_cells(read_back, bold) if further else _cells(read_back, bold=bold)
 
-        note += SEEDS_NOTE.format(n=n_seeds) if n_seeds > 1 else ""
         write_text(out / f"{name}.md", markdown(cells, title, note))
         write_text(out / f"{name}.tex", latex(cells, f"low-field set {set_name}", note))
 
@@ -107,6 +121,7 @@ def format_terminal(csv: Path) -> str:
     """benchmark.csv as aligned plain text for a terminal, intervals for PSNR and mIoU only."""
     rows = read_table(csv, (*CONTRACT, *FURTHER))
     lines = [[*line[:-2], line[-1]] for line in _cells(rows, compact=True)]
+    unequal = [f"{textwrap.fill(sentence, 118, subsequent_indent='  ')}\n" for sentence in differences(rows, METRICS)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
     for line in lines:
@@ -116,17 +131,7 @@ def format_terminal(csv: Path) -> str:
     foot = f"{most} test {'person' if most == 1 else 'people'}; in brackets 95 % limits over people"
     if rows and rows[0]["parcellator"]:
         foot += f"; mIoU by the parcellator {rows[0]['parcellator']}"
-    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:], foot]) + "\n"
-
-
-def best_of(rows: list[dict[str, str]]) -> dict[str, str]:
-    """The best value of each metric as shown; methods that tie at that precision are all best."""
-    best = {}
-    for name in (*METRICS, *FURTHER_METRICS):
-        values = [float(row[name]) for row in rows if row.get(name)]
-        choose = min if name in LOWER_IS_BETTER else max
-        best[name] = shown(name, choose(values, default=math.nan))
-    return best
+    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:], foot]) + "\n" + "".join(unequal)
 
 
 def with_interval(name: str, row: dict[str, str]) -> tuple[str, str]:
@@ -159,9 +164,16 @@ def seed_spread(method: str, trainings: list[Score]) -> dict[str, str | int]:
 
 
 def _row(
-    method: str, scores: list[Score], set_name: str, common: set[str], n_resamples: int, draw: int
+    method: str,
+    scores: list[Score],
+    set_name: str,
+    common: set[str],
+    shared: Mapping[str, set[str]],
+    n_resamples: int,
+    draw: int,
 ) -> dict[str, str | int]:
     own = [score for score in scores if score.method == method]
+    succeeded = _people([score for score in own if score.scan in common], "miou")
     row: dict[str, str | int] = {
         "method": method,
         "n_subjects": len({score.subject for score in own}),
@@ -174,15 +186,31 @@ def _row(
         "msssim_scales": _constant(own, "msssim_scales"),
         "msssim_minmax_scales": _constant(own, "msssim_minmax_scales"),
         "parcellator": parcellator_of(scores),
-        "miou_common": _number(_mean([score.values["miou"] for score in own if score.scan in common])),
+        "miou_common": _number(succeeded.mean() if succeeded.size else math.nan),
+        "miou_common_n": succeeded.size,
     }
     for name in (*METRICS, *FURTHER_METRICS):
-        people = np.array(list(people_of(own, name).values()))
+        people = _people(own, name)
+        alike = _people([score for score in own if score.scan in shared[name]], name)
+        row |= {f"{name}_n": people.size, f"{name}_n_shared": alike.size}
         row[name] = _number(people.mean() if people.size else math.nan)
+        row[f"{name}_shared"] = _number(alike.mean() if alike.size else math.nan)
         if name in WITH_INTERVAL:
             low, high = mean_limits(people, n_resamples, draw)
             row[f"{name}_lo"], row[f"{name}_hi"] = _number(low), _number(high)
     return row
+
+
+def _people(scores: list[Score], name: str) -> np.ndarray:
+    """A value a person that has one: (n,)."""
+    return np.array(list(people_of(scores, name).values()))
+
+
+def _failures(scores: list[Score]) -> list[str]:
+    """A sentence that names every result that counts as failed, and why."""
+    found = [f"{score.scan} {score.method} ({score.reason.rstrip('.')})" for score in scores if score.failed]
+    more = f"; and {len(found) - FAILURES_SHOWN} more" if len(found) > FAILURES_SHOWN else ""
+    return [f"Failures: {'; '.join(found[:FAILURES_SHOWN])}{more}."] if found else []
 
 
 def _common_scans(scores: list[Score]) -> set[str]:
@@ -218,31 +246,33 @@ def _whole(scores: list[Score], name: str) -> str:
 
 def _cells(rows: list[dict[str, str]], compact: bool = False, bold: Callable[[str], str] = str) -> list[list[str]]:
     """A heading and one line a method, for people; `compact` leaves out what a terminal has no room for."""
-    metrics = [name for name in METRICS if not compact or name not in ("ssim", "dice")]
+    metrics = ["psnr", "msssim", "hfcorr", "miou"] if compact else [*METRICS, COMMON]
     judge = rows[0]["parcellator"] if rows and not compact else ""
-    lines = [["method", *(named(name, judge) for name in metrics), "parameters", "NFE", "s/volume", "people", "failed"]]
-    best = best_of(rows)
+    head = ["method", *(named(name, judge) for name in metrics)]
+    lines = [[*head, "parameters", "NFE", "s/volume", "people", "failed"]]
+    best = best_of(rows, metrics)
     for row in rows:
-        line = [row["method"]]
-        for name in metrics:
-            value, interval = with_interval(name, row)
-            value = bold(value) if value == best[name] and len(rows) > 1 else value
-            shorten = compact and name == "msssim"
-            line.append(f"{value} ({interval})" if interval and not shorten else value)
+        line = [row["method"], *(_cell(row, name, best[name], bold, compact) for name in metrics)]
         parameters = f"{int(row['n_parameters']):,}" if row["n_parameters"].isdigit() else "–"
         seconds = f"{float(row['seconds_per_volume']):.3g}" if row["seconds_per_volume"] else "–"
-        lines.append([*line, parameters, row["nfe"] or "–", seconds, row["n_subjects"], row["n_failed"]])
+        people = f"{row['psnr_n']} of {row['n_subjects']}"
+        lines.append([*line, parameters, row["nfe"] or "–", seconds, people, row["n_failed"]])
     return lines
 
 
 def _further_cells(rows: list[dict[str, str]], bold: Callable[[str], str]) -> list[list[str]]:
-    best = best_of(rows)
+    best = best_of(rows, FURTHER_METRICS)
     lines = [["method", *(named(name, "") for name in FURTHER_METRICS), "people", "failed"]]
     for row in rows:
-        line = [row["method"]]
-        for name in FURTHER_METRICS:
-            value, interval = with_interval(name, row)
-            value = bold(value) if value == best[name] != "–" and len(rows) > 1 else value
-            line.append(f"{value} ({interval})" if interval else value)
-        lines.append([*line, row["n_subjects"], row["n_failed"]])
+        line = [row["method"], *(_cell(row, name, best[name], bold) for name in FURTHER_METRICS)]
+        lines.append([*line, f"{row['psnr_n']} of {row['n_subjects']}", row["n_failed"]])
     return lines
+
+
+def _cell(row: dict[str, str], name: str, best: set[str], bold: Callable[[str], str], compact: bool = False) -> str:
+    """`value (low–high) [n of N]`, the interval and the people where there is something to say."""
+    value, interval = with_interval(name, row)
+    value = bold(value) if row["method"] in best else value
+    if interval and not (compact and name == "msssim"):
+        value += f" ({interval})"
+    return f"{value} [{count(row, name)}]" if count(row, name) and not compact else value

@@ -1,0 +1,73 @@
+"""The page's tables of methods: benchmark, further similarity, like with like, and who scores how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from iqt.report.scores import (
+    COMMON,
+    FURTHER_METRICS,
+    LOWER_IS_BETTER,
+    METRICS,
+    Score,
+    methods_of,
+    named,
+    people_of,
+    shown,
+)
+from iqt.report.shared import best_of, count, unequal
+from iqt.report.tables import with_interval
+
+SHOWN = (*METRICS, COMMON)
+"""Columns of the benchmark table that methods are ranked by."""
+
+
+def benchmark_lines(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """A line a method: its row of benchmark.csv, and the cells that methods are ranked by."""
+    lines = _metric_cells(rows, SHOWN)
+    return [{**row, "cells": cells} for row, cells in zip(rows, lines, strict=True)]
+
+
+def further_lines(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Errors and others' definitions."""
+    lines = _metric_cells(rows, FURTHER_METRICS)
+    lines = [{"method": row["method"], "cells": cells} for row, cells in zip(rows, lines, strict=True)]
+    return {"head": [named(name, "") for name in FURTHER_METRICS], "lines": lines}
+
+
+def _metric_cells(rows: list[dict[str, str]], names: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """A row's cells: value, interval, `n of N` where that is not everybody, and whether it is best."""
+    best = best_of(rows, names)
+    return [
+        [
+            dict(zip(("value", "interval"), with_interval(name, row), strict=True))
+            | {"count": count(row, name), "best": row["method"] in best[name]}
+            for name in names
+        ]
+        for row in rows
+    ]
+
+
+def shared_lines(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Means over the scans that all methods have, a line a metric of which some method lacks some."""
+    methods = [row["method"] for row in rows]
+    lines = [
+        [named(name, ""), str(n), *(means.get(method, "–") for method in methods)]
+        for name, (n, means) in unequal(rows, (*METRICS, *FURTHER_METRICS)).items()
+    ]
+    return {"head": ["metric", "people", *methods], "lines": lines}
+
+
+def extremes_lines(scores: list[Score], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The best, the median and the worst person of each method by each metric; of an even number the better median."""
+    lines = []
+    for name in names:
+        sign = 1 if name in LOWER_IS_BETTER else -1
+        for method in methods_of(scores):
+            people = people_of([score for score in scores if score.method == method], name)
+            ranked = sorted(people, key=lambda person: (sign * people[person], person))
+            chosen = [ranked[0], ranked[(len(ranked) - 1) // 2], ranked[-1]] if ranked else []
+            cells = [(person, shown(name, people[person])) for person in chosen] or [("", "–")] * 3
+            lines.append({"metric": named(name, ""), "method": method, "cells": cells})
+    return lines
