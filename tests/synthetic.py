@@ -148,7 +148,8 @@ def write_assessments(metrics: Path) -> None:
     spreads, curves, seams = [], [], []
     for number, scan in enumerate(SCANS):
         identity = {"scan": scan, "set": "main", "method": "diffusion_iqt_mean"}
-        coverage = dict(zip(CALIBRATION_COLUMNS[-4:], (0.25, 0.4, 0.6 + number / 10, 0.8), strict=True))
+        levels = [name for name in CALIBRATION_COLUMNS if name.startswith("coverage_")]
+        coverage = dict(zip(levels, (0.25, 0.4, 0.6 + number / 10, 0.8), strict=True))
         spread = {"status": "ok", "samples": 4, "correlation": 0.2, "ratio": 0.4 + number / 10, **coverage}
         spreads.append(identity | (spread if number != 1 else {"status": "the spread is 0 & so on"}))
         curves += [

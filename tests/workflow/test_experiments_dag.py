@@ -154,6 +154,7 @@ def test_figures_of_experiments_are_planned_from_the_metrics_alone(workflow: Pat
     config = edited(workflow, experiments={"first": one, "second": one | {"figure": "reliability"}})
     metrics = workflow / "results/smoke/metrics"
     names = ["subjects.csv", "structures.csv", "history.csv", "run.json", "panels/main/sub-test001.npz"]
+    names += ["reliability/main.csv"]
     names += [f"experiments/{name}/{table}.csv" for name in ("first", "second") for table in ("results", "reliability")]
     for name in names:
         (metrics / name).parent.mkdir(parents=True, exist_ok=True)
