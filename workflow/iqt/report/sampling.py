@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from iqt.errors import UserError
 from iqt.files import read_table
@@ -55,6 +56,10 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
                         label=label,
                     )
                 axes.set(xscale="log", xlabel=COSTS[cost], ylabel=NAMES[name])
+                # The default labels every minor tick of an axis of less than a decade, one over the other.
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
         save_figure(figure, out)
 
