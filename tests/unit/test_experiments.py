@@ -21,6 +21,7 @@ from iqt.naming import Result, seed_of
 from iqt.report.experiment_figures import draw_experiment
 from iqt.report.experiments import (
     LABELS,
+    _headings,
     columns_of,
     experiment_cells,
     experiment_note,
@@ -126,6 +127,11 @@ def test_what_a_method_has_not_is_shown_as_a_dash_and_never_dropped(metrics: Pat
     assert text.startswith("Steps. How many steps?")
     assert text.count("| main | cubic | – | – |") == 1
     assert "Steps. How many steps?" in (metrics / "steps.tex").read_text()
+
+
+def test_headings_are_the_shortest_that_tell_keys_apart() -> None:
+    keys = ("method", "network.cross_batch.attention", "network.attention", "sampling.steps")
+    assert _headings(keys) == ["method", "cross_batch.attention", "network.attention", "steps"]
 
 
 def test_a_method_without_any_row_is_still_a_line(metrics: Path) -> None:

@@ -14,6 +14,7 @@ from iqt.files import read_table, write_table
 from iqt.naming import Result
 from iqt.report.comparisons import write_statistics
 from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores, read_seeds
+from iqt.report.structure_table import write_structures
 from iqt.report.structures import mean_over_seeds
 from iqt.report.tables import write_tables
 from iqt.statistics import mean_limits
@@ -126,6 +127,21 @@ def test_a_structures_overlap_is_the_mean_over_seeds() -> None:
     assert float(mean["dice"]) == pytest.approx(0.65)
     assert float(mean["iou"]) == pytest.approx(0.4)
     assert mean_over_seeds(rows[:1]) == rows[:1]
+
+
+def test_volumes_are_compared_as_one_training_measures_them(tmp_path: Path) -> None:
+    """Two seeds whose errors cancel: their mean would agree with the reference to the voxel."""
+    rows = [
+        {"scan": scan, "set": "main", "method": "unet", "seed": seed, "index": 1, "name": "thalamus", "dice": 0.8,
+         "iou": 0.7, "volume_reference_mm3": 1000 + number, "volume_mm3": 1000 + number + sign * error}
+        for number, (scan, error) in enumerate(zip(SCANS, (10, -20, 30, -40, 25), strict=True))
+        for seed, sign in (("3", 1), ("4", -1))
+    ]  # fmt: skip
+    write_table(tmp_path / "parts.csv", rows)
+    (found,) = write_structures(tmp_path / "parts.csv", tmp_path, "main", SCANS, ["unet"], 100, 1)
+    errors = np.array([10, -20, 30, -40, 25])
+    assert float(found["bias_mm3"]) == pytest.approx(errors.mean())
+    assert float(found["loa_upper"]) == pytest.approx(errors.mean() + 1.96 * errors.std(ddof=1), rel=1e-3)
 
 
 def test_results_of_the_first_seed_bear_the_methods_name_alone() -> None:

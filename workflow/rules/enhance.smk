@@ -4,6 +4,9 @@ in:  lowfield/<set>/, models/<model>/
 out: enhanced/<set>/<method>/*
 """
 
+MEMORY = 6000
+"""Megabytes that a job asks for at first."""
+
 for batch in batches("test"):
 
     rule:
@@ -26,13 +29,15 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=growing(6000),
+            mem_mb=growing(MEMORY),
             runtime=minutes(20, "test", batch),
             gpu=lambda wildcards: 1 if CONFIG.model_of(result_of(wildcards.method).method) else 0,
         params:
             suffix=SUFFIX,
             seed=SEED,
             precision=PRECISION,
+            # What tiles are chosen by: not what a job that was killed is given on top, or its retry would tile anew.
+            memory=MEMORY,
             cohort=R / "cohort",
             lowfield=lambda wildcards: R / "lowfield" / wildcards.set,
             out=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
@@ -49,7 +54,7 @@ for batch in batches("test"):
                 --suffix {params.suffix} \
                 --seed {params.seed} \
                 --precision {params.precision} \
-                --memory-mb {resources.mem_mb} \
+                --memory-mb {params.memory} \
                 --settings {params.settings:q} \
                 >{log:q} 2>&1
             """

@@ -54,7 +54,7 @@ def bench_speed(
     full, small = found[config].methods[method], found[trained]
     recommended = small.methods[method].sampling
     run = Path("results") / small.name
-    model = run / "models" / small.model_of(method) / f"seed-{small.seed}"
+    model = run / "models" / small.model_of(method) / f"seed-{small.training_seeds[0]}"
     # Quality first: it fails at once where the run is not there.
     quality = measure_quality(run, model, recommended, small.suffix, precision)
     costs = measure_costs(full, recommended.steps, precision)

@@ -53,7 +53,8 @@ class Tiling(Section):
 
     tile: Positive | Literal["auto"] = "auto"
     """Largest edge of a tile in voxels, rounded down to whole regions. `auto`: as large as half of the free memory
-    allows, up to the whole brain in one piece."""
+    allows (on a CPU within the workflow: half of the 6 GB that its job asks for), up to the whole brain in one
+    piece."""
     overlap: Annotated[int, Field(ge=0)] = 16
     """Voxels that neighbouring tiles share and blend at least."""
     batch: Positive = 1

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from iqt.batch import OK
 from iqt.config import Evaluate
 from iqt.evaluate.assess import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS, SEAM_COLUMNS, assess_scans
 from iqt.evaluate.run import SUBJECT_COLUMNS, evaluate_scans
@@ -68,11 +69,13 @@ def score_experiment(
                 *(scans, set_name, results, suffix, root / "cohort", enhanced),
                 *(parts["calibration"], parts["reliability"], parts["seams"]),
             )
-            # The scores' status comes last: what they say of a failure, the others repeat.
             found: dict[tuple[str, ...], dict[str, str]] = {}
-            for name in ("calibration", "seams", "subjects"):
+            for name in ("subjects", "seams", "calibration"):
                 for row in read_table(parts[name]):
-                    found.setdefault(tuple(row[key] for key in IDENTITY), {}).update(row)
+                    one = found.setdefault(tuple(row[key] for key in IDENTITY), {})
+                    # The first reason: a failed result has the same everywhere, a spread that cannot be judged its own.
+                    reason = row["status"] if one.get("status", OK) == OK else one["status"]
+                    one.update({**row, "status": reason})
             curves += read_table(parts["reliability"])
         for text in results:
             result = Result.parse(text)

@@ -31,4 +31,5 @@ def figures_alone(config: Config, results: Path, arguments: Sequence[str]) -> li
     scans = scored_scans(metrics)
     needed = [*NEEDED, *(f"panels/main/{scan}.npz" for scan in config.report.shown(scans))]
     needed += ["reliability/main.csv"] if config.sampled() else []
+    needed += [f"experiments/{name}/{table}.csv" for name in config.experiments for table in ("results", "reliability")]
     return scans if all((metrics / name).is_file() for name in needed) else []

@@ -180,7 +180,7 @@ def write_experiment(
 def experiment_cells(rows: Sequence[Mapping[str, str]], experiment: Experiment) -> list[list[str]]:
     """A heading and a line a low-field set and method, for people."""
     texts = _text_columns(rows, experiment)
-    lines = [[*(text.rpartition(".")[2] for text in texts), *(LABELS[name] for name in experiment.metrics), "people"]]
+    lines = [[*_headings(texts), *(LABELS[name] for name in experiment.metrics), "people"]]
     for row in rows:
         people = row["n_subjects"] + (f" ({row['n_failed']} failed)" if row["n_failed"] != "0" else "")
         lines.append(
@@ -219,6 +219,17 @@ def written(value: Any) -> str:
 def _text_columns(rows: Sequence[Mapping[str, str]], experiment: Experiment) -> tuple[str, ...]:
     several = len({row["set"] for row in rows}) > 1
     return (*(("set",) if several else ()), "method", *experiment.keys)
+
+
+def _headings(keys: Sequence[str]) -> list[str]:
+    """The shortest end of each dotted key that no other ends in."""
+
+    def ends(key: str) -> list[str]:
+        parts = key.split(".")
+        return [".".join(parts[start:]) for start in reversed(range(len(parts)))]
+
+    every = [end for key in keys for end in ends(key)]
+    return [next((end for end in ends(key) if every.count(end) == 1), key) for key in keys]
 
 
 def _cell(row: Mapping[str, str], name: str) -> str:
