@@ -47,18 +47,9 @@ def test_the_six_experiments_are_planned_on_one_cohort_and_judge(workflow: Path)
 @pytest.mark.parametrize(
     ("name", "models"),
     [
-        (
-            "cross_batch",
-            {
-                *("diffusion_iqt", "no_cross_batch", "zero_padding", "own_patch_attention"),
-                *("no_attention", "no_attention_skip", "no_shuffle"),
-            },
-        ),
         ("steps", {"diffusion_iqt", "linear_1", "sigmoid_1"}),
-        ("baselines", {"unet", "esrgan", "flow", "diffusion_iqt"}),
         ("patches", {"diffusion_iqt", "patch_8", "patch_32", "grid_1", "grid_3"}),
         ("generalisation", {"unet", "flow", "diffusion_iqt"}),
-        ("uncertainty", {"diffusion_iqt", "unet", "flow"}),
     ],
 )
 def test_an_experiments_target_trains_its_own_models_and_shares_weights(
