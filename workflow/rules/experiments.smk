@@ -41,7 +41,7 @@ rule score_experiment:
     threads: CONFIG.compute.batch_threads
     resources:
         mem_mb=growing(6000),
-        runtime=minutes(60, "test", None),
+        runtime=growing(1440),
     params:
         suffix=SUFFIX,
         root=R,
