@@ -35,18 +35,23 @@ def planned(folder: Path, *arguments: str, config: str = "config/smoke.yaml") ->
     return jobs
 
 
-@pytest.fixture
-def finished(workflow: Path) -> Path:
-    """A copy in which every output of the smoke run exists, empty: enough for planning what an edit reruns."""
-    done = snakemake(workflow, "--touch", "--force", "all")
-    listed = snakemake(workflow, "--summary")
-    assert listed.returncode == 0, listed.stderr + done.stderr
+def make_outputs(folder: Path) -> None:
+    """Make every output of the smoke run, empty: enough for planning what an edit reruns."""
+    listed = snakemake(folder, "--summary")
+    assert listed.returncode == 0, listed.stderr
     for line in listed.stdout.splitlines()[1:]:
-        path = workflow / line.split("\t")[0]
+        path = folder / line.split("\t")[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    touched = snakemake(workflow, "--touch")
+    touched = snakemake(folder, "--touch")
     assert touched.returncode == 0, touched.stderr
+
+
+@pytest.fixture
+def finished(workflow: Path) -> Path:
+    """A copy in which every output of the smoke run exists."""
+    snakemake(workflow, "--touch", "--force", "all")
+    make_outputs(workflow)
     assert planned(workflow) == {}
     return workflow
 

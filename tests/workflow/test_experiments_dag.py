@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_dag import planned, snakemake
+from test_dag import make_outputs, planned, snakemake
 
 from iqt.config import read_config
 
@@ -123,14 +123,7 @@ def test_a_flow_of_a_seed_starts_from_the_regression_of_that_seed(workflow: Path
 
 def test_another_seed_leaves_the_first_ones_results_alone(workflow: Path) -> None:
     """Every output of the run with one seed exists; a second seed adds its own and gathers anew."""
-    listed = snakemake(workflow, "--summary")
-    assert listed.returncode == 0, listed.stderr
-    for line in listed.stdout.splitlines()[1:]:
-        path = workflow / line.split("\t")[0]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    touched = snakemake(workflow, "--touch")
-    assert touched.returncode == 0, touched.stderr
+    make_outputs(workflow)
     jobs = planned(workflow, config=edited(workflow, seeds=[1, 5]))
     first = planned(workflow, "--forceall")
     assert trained(workflow, config="config/edited.yaml") == Counter({"unet/seed-5": 1, "diffusion_iqt/seed-5": 1})

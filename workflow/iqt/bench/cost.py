@@ -78,10 +78,12 @@ def measure_costs(method: DiffusionIQTMethod, recommended: int, precision: str) 
     size = count_parameters(network)
     del network  # so that its memory is not counted with the next
 
-    rival = monai_network(size, len(method.network.multipliers)).eval().to(device)
-    rivals = measure_call(rival, region, precision)
+    def rival() -> nn.Module:
+        return monai_network(size, len(method.network.multipliers))
+
+    rivals = measure_call(rival().eval().to(device), region, precision)
     n_windows = monai_windows(mask.shape, region)
-    rival_macs = count_macs(lambda: monai_network(size, len(method.network.multipliers)), region)
+    rival_macs = count_macs(rival, region)
     return [
         Cost("authors' protocol", len(tile_plan(mask, region)), region, STEPS, macs_of(method, region), *theirs),
         Cost("MONAI, DDIM 20", n_windows, region, 20, rival_macs, *rivals),

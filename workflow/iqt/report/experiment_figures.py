@@ -16,7 +16,7 @@ from iqt.config.experiments import Experiment
 from iqt.files import read_table
 from iqt.report.experiments import COVERAGES, LABELS, OF_PEOPLE, People, read_results, written
 from iqt.report.figures import STYLE, save_figure
-from iqt.report.sampling import pooled
+from iqt.report.sampling import reliability_curve
 from iqt.report.styles import COLOURS
 
 COLUMNS = 4
@@ -64,12 +64,8 @@ def _dots(experiment: Experiment, grouped: Grouped, table: Sequence[Mapping[str,
     several = len(experiment.sets) > 1
     names = [f"{row['method']}, {row['set']}" if several else row["method"] for row in table]
     columns = min(COLUMNS, len(experiment.metrics))
-    bands = math.ceil(len(experiment.metrics) / columns)
-    size = (2.6 + 2.3 * columns, bands * (0.9 + 0.27 * len(names)))
-    figure = Figure(figsize=size, layout="constrained")
-    panels = list(figure.subplots(bands, columns, sharey=True, squeeze=False).flat)
-    for axes in panels[len(experiment.metrics) :]:
-        axes.set_axis_off()
+    height = 0.9 + 0.27 * len(names)
+    figure, panels = _panels(len(experiment.metrics), columns, 2.6 + 2.3 * columns, height, sharey=True)
     for axes, metric in zip(panels, experiment.metrics, strict=False):
         for set_name in experiment.sets:
             paths: dict[str, list[tuple[float, int]]] = {}
@@ -88,6 +84,17 @@ def _dots(experiment: Experiment, grouped: Grouped, table: Sequence[Mapping[str,
         axes.grid(axis="x", color="0.92")
         axes.set_axisbelow(True)
     return figure
+
+
+def _panels(number: int, columns: int, width: float, height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """So many panels, `columns` beside each other; the rest of the last band stays empty. The width is the figure's,
+    the height a band's, in inches."""
+    bands = math.ceil(number / columns)
+    figure = Figure(figsize=(width, bands * height), layout="constrained")
+    panels = list(figure.subplots(bands, columns, sharey=sharey, squeeze=False).flat)
+    for axes in panels[number:]:
+        axes.set_axis_off()
+    return figure, panels
 
 
 def _mean_with_limits(axes: Axes, row: Mapping[str, str], metric: str, place: int, colour: str) -> None:
@@ -123,11 +130,7 @@ def _lines(experiment: Experiment, keys: Mapping[str, Mapping[str, Any]], table:
             label += f", {row['set']}"
         lines.setdefault(label, []).append((value if numeric else ticks.index(value), row))
     columns = min(COLUMNS, len(experiment.metrics)) if len(experiment.metrics) != 4 else 2
-    bands = math.ceil(len(experiment.metrics) / columns)
-    figure = Figure(figsize=(4.5 * columns, 3.2 * bands), layout="constrained")
-    panels = list(figure.subplots(bands, columns, squeeze=False).flat)
-    for axes in panels[len(experiment.metrics) :]:
-        axes.set_axis_off()
+    figure, panels = _panels(len(experiment.metrics), columns, 4.5 * columns, 3.2)
     for axes, metric in zip(panels, experiment.metrics, strict=False):
         for number, (label, members) in enumerate(lines.items()):
             points = sorted(((x, row) for x, row in members if row[metric]), key=lambda point: point[0])
@@ -180,9 +183,7 @@ def _reliability(experiment: Experiment, curves: Sequence[Mapping[str, str]], gr
         for number, method in enumerate(experiment.methods):
             style = {"marker": "o", "markersize": 4, "color": COLOURS[number % len(COLOURS)], "label": method}
             own = [row for row in curves if (row["set"], row["method"]) == (set_name, method)]
-            bins = sorted({int(row["bin"]) for row in own})
-            tenths = [[row for row in own if int(row["bin"]) == each] for each in bins]
-            expected, error = ([pooled(part, name) for part in tenths] for name in ("expected", "error"))
+            expected, error = reliability_curve(own)
             coverage = [People.of(grouped[set_name, method], name).mean for name in COVERAGES]
             if not own or any(map(math.isnan, coverage)):
                 left.plot([], [], " ", label=f"{method}: –")

@@ -84,11 +84,7 @@ def draw_reliability(reliability_csv: Path, methods: Sequence[str], out: list[Pa
             own = [row for row in rows if row["method"] == method]
             if not own:
                 continue
-            bins = sorted({int(row["bin"]) for row in own})
-            expected, error = (
-                [pooled([row for row in own if int(row["bin"]) == each], name) for each in bins]
-                for name in ("expected", "error")
-            )
+            expected, error = reliability_curve(own)
             top = max([top, *expected, *error])
             axes.plot(expected, error, marker=look.marker, linestyle=look.line, color=look.colour, label=method)
         axes.plot([0, top], [0, top], color="0.6", linestyle=":", label="calibrated")
@@ -97,7 +93,15 @@ def draw_reliability(reliability_csv: Path, methods: Sequence[str], out: list[Pa
         save_figure(figure, out)
 
 
-def pooled(rows: list[dict[str, str]], name: str) -> float:
+def reliability_curve(rows: Sequence[Mapping[str, str]]) -> tuple[list[float], list[float]]:
+    """Expected and true error of each tenth of the voxels, over all people that one method's rows are of."""
+    bins = sorted({int(row["bin"]) for row in rows})
+    tenths = [[row for row in rows if int(row["bin"]) == each] for each in bins]
+    expected, error = ([_pooled(tenth, name) for tenth in tenths] for name in ("expected", "error"))
+    return expected, error
+
+
+def _pooled(rows: Sequence[Mapping[str, str]], name: str) -> float:
     """Root mean square over people, each with as much weight as voxels."""
     sizes = [int(row["n_voxels"]) for row in rows]
     squares = sum(size * float(row[name]) ** 2 for size, row in zip(sizes, rows, strict=True))
