@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from iqt.evaluate.assess import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS, SEAM_COLUMNS
+from iqt.evaluate.run import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS, SEAM_COLUMNS
 from iqt.files import write_json, write_table
 from iqt.naming import anat, flat
 from iqt.report import comparisons, figures, published, sampling, structure_figure, structure_table, tables

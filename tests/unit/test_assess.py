@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from iqt.config import Evaluate
 from iqt.errors import UserError
-from iqt.evaluate.assess import assess_scans
 from iqt.evaluate.calibration import BINS, calibration
-from iqt.evaluate.seams import seam_energy
+from iqt.evaluate.run import evaluate_result
+from iqt.evaluate.seams import border_error, seam_energy
 from iqt.files import read_table, write_json, write_table
-from iqt.naming import anat, flat
+from iqt.naming import Result, anat, flat
 from iqt.report.sampling import draw_reliability, draw_sweep
 from iqt.report.styles import styles_of
 from iqt.volumes import save_volume
@@ -99,15 +100,54 @@ def test_seams_show_at_the_borders_and_nowhere_else() -> None:
     assert seam_energy(reference, reference + stepped, hidden, borders) is None
 
 
-def test_results_of_a_set_are_assessed_and_failures_recorded(tmp_path: Path) -> None:
+def test_a_pattern_of_slices_is_no_seam() -> None:
+    """Errors that repeat with the slices' distance, and patches that all begin at one place in it."""
+    rng = np.random.default_rng(0)
+    reference = rng.random(SHAPE)
+    pattern = 0.03 * np.array([0, 1, 2, 1])[np.arange(SHAPE[0]) % 4][:, None, None]
+    error = rng.normal(size=SHAPE) * (0.02 + pattern)
+    borders, periods = [[16, 32], [20], [22]], (4.0000001, 1, 1)
+    blind, _ = seam_energy(reference, reference + error, MASK, borders)
+    assert blind < 0.9, "compared with the other places between slices, borders look too good"
+    found, noise = seam_energy(reference, reference + error, MASK, borders, periods)
+    assert found == pytest.approx(1, abs=4 * noise)
+    blind_error, blind_ratio = border_error(reference, reference + error, MASK, [[16, 32], [], []])
+    rms, ratio = border_error(reference, reference + error, MASK, [[16, 32], [], []], periods)
+    assert rms == blind_error
+    assert abs(blind_ratio - 1) > 0.05
+    assert ratio == pytest.approx(1, abs=0.02)
+    stepped = error + 0.1 * (np.arange(SHAPE[0]) // 16 % 2)[:, None, None]
+    seen, _ = seam_energy(reference, reference + stepped, MASK, borders, periods)
+    assert seen > 1.5, "and a seam is one still"
+    assert seam_energy(reference, reference + error, MASK, [range(4, 48, 4), [], []], periods) is None, (
+        "nothing else of its kind"
+    )
+
+
+@pytest.mark.parametrize("period", [1.0, 4.0, 4.0000001, 3.9999999, 7.142857])
+def test_the_error_at_borders_is_that_of_the_voxels_beside_them(period: float) -> None:
+    rng = np.random.default_rng(3)
+    error = 0.1 * rng.normal(size=SHAPE)
+    error[15:17] *= 2
+    reference = rng.random(SHAPE)
+    rms, ratio = border_error(reference, reference + error, MASK, [[16], [], []], (period, 1, 1))
+    assert rms == pytest.approx(0.2, rel=0.05)
+    assert ratio == pytest.approx(2, rel=0.05)
+
+
+def test_results_are_assessed_and_failures_recorded(tmp_path: Path) -> None:
     reference, mean, sd = ensemble(4)
     affine = np.diag([2.0, 2, 2, 1])
     for scan in ("sub-a", "sub-b"):
         write_json(anat(tmp_path / "cohort", scan, "T1w.json"), {"status": "ok"})
         save_volume(anat(tmp_path / "cohort", scan, "T1w.nii.gz"), reference + 5, affine)
         save_volume(anat(tmp_path / "cohort", scan, "desc-brain_mask.nii.gz"), MASK, affine)
+        save_volume(anat(tmp_path / "lowfield/main", scan, "T1w.nii.gz"), mean[..., ::4], np.diag([2.0, 2, 8, 1]))
     scale = np.percentile((reference + 5).astype(np.float32), 99.5)
     several = {"status": "ok", "n_parameters": 9, "samples": 4, "tiles": 8, "tile_borders": [[16, 32], [20], [22]]}
+    lut = tmp_path / "dseg.tsv"
+    write_table(lut, [{"index": 1, "name": "one"}])
+    found: dict[str, dict[str, list[dict[str, str]]]] = {}
     for method, record in {
         "cubic": {"status": "ok", "n_parameters": 0, "samples": 1},
         "many": several,
@@ -115,31 +155,35 @@ def test_results_of_a_set_are_assessed_and_failures_recorded(tmp_path: Path) -> 
         "same": several,  # every sample alike
     }.items():
         for scan in ("sub-a", "sub-b"):
-            folder = tmp_path / "enhanced" / method
+            folder = tmp_path / "enhanced/main" / method
             failed = (method, scan) == ("many", "sub-b")
             write_json(flat(folder, scan, "T1w.json"), {"status": "lowfield: lost"} if failed else record)
             save_volume(flat(folder, scan, "T1w.nii.gz"), (mean + 5) / scale, affine)
             save_volume(flat(folder, scan, "desc-sd_T1w.nii.gz"), sd / scale * (method != "same"), affine)
-    out = [tmp_path / f"{name}.csv" for name in ("calibration", "reliability", "seams")]
-    methods = ["cubic", "many", "one", "same"]
-    assess_scans(["sub-a", "sub-b"], "main", methods, "T1w", tmp_path / "cohort", tmp_path / "enhanced", *out)
-    spread, curve, seams = (read_table(path) for path in out)
-    assert [(row["scan"], row["method"], row["status"]) for row in spread] == [
-        ("sub-a", "many", "ok"),
-        ("sub-a", "same", "the samples' standard deviation is 0 in the whole brain"),
-        ("sub-b", "many", "enhanced: lowfield: lost"),
-        ("sub-b", "same", "the samples' standard deviation is 0 in the whole brain"),
-    ]
+        result, out = Result(method), tmp_path / method
+        evaluate_result(["sub-a", "sub-b"], "main", result, "T1w", tmp_path, lut, Evaluate(), out)
+        names = ("calibration", "reliability", "seams")
+        found[method] = {name: read_table(out / f"{name}.csv") for name in names}
+    assert found["cubic"] == {"calibration": [], "reliability": [], "seams": []}, "an interpolation has neither"
+    spread = found["many"]["calibration"]
+    assert [(row["scan"], row["status"]) for row in spread] == [("sub-a", "ok"), ("sub-b", "enhanced: lowfield: lost")]
     assert float(spread[0]["coverage_95"]) == pytest.approx(0.95, abs=0.01)
-    assert len(curve) == BINS
-    trained = ["many", "one", "same"]
-    assert [(row["scan"], row["method"]) for row in seams] == [
-        (scan, method) for scan in ("sub-a", "sub-b") for method in trained
-    ]
-    assert seams[2]["status"] == "ok", "a spread that cannot be judged takes no seam with it"
+    assert len(found["many"]["reliability"]) == BINS
+    seams = found["many"]["seams"]
+    assert [row["status"] for row in seams] == ["ok", "enhanced: lowfield: lost"]
     assert float(seams[0]["tile_seam"]) == pytest.approx(1, abs=0.1)
     assert seams[0]["patch_seam"] == ""
-    assert seams[1]["tile_seam"] == ""
+    assert found["one"]["calibration"] == []
+    assert found["one"]["seams"][0]["tile_seam"] == ""
+    assert found["one"]["seams"][0]["patch_seam"] != ""
+    same = found["same"]
+    assert {row["status"] for row in same["calibration"]} == {"the samples' standard deviation is 0 in the whole brain"}
+    assert [row["status"] for row in same["seams"]] == ["ok", "ok"], "a spread that cannot be judged takes no seam"
+    anat(tmp_path / "lowfield/main", "sub-a", "T1w.nii.gz").unlink()
+    evaluate_result(["sub-a"], "main", Result("one"), "T1w", tmp_path, lut, Evaluate(), tmp_path / "again")
+    lost = read_table(tmp_path / "again/seams.csv")[0]
+    assert "no such file" in lost["status"]
+    assert read_table(tmp_path / "again/subjects.csv")[0]["psnr"], "what could be measured is kept"
 
 
 def test_the_reliability_figure_pools_people_by_their_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

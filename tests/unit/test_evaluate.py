@@ -11,11 +11,11 @@ from scipy.ndimage import gaussian_filter
 from iqt.config import Config, Evaluate, LowField
 from iqt.errors import UserError
 from iqt.evaluate import minmax
-from iqt.evaluate.gather import HISTORY_COLUMNS, RunFacts, gather
+from iqt.evaluate.gather import HISTORY_COLUMNS, RunFacts, gather, part_folder
 from iqt.evaluate.judge import score_parcellator
 from iqt.evaluate.minmax import psnr_minmax, rescaled, ulfenc_score
 from iqt.evaluate.overlap import mean_overlap, missed, n_present, overlap
-from iqt.evaluate.run import SUBJECT_COLUMNS, evaluate_scans
+from iqt.evaluate.run import SUBJECT_COLUMNS, TABLES, evaluate_result
 from iqt.evaluate.similarity import (
     BETAS,
     high_frequency_error_norm,
@@ -30,7 +30,7 @@ from iqt.evaluate.similarity import (
     similarity,
 )
 from iqt.files import read_json, read_table, write_json, write_table
-from iqt.naming import anat, flat
+from iqt.naming import Result, anat, flat
 from iqt.report.comparisons import write_statistics
 from iqt.report.structure_table import write_structures
 from iqt.report.structures import judge
@@ -372,6 +372,7 @@ def test_structures_in_one_map_count_as_zero_and_in_neither_not_at_all():
 
 SCANS = [f"sub-test00{number}" for number in range(1, 5)]
 METHODS = ["cubic", "unet"]
+RESULTS = Result("cubic"), Result("unet", 1)
 JUDGED = {"status": "ok", "engine": "builtin", "version": "9"}
 
 
@@ -414,21 +415,17 @@ def run(tmp_path, brain):
     return root
 
 
-def evaluate(root, scans=SCANS, name="0"):
-    parts = root / f"parts/subjects-{name}.csv", root / f"parts/structures-{name}.csv"
-    evaluate_scans(
-        scans,
-        "main",
-        METHODS,
-        "T1w",
-        root / "cohort",
-        root / "enhanced/main",
-        root / "parcellation",
-        root / "cohort/dseg.tsv",
-        Evaluate(),
-        *parts,
-    )
-    return parts
+def evaluate(root, scans=SCANS, batch=0):
+    """The scores of a batch of both methods, method by method: paths of subjects.csv and structures.csv."""
+    found = {"subjects": [], "structures": []}
+    for result in RESULTS:
+        out = part_folder(root, "main", result, batch)
+        evaluate_result(scans, "main", result, "T1w", root, root / "cohort/dseg.tsv", Evaluate(), out)
+        for name, rows in found.items():
+            rows += read_table(out / f"{name}.csv", required=TABLES[name])
+    for name, rows in found.items():
+        write_table(root / f"{name}.csv", rows, TABLES[name])
+    return root / "subjects.csv", root / "structures.csv"
 
 
 def test_every_scan_and_method_has_a_row_whatever_failed(run, brain):
@@ -436,7 +433,7 @@ def test_every_scan_and_method_has_a_row_whatever_failed(run, brain):
     subjects, structures = evaluate(run)
     rows = read_table(subjects, required=SUBJECT_COLUMNS)
     assert SUBJECT_COLUMNS[-1] == "seed"
-    assert [(row["scan"], row["method"]) for row in rows] == [(scan, method) for scan in SCANS for method in METHODS]
+    assert [(row["method"], row["scan"]) for row in rows] == [(method, scan) for method in METHODS for scan in SCANS]
     by = {(row["scan"], row["method"]): row for row in rows}
 
     good = by[SCANS[0], "cubic"]
@@ -509,13 +506,14 @@ def facts():
 
 
 def test_gathering_orders_parts_and_lists_every_failure_once(run):
-    one, two = evaluate(run, SCANS[2:], "b"), evaluate(run, SCANS[:2], "a")
+    evaluate(run, SCANS[2:], 0)
+    evaluate(run, SCANS[:2], 1)
     metrics = {"val_loss": 3.0, "val_psnr": 0.7}
     histories = {
         "unet": model(run, "unet", {"kind": "unet", "steps": 10, "seconds": 1.0, "metrics": metrics}),
         "parcellator": model(run, "parcellator", {"kind": "builtin", "steps": 10, "metrics": {"val_dice": 0.7}}),
     }
-    gather(run, [one[0], two[0]], [one[1], two[1]], histories, facts(), run / "cohort/dseg.tsv", run / "metrics")
+    gather(run, [0, 1], histories, facts(), run / "cohort/dseg.tsv", run / "metrics")
 
     rows = read_table(run / "metrics/subjects.csv")
     assert [(row["method"], row["scan"]) for row in rows] == [(method, scan) for method in METHODS for scan in SCANS]
@@ -549,18 +547,35 @@ def test_gathering_orders_parts_and_lists_every_failure_once(run):
     assert told["machine"]["cpu"] == "abacus"
 
     before = (run / "metrics/run.json").read_bytes()
-    gather(run, [two[0], one[0]], [two[1], one[1]], histories, facts(), run / "cohort/dseg.tsv", run / "metrics")
+    gather(run, [1, 0], histories, facts(), run / "cohort/dseg.tsv", run / "metrics")
     assert (run / "metrics/run.json").read_bytes() == before
 
 
-def test_gathering_refuses_parts_of_another_run(run):
-    part = evaluate(run, SCANS[:1])
-    with pytest.raises(UserError, match="another part"):
-        gather(run, [part[0], part[0]], [part[1]], {}, facts(), run / "cohort/dseg.tsv", run / "metrics")
-    other = facts()
-    del other.methods["unet"]
-    with pytest.raises(UserError, match="method 'unet'"):
-        gather(run, [part[0]], [part[1]], {}, other, run / "cohort/dseg.tsv", run / "metrics")
+def test_gathering_refuses_what_is_not_of_the_run(run):
+    for batch in (0, 1):
+        evaluate(run, SCANS[:1], batch)
+    arguments = {}, facts(), run / "cohort/dseg.tsv", run / "metrics"
+    gather(run, [0], *arguments)
+    with pytest.raises(UserError, match=f"{SCANS[0]} is in another batch too"):
+        gather(run, [0, 1], *arguments)
+    foreign = part_folder(run, "main", RESULTS[1], 0) / "subjects.csv"
+    for column, value in (("scan", "sub-99"), ("set", "thick"), ("method", "cubic"), ("seed", "2")):
+        rows = read_table(foreign)
+        write_table(foreign, [{**rows[0], column: value}, *rows[1:]], SUBJECT_COLUMNS)
+        with pytest.raises(UserError, match=f"{foreign}.*{value}.* is not of this result and run"):
+            gather(run, [0], *arguments)
+        write_table(foreign, rows, SUBJECT_COLUMNS)
+
+
+def test_a_set_without_a_method_has_no_failure_of_it(run):
+    """What an earlier configuration made on the set lies there still."""
+    evaluate(run)
+    told = facts()
+    told.made["main"] = ("cubic",)
+    gather(run, [0], {}, told, run / "cohort/dseg.tsv", run / "metrics")
+    stages = {entry["stage"] for entry in read_json(run / "metrics/run.json")["cohort"]["skipped"]}
+    assert "enhanced/main/cubic" in stages
+    assert not [stage for stage in stages if "unet" in stage]
 
 
 def test_facts_pass_through_json():

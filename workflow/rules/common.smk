@@ -86,6 +86,10 @@ TABLE_FILES = [
     *(f"{name}.{ending}" for name in ("statistics", "structures") for ending in ("csv", "md", "tex")),
 ]
 """What each of these folders holds."""
+SCORES = ("calibration", "minmax", "overlap", "run", "seams", "similarity")
+"""Modules that scores come from."""
+TABLES_OF_PARTS = ("subjects", "structures", "calibration", "reliability", "seams")
+"""What `iqt evaluate` writes of a result."""
 GROUPS = {"all": ("train", "val", "test"), "trained": ("train", "val"), "test": ("test",)}
 
 
@@ -151,18 +155,6 @@ def model_files(name, seed):
 def model_folder(name, seed):
     """Folder of a trained model."""
     return f"{R}/models/{name}/seed-{seed}"
-
-
-def enhanced_on(set_name, batch=None, methods=CONFIG.methods):
-    """The sidecars of every result of these methods on a low-field set, of a batch or of all test people."""
-    folders = [result.folder for result in CONFIG.results(set_name) if result.method in methods]
-    return [path for name in folders for path in sidecars(f"enhanced/{set_name}/{name}", "test", batch, name=flat)]
-
-
-def parcellated_on(set_name, batch=None, methods=CONFIG.methods):
-    """The same, of what the parcellator read in them."""
-    stages = [f"parcellation/{set_name}/{one.folder}" for one in CONFIG.results(set_name) if one.method in methods]
-    return [path for stage in stages for path in sidecars(stage, "test", batch, "dseg.json", flat)]
 
 
 def first_on(set_name):
@@ -233,14 +225,20 @@ def start_files(wildcards):
     return model_files(start, wildcards.seed) if start else []
 
 
-def part(set_name, batch, table):
-    """A batch's share of a table of metrics."""
-    return f"{R}/metrics/parts/{set_name}_batch-{batch}_{table}.csv"
+def part(set_name, folder, batch, table):
+    """What one table of metrics says of a batch of a result."""
+    return f"{R}/metrics/parts/{set_name}/{folder}/batch-{batch}/{table}.csv"
 
 
-def parts(table):
-    """Every share of a table, in the order of the sets."""
-    return [part(name, batch, table) for name in CONFIG.lowfield for batch in batches("test")]
+def parts_of(set_name, results):
+    """Every table's part of some results on a low-field set."""
+    folders = [result.folder for result in results]
+    return [
+        part(set_name, folder, batch, table)
+        for folder in folders
+        for batch in batches("test")
+        for table in TABLES_OF_PARTS
+    ]
 
 
 def gathered(name):
@@ -329,19 +327,14 @@ def experiment_models(name):
     return {method: model for method, model in models.items() if model}
 
 
-def experiment_costs(wildcards):
-    """Where the cost of its results was measured: cards of the models, benchmarks of the jobs."""
-    name, found = wildcards.experiment, []
-    for result in experiment_results(name):
-        model = CONFIG.model_of(result.method)
-        if model:
-            found += [model_files(model, result.seed)[1], f"{R}/benchmarks/train/{model}/seed-{result.seed}.tsv"]
-        found += [
-            f"{R}/benchmarks/enhance/{set_name}/{result.folder}/batch-{batch}.tsv"
-            for set_name in CONFIG.sets_of(name)
-            for batch in batches("test")
-        ]
-    return list(dict.fromkeys(found))
+def experiment_cards(name):
+    """The cards of its models, which say what training cost. Benchmarks of its jobs are read where they are, and are no
+    inputs: whoever deletes them loses figures of memory, and should not have to train again."""
+    return [
+        model_files(CONFIG.model_of(result.method), result.seed)[1]
+        for result in experiment_results(name)
+        if CONFIG.model_of(result.method)
+    ]
 
 
 def experiment_keys(name):

@@ -1,67 +1,63 @@
 """Evaluate: every result against its reference, and what the report needs gathered in one folder.
 
-in:  cohort/, enhanced/, parcellation/ of the test people
-out: metrics/subjects.csv, structures.csv, history.csv, run.json, panels/<set>/<scan>.npz, calibration/, reliability/ and
-     seams/<set>.csv
+in:  cohort/, lowfield/, enhanced/, parcellation/ of the test people
+out: metrics/parts/<set>/<method>/batch-<n>/*.csv, and gathered from these metrics/subjects.csv, structures.csv,
+     history.csv, run.json, calibration/, reliability/ and seams/<set>.csv; metrics/panels/<set>/<scan>.npz
 """
 
-for batch in batches("test"):
 
-    rule:
-        """Score a batch's results against the high-quality scans."""
-        name:
-            f"evaluate_{batch}"
-        input:
-            scans=scan_list("test", batch),
-            cohort=sidecars("cohort", "test", batch),
-            lut=LUT,
-            enhanced=lambda wildcards, batch=batch: enhanced_on(wildcards.set, batch),
-            reference=sidecars("parcellation/hq", "test", batch, "dseg.json", flat),
-            parcellation=lambda wildcards, batch=batch: parcellated_on(wildcards.set, batch),
-            code=code("evaluate/run.py", "evaluate/similarity.py", "evaluate/minmax.py", "evaluate/overlap.py"),
-        output:
-            subjects=part("{set}", batch, "subjects"),
-            structures=part("{set}", batch, "structures"),
-        log:
-            f"{R}/logs/evaluate/{{set}}/batch-{batch}.log",
-        benchmark:
-            f"{R}/benchmarks/evaluate/{{set}}/batch-{batch}.tsv"
-        conda:
-            "../../envs/iqt.yaml"
-        threads: CONFIG.compute.batch_threads
-        resources:
-            mem_mb=growing(6000),
-            runtime=minutes(5, "test", batch),
-        params:
-            suffix=SUFFIX,
-            cohort=R / "cohort",
-            enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
-            parcellation=R / "parcellation",
-            results=lambda wildcards: ",".join(result.text for result in CONFIG.results(wildcards.set)),
-            settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap", "reference"})),
-        shell:
-            r"""
-            iqt --threads {threads} evaluate \
-                --list {input.scans:q} \
-                --cohort {params.cohort:q} \
-                --enhanced {params.enhanced:q} \
-                --parcellation {params.parcellation:q} \
-                --results {params.results} \
-                --lut {input.lut:q} \
-                --set {wildcards.set} \
-                --suffix {params.suffix} \
-                --settings {params.settings:q} \
-                --subjects {output.subjects:q} \
-                --structures {output.structures:q} \
-                >{log:q} 2>&1
-            """
+rule evaluate:
+    """Score one result of a batch of scans against the high-quality ones."""
+    input:
+        scans=lambda wildcards: scan_list("test", wildcards.batch),
+        cohort=lambda wildcards: sidecars("cohort", "test", wildcards.batch),
+        lut=LUT,
+        lowfield=lambda wildcards: sidecars(f"lowfield/{wildcards.set}", "test", wildcards.batch),
+        enhanced=lambda wildcards: sidecars(
+            f"enhanced/{wildcards.set}/{wildcards.method}", "test", wildcards.batch, name=flat
+        ),
+        reference=lambda wildcards: sidecars("parcellation/hq", "test", wildcards.batch, "dseg.json", flat),
+        parcellation=lambda wildcards: sidecars(
+            f"parcellation/{wildcards.set}/{wildcards.method}", "test", wildcards.batch, "dseg.json", flat
+        ),
+        code=code(*(f"evaluate/{name}.py" for name in SCORES)),
+    output:
+        [part("{set}", "{method}", "{batch}", table) for table in TABLES_OF_PARTS],
+    log:
+        f"{R}/logs/evaluate/{{set}}/{{method}}/batch-{{batch}}.log",
+    benchmark:
+        f"{R}/benchmarks/evaluate/{{set}}/{{method}}/batch-{{batch}}.tsv"
+    conda:
+        "../../envs/iqt.yaml"
+    threads: CONFIG.compute.batch_threads
+    resources:
+        mem_mb=growing(6000),
+        runtime=lambda wildcards, attempt: attempt * (30 + 2 * len(members("test", wildcards.batch))),
+    params:
+        suffix=SUFFIX,
+        run=R,
+        result=lambda wildcards: result_of(wildcards.method).text,
+        settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap", "reference"})),
+        out=lambda wildcards, output: Path(output[0]).parent,
+    shell:
+        r"""
+        iqt --threads {threads} evaluate \
+            --list {input.scans:q} \
+            --run {params.run:q} \
+            --result {params.result} \
+            --lut {input.lut:q} \
+            --set {wildcards.set} \
+            --suffix {params.suffix} \
+            --settings {params.settings:q} \
+            --out {params.out:q} \
+            >{log:q} 2>&1
+        """
 
 
 rule gather_metrics:
     """Gather the scores, the training curves and the facts of the run in metrics/."""
     input:
-        subjects=parts("subjects"),
-        structures=parts("structures"),
+        parts=[path for name in CONFIG.lowfield for path in parts_of(name, CONFIG.results(name))],
         participants=rules.list_participants.output.participants,
         models=[model_files(model.method, model.seed) for model in TRAINED],
         histories=[f"{model_folder(model.method, model.seed)}/history.csv" for model in TRAINED],
@@ -72,6 +68,7 @@ rule gather_metrics:
         structures=f"{R}/metrics/structures.csv",
         history=f"{R}/metrics/history.csv",
         run=f"{R}/metrics/run.json",
+        assessments=assessment_files(),
     log:
         f"{R}/logs/gather_metrics.log",
     benchmark:
@@ -85,8 +82,7 @@ rule gather_metrics:
     params:
         results=R,
         out=R / "metrics",
-        parts=[f"--subjects {path}" for path in parts("subjects")]
-        + [f"--structures {path}" for path in parts("structures")],
+        batches=",".join(map(str, batches("test"))),
         histories=[
             f"--history {model.folder}={model_folder(model.method, model.seed)}/history.csv" for model in TRAINED
         ],
@@ -94,8 +90,8 @@ rule gather_metrics:
     shell:
         r"""
         iqt gather \
-            --results {params.results:q} \
-            {params.parts} \
+            --run {params.results:q} \
+            --batches {params.batches} \
             {params.histories} \
             --settings {params.settings:q} \
             --lut {input.lut:q} \
@@ -180,48 +176,5 @@ rule extract_panels:
             --methods {params.methods} \
             --suffix {params.suffix} \
             --out {output:q} \
-            >{log:q} 2>&1
-        """
-
-
-rule assess_results:
-    """Measure a set's calibration, sd against true error, and the seams of its results."""
-    input:
-        scans=scan_lists("test"),
-        cohort=sidecars("cohort", "test"),
-        enhanced=lambda wildcards: enhanced_on(wildcards.set),
-        code=code("evaluate/assess.py", "evaluate/run.py", "evaluate/calibration.py", "evaluate/seams.py"),
-    output:
-        calibration=f"{R}/metrics/calibration/{{set}}.csv",
-        reliability=f"{R}/metrics/reliability/{{set}}.csv",
-        seams=f"{R}/metrics/seams/{{set}}.csv",
-    log:
-        f"{R}/logs/assess_results/{{set}}.log",
-    benchmark:
-        f"{R}/benchmarks/assess_results/{{set}}.tsv"
-    conda:
-        "../../envs/iqt.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(4000),
-        runtime=growing(120),
-    params:
-        suffix=SUFFIX,
-        cohort=R / "cohort",
-        enhanced=lambda wildcards: R / "enhanced" / wildcards.set,
-        results=lambda wildcards: ",".join(result.text for result in CONFIG.results(wildcards.set)),
-        lists=[f"--list {path}" for path in scan_lists("test")],
-    shell:
-        r"""
-        iqt assess \
-            {params.lists} \
-            --cohort {params.cohort:q} \
-            --enhanced {params.enhanced:q} \
-            --results {params.results} \
-            --set {wildcards.set} \
-            --suffix {params.suffix} \
-            --calibration {output.calibration:q} \
-            --reliability {output.reliability:q} \
-            --seams {output.seams:q} \
             >{log:q} 2>&1
         """

@@ -1,6 +1,6 @@
 """Experiments: each one's table and figure, from the results of its own methods and sets alone.
 
-in:  cohort/, enhanced/<set>/<method>/, parcellation/, models/ and benchmarks/ of the experiment's methods
+in:  metrics/parts/<set>/<method>/, models/ and benchmarks/ of the experiment's methods
 out: metrics/experiments/<experiment>/{results,reliability}.csv, tables/experiments/<experiment>.*,
      figures/experiment_<experiment>.*
 """
@@ -10,58 +10,47 @@ wildcard_constraints:
     experiment="|".join(CONFIG.experiments) or "none",
 
 
-rule score_experiment:
-    """Score an experiment's results and gather what they cost: by itself, so that no other method is waited for."""
+rule gather_experiment:
+    """Gather an experiment's scores and what its results cost: by itself, so that no other method is waited for."""
     input:
         scans=scan_lists("test"),
-        cohort=sidecars("cohort", "test"),
-        reference=sidecars("parcellation/hq", "test", ending="dseg.json", name=flat),
-        lut=LUT,
-        enhanced=lambda wildcards: [
+        parts=lambda wildcards: [
             path
             for name in CONFIG.sets_of(wildcards.experiment)
-            for path in enhanced_on(name, methods=CONFIG.experiments[wildcards.experiment].methods)
+            for path in parts_of(name, experiment_results(wildcards.experiment))
         ],
-        parcellation=lambda wildcards: [
-            path
-            for name in CONFIG.sets_of(wildcards.experiment)
-            for path in parcellated_on(name, methods=CONFIG.experiments[wildcards.experiment].methods)
-        ],
-        costs=experiment_costs,
-        code=code("evaluate"),
+        models=lambda wildcards: experiment_cards(wildcards.experiment),
+        code=code("evaluate/experiment.py", "evaluate/gather.py"),
     output:
         results=f"{R}/metrics/experiments/{{experiment}}/results.csv",
         reliability=f"{R}/metrics/experiments/{{experiment}}/reliability.csv",
     log:
-        f"{R}/logs/score_experiment/{{experiment}}.log",
+        f"{R}/logs/gather_experiment/{{experiment}}.log",
     benchmark:
-        f"{R}/benchmarks/score_experiment/{{experiment}}.tsv"
+        f"{R}/benchmarks/gather_experiment/{{experiment}}.tsv"
     conda:
         "../../envs/iqt.yaml"
-    threads: CONFIG.compute.batch_threads
+    threads: 1
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(1440),
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
-        suffix=SUFFIX,
         root=R,
+        batches=",".join(map(str, batches("test"))),
         lists=[f"--list {path}" for path in scan_lists("test")],
         sets=lambda wildcards: [f"--set {name}" for name in CONFIG.sets_of(wildcards.experiment)],
         results=lambda wildcards: ",".join(result.text for result in experiment_results(wildcards.experiment)),
         models=lambda wildcards: as_json(experiment_models(wildcards.experiment)),
-        settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap", "reference"})),
         out=lambda wildcards, output: Path(output.results).parent,
     shell:
         r"""
-        iqt --threads {threads} score-experiment \
+        iqt gather-experiment \
             {params.lists} \
-            {params.sets} \
             --run {params.root:q} \
+            --batches {params.batches} \
+            {params.sets} \
             --results {params.results} \
             --models {params.models:q} \
-            --lut {input.lut:q} \
-            --suffix {params.suffix} \
-            --settings {params.settings:q} \
             --out {params.out:q} \
             >{log:q} 2>&1
         """

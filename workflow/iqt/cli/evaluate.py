@@ -7,45 +7,38 @@ from typing import Annotated
 
 import typer
 
-from iqt.cli.options import CohortOption, ListOption, OutOption, SetOption, SettingsOption, SuffixOption, app
-
-ResultsOption = Annotated[
-    str, typer.Option(help="Folders of the results, each with =SEED where it was trained, separated by commas.")
-]
+from iqt.cli.options import (
+    BatchesOption,
+    CohortOption,
+    ListOption,
+    OutOption,
+    RunOption,
+    SetOption,
+    SettingsOption,
+    SuffixOption,
+    app,
+)
 
 
 @app.command()
 def evaluate(
     scans: ListOption,
-    cohort: CohortOption,
-    enhanced: Annotated[Path, typer.Option(help="Folder of the set's results, one folder a method.")],
-    parcellation: Annotated[Path, typer.Option(help="Folder of the parcellations.")],
-    results: ResultsOption,
+    run: RunOption,
+    result: Annotated[str, typer.Option(help="Folder of the result, with =SEED where it was trained.")],
     lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
-    subjects: Annotated[Path, typer.Option(help="CSV to write: a row a scan and method.")],
-    structures: Annotated[Path, typer.Option(help="CSV to write: a row a scan, method and structure.")],
+    out: OutOption,
     suffix: SuffixOption = "T1w",
     set_name: SetOption = "main",
     settings: SettingsOption = None,
 ) -> None:
-    """Score the results of a list against the high-quality scans."""
+    """Score a result of the scans of a list: similarity, structures, calibration of its spread, and seams."""
     from iqt.batch import read_list
     from iqt.config import Evaluate, parse_section
-    from iqt.evaluate.run import evaluate_scans
+    from iqt.evaluate.run import evaluate_result
+    from iqt.naming import Result
 
-    evaluate_scans(
-        read_list(scans),
-        set_name,
-        results.split(","),
-        suffix,
-        cohort,
-        enhanced,
-        parcellation,
-        lut,
-        parse_section(Evaluate, settings),
-        subjects,
-        structures,
-    )
+    section = parse_section(Evaluate, settings)
+    evaluate_result(read_list(scans), set_name, Result.parse(result), suffix, run, lut, section, out)
 
 
 @app.command()
@@ -65,9 +58,8 @@ def score_parcellator(
 
 @app.command()
 def gather(
-    results: Annotated[Path, typer.Option(help="Folder of the run.")],
-    subjects: Annotated[list[Path], typer.Option(help="A batch's scores; may be repeated.")],
-    structures: Annotated[list[Path], typer.Option(help="A batch's structures; may be repeated.")],
+    run: RunOption,
+    batches: BatchesOption,
     history: Annotated[list[str], typer.Option(help="MODEL=history.csv; may be repeated.")],
     settings: Annotated[str, typer.Option(help="Facts of the configuration, as JSON text.")],
     lut: Annotated[Path, typer.Option(help="Look-up table of the parcellator's labels.")],
@@ -79,16 +71,9 @@ def gather(
     from iqt.provenance.collect import git_state
 
     histories = {name: Path(path) for name, path in (item.split("=", 1) for item in history)}
-    gather(
-        results,
-        subjects,
-        structures,
-        histories,
-        parse_section(RunFacts, settings),
-        lut,
-        out,
-        git_state(Path(__file__).parent),
-    )
+    numbers = [int(batch) for batch in batches.split(",")]
+    code = git_state(Path(__file__).parent)
+    gather(run, numbers, histories, parse_section(RunFacts, settings), lut, out, code)
 
 
 @app.command()
@@ -114,23 +99,3 @@ def panels(
         {"hq": results / "parcellation" / "hq", **parcellation},
         out,
     )
-
-
-@app.command()
-def assess(
-    scans: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
-    cohort: CohortOption,
-    enhanced: Annotated[Path, typer.Option(help="Folder of the set's results, one folder a method.")],
-    results: ResultsOption,
-    calibration: Annotated[Path, typer.Option(help="CSV to write: a row a scan and method with several samples.")],
-    reliability: Annotated[Path, typer.Option(help="CSV to write: the reliability curve of each of them.")],
-    seams: Annotated[Path, typer.Option(help="CSV to write: a row a scan and trained method.")],
-    suffix: SuffixOption = "T1w",
-    set_name: SetOption = "main",
-) -> None:
-    """Measure whether the samples' spread is calibrated, and whether tiles and patches show."""
-    from iqt.batch import read_list
-    from iqt.evaluate.assess import assess_scans
-
-    names = [scan for path in scans for scan in read_list(path)]
-    assess_scans(names, set_name, results.split(","), suffix, cohort, enhanced, calibration, reliability, seams)

@@ -1,4 +1,4 @@
-"""Commands of the experiments: one scores an experiment's results, the other shows them."""
+"""Commands of the experiments: one gathers an experiment's results, the other shows them."""
 
 from __future__ import annotations
 
@@ -8,42 +8,40 @@ from typing import Annotated
 
 import typer
 
-from iqt.cli.options import FilesOption, OutOption, SeedOption, SettingsOption, SuffixOption, app, draw
+from iqt.cli.options import BatchesOption, FilesOption, OutOption, RunOption, SeedOption, app, draw
 
 
 @app.command()
-def score_experiment(
+def gather_experiment(
     scans: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
+    run: RunOption,
+    batches: BatchesOption,
     sets: Annotated[list[str], typer.Option("--set", help="Low-field set; may be repeated.")],
-    run: Annotated[Path, typer.Option(help="Folder of the run.")],
-    results: Annotated[str, typer.Option(help="Folders of the results, as `iqt evaluate` takes them.")],
+    results: Annotated[
+        str, typer.Option(help="Folders of the results, each with =SEED where it was trained, separated by commas.")
+    ],
     models: Annotated[str, typer.Option(help="The trained model of each method that has one, as JSON text.")],
-    lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
     out: OutOption,
-    suffix: SuffixOption = "T1w",
-    settings: SettingsOption = None,
 ) -> None:
-    """Score an experiment's results and gather what they cost."""
+    """Gather an experiment's scores, and what its results cost."""
     from iqt.batch import read_list
-    from iqt.config import Evaluate, parse_section
-    from iqt.evaluate.experiment import score_experiment
+    from iqt.evaluate.experiment import gather_experiment
+    from iqt.naming import Result
 
-    score_experiment(
-        [scan for path in scans for scan in read_list(path)],
-        sets,
-        results.split(","),
-        json.loads(models),
-        suffix,
+    gather_experiment(
         run,
-        lut,
-        parse_section(Evaluate, settings),
+        sets,
+        [Result.parse(text) for text in results.split(",")],
+        json.loads(models),
+        [int(batch) for batch in batches.split(",")],
+        [scan for path in scans for scan in read_list(path)],
         out,
     )
 
 
 @draw.command("experiment")
 def draw_experiment(
-    results: Annotated[Path, typer.Option(help="results.csv of `iqt score-experiment`.")],
+    results: Annotated[Path, typer.Option(help="results.csv of `iqt gather-experiment`.")],
     reliability: Annotated[Path, typer.Option(help="reliability.csv of the same.")],
     settings: Annotated[str, typer.Option(help="The experiment, its sets by name: JSON text, or a YAML or JSON file.")],
     keys: Annotated[str, typer.Option(help="What each method's entry says under the keys shown, as JSON text.")],

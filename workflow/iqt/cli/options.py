@@ -23,6 +23,8 @@ app.add_typer(draw, name="draw")
 app.add_typer(config_app, name="config")
 
 ListOption = Annotated[Path, typer.Option("--list", help="TSV with columns scan and split.")]
+RunOption = Annotated[Path, typer.Option(help="Folder of the run.")]
+BatchesOption = Annotated[str, typer.Option(help="Numbers of the batches with test scans, separated by commas.")]
 CohortOption = Annotated[Path, typer.Option(help="Folder of the high-quality scans.")]
 OutOption = Annotated[Path, typer.Option(help="Folder to write to.")]
 SuffixOption = Annotated[str, typer.Option(help="BIDS suffix: T1w, T2w or FLAIR.")]

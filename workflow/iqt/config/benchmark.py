@@ -351,14 +351,12 @@ class RunFacts(Section):
     methods: dict[str, MethodFacts]
     engine: str
     evaluate: Evaluate
+    made: dict[str, tuple[str, ...]]
+    """What is made of each low-field set, as `Result.text` writes it."""
 
-    def results(self) -> list[Result]:
-        """What is made of every low-field set: one result a method and training seed."""
-        return [
-            Result.of(name, seed, self.seeds[0])
-            for name, facts in self.methods.items()
-            for seed in (self.seeds if facts.model else (None,))
-        ]
+    def results(self, set_name: str) -> list[Result]:
+        """What is made of a low-field set: one result a method and training seed."""
+        return [Result.parse(text) for text in self.made[set_name]]
 
     @classmethod
     def of(cls, config: Config) -> RunFacts:
@@ -375,4 +373,5 @@ class RunFacts(Section):
             methods=methods,
             engine=config.parcellate.engine,
             evaluate=config.evaluate,
+            made={name: tuple(result.text for result in config.results(name)) for name in config.lowfield},
         )

@@ -1,16 +1,14 @@
-"""Every figure of the results of one experiment in one table: scores, seams, calibration and cost."""
+"""Everything that was measured of the results of one experiment in one table: scores, seams, calibration and cost."""
 
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from iqt.batch import OK
-from iqt.config import Evaluate
-from iqt.evaluate.assess import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS, SEAM_COLUMNS, assess_scans
-from iqt.evaluate.run import SUBJECT_COLUMNS, evaluate_scans
+from iqt.evaluate.gather import gather_parts
+from iqt.evaluate.run import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS, SEAM_COLUMNS, SUBJECT_COLUMNS
 from iqt.files import read_json, read_table, write_table
 from iqt.naming import Result
 
@@ -26,73 +24,51 @@ COLUMNS = (
 )
 
 
-def score_experiment(
-    scans: Iterable[str],
-    sets: Iterable[str],
-    results: Iterable[str],
-    models: Mapping[str, str],
-    suffix: str,
+def gather_experiment(
     root: Path,
-    lut: Path,
-    settings: Evaluate,
+    sets: Iterable[str],
+    results: Sequence[Result],
+    models: Mapping[str, str],
+    batches: Sequence[int],
+    scans: Sequence[str],
     out: Path,
 ) -> None:
     """Write `results.csv` (a row a set, result and scan) and `reliability.csv` into the folder `out`.
 
     A quantity that a result has not (seams of an interpolation, the spread of a single sample) is empty. Costs are
     measured: seconds of the training by itself, the largest resident set of its job and of the jobs that enhanced
-    (Snakemake's benchmarks), and the machine that trained.
+    (Snakemake's benchmarks, empty where they are gone), and the machine that trained.
 
     Args:
-        results: as `naming.Result` writes them, `unet=1` or `unet/seed-2=2`.
+        root: folder of the run, with metrics/parts/, models/ and benchmarks/.
         models: the trained model of each method that has one.
-        root: folder of the run.
-        lut: look-up table of the parcellator's labels.
+        batches: those that hold a test scan.
+        scans: the test scans, in the order of the rows.
 
     Raises:
-        UserError: a table or a model's card is missing or not readable.
+        UserError: a part or a model's card is missing or not readable.
     """
-    scans, results = list(scans), list(results)
     rows, curves = [], []
     for set_name in sets:
-        enhanced = root / "enhanced" / set_name
-        with tempfile.TemporaryDirectory() as folder:
-            parts = {
-                name: Path(folder, f"{name}.csv")
-                for name in ("subjects", "structures", "calibration", "reliability", "seams")
-            }
-            evaluate_scans(
-                *(scans, set_name, results, suffix, root / "cohort", enhanced, root / "parcellation", lut, settings),
-                *(parts["subjects"], parts["structures"]),
-            )
-            assess_scans(
-                *(scans, set_name, results, suffix, root / "cohort", enhanced),
-                *(parts["calibration"], parts["reliability"], parts["seams"]),
-            )
-            found: dict[tuple[str, ...], dict[str, str]] = {}
-            for name in ("subjects", "seams", "calibration"):
-                for row in read_table(parts[name]):
-                    one = found.setdefault(tuple(row[key] for key in IDENTITY), {})
-                    # The first reason: a failed result has the same everywhere, a spread that cannot be judged its own.
-                    reason = row["status"] if one.get("status", OK) == OK else one["status"]
-                    one.update({**row, "status": reason})
-            curves += read_table(parts["reliability"])
-        for text in results:
-            result = Result.parse(text)
-            cost = cost_of(root, set_name, result, models.get(result.method))
-            rows += [row | cost for row in found.values() if _is_of(row, result)]
+        for result in results:
+            tables = gather_parts(root, set_name, [result], batches, scans)
+            found: dict[str, dict[str, str]] = {}
+            for row in (row for name in ("subjects", "seams", "calibration") for row in tables[name]):
+                one = found.setdefault(row["scan"], {})
+                # The first reason: a failed result has the same everywhere, a spread that cannot be judged its own.
+                reason = row["status"] if one.get("status", OK) == OK else one["status"]
+                one.update({**row, "status": reason})
+            cost = cost_of(root, set_name, result, models.get(result.method), batches)
+            rows += [row | cost for row in found.values()]
+            curves += tables["reliability"]
     write_table(out / "results.csv", rows, COLUMNS)
     write_table(out / "reliability.csv", curves, RELIABILITY_COLUMNS)
 
 
-def _is_of(row: Mapping[str, str], result: Result) -> bool:
-    return row["method"] == result.method and row["seed"] == ("" if result.seed is None else str(result.seed))
-
-
-def cost_of(root: Path, set_name: str, result: Result, model: str | None) -> dict[str, object]:
+def cost_of(root: Path, set_name: str, result: Result, model: str | None, batches: Iterable[int]) -> dict[str, object]:
     """What training and enhancing cost; empty where there was no training, or a job too short to be measured."""
-    jobs = sorted((root / "benchmarks/enhance" / set_name / result.folder).glob("batch-*.tsv"))
-    cost: dict[str, object] = {"enhance_mb": _largest(jobs)}
+    enhanced = root / "benchmarks/enhance" / set_name / result.folder
+    cost: dict[str, object] = {"enhance_mb": _largest(enhanced / f"batch-{batch}.tsv" for batch in batches)}
     if model is None:
         return cost
     card = read_json(root / "models" / model / f"seed-{result.seed}" / "model.json")
@@ -103,7 +79,8 @@ def cost_of(root: Path, set_name: str, result: Result, model: str | None) -> dic
 
 
 def _largest(benchmarks: Iterable[Path]) -> float | str:
-    """The largest resident set, in MB, of the jobs behind these files."""
-    found = [row["max_rss"] for path in benchmarks for row in read_table(path, required=("max_rss",))]
+    """The largest resident set, in MB, of the jobs behind those of these files that are there."""
+    there = [path for path in benchmarks if path.exists()]
+    found = [row["max_rss"] for path in there for row in read_table(path, required=("max_rss",))]
     sizes = [float(text) for text in found if text not in ("NA", "-")]
     return max((size for size in sizes if not math.isnan(size)), default="")

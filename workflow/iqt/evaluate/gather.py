@@ -1,4 +1,4 @@
-"""One run's scores, training curves and facts, in the tables and the JSON that the page is drawn from."""
+"""One run's scores, training curves and facts, in the tables and the JSON that everything shown is drawn from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from iqt import __version__
 from iqt.batch import OK, status_of
 from iqt.config import RunFacts
 from iqt.errors import UserError
-from iqt.evaluate.run import STRUCTURE_COLUMNS, SUBJECT_COLUMNS
+from iqt.evaluate.run import TABLES
 from iqt.files import read_json, read_table, write_json, write_table
-from iqt.naming import anat, flat
+from iqt.naming import Result, anat, flat
 
 HISTORY_COLUMNS = ("model", "step", "seconds", "learning_rate", "train_loss", "val_loss", "val_psnr", "val_dice")
 
@@ -25,36 +25,41 @@ MASKS_SHOWN = 12
 
 def gather(
     root: Path,
-    subjects: Sequence[Path],
-    structures: Sequence[Path],
+    batches: Sequence[int],
     histories: Mapping[str, Path],
     run: RunFacts,
     lut: Path,
     out: Path,
     code: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `subjects.csv`, `structures.csv`, `history.csv` and `run.json` to `out`.
+    """Write `subjects.csv`, `structures.csv`, `history.csv` and `run.json` to `out`, and for each low-field set
+    `calibration/<set>.csv`, `reliability/<set>.csv` and `seams/<set>.csv`.
 
-    Rows follow the order of the sets, of the methods and of participants.tsv, whatever the order of the parts.
+    Rows follow the order of the sets, of the methods, their seeds and of participants.tsv.
 
     Args:
-        root: folder of the run, with cohort/, lowfield/, enhanced/ and parcellation/.
-        subjects, structures: the parts that `evaluate_scans` wrote.
+        root: folder of the run, with cohort/, lowfield/, enhanced/, parcellation/ and metrics/parts/.
+        batches: those that hold a test scan.
+        histories: each model's history.csv, its model.json beside it, in the order to show them.
         lut: look-up table of the parcellator's labels.
         code: what is known of the code that ran, such as its commit.
-        histories: each model's history.csv, its model.json beside it, in the order to show them.
 
     Raises:
-        UserError: a part or a record is missing or unreadable, names a set, method or scan that this run has not, or
-            scores a result twice.
+        UserError: a part or a record is missing or unreadable, or a part names another set, method or seed than its
+            own, a scan that this run has not, or one twice.
     """
     people = read_table(root / "cohort" / "participants.tsv", required=("scan", "split", "status"))
-    scored = _gathered(subjects, SUBJECT_COLUMNS, ("set", "method", "seed", "scan"), run, people)
+    scans = [row["scan"] for row in people]
+    of_sets = {name: gather_parts(root, name, run.results(name), batches, scans) for name in run.lowfield}
+    scored = [row for tables in of_sets.values() for row in tables["subjects"]]
     cards = {model: read_json(history.with_name("model.json")) for model, history in histories.items()}
 
-    write_table(out / "subjects.csv", scored, SUBJECT_COLUMNS)
-    found = _gathered(structures, STRUCTURE_COLUMNS, ("set", "method", "seed", "scan", "index"), run, people)
-    write_table(out / "structures.csv", found, STRUCTURE_COLUMNS)
+    for name in ("subjects", "structures"):
+        rows = [row for tables in of_sets.values() for row in tables[name]]
+        write_table(out / f"{name}.csv", rows, TABLES[name])
+    for name in ("calibration", "reliability", "seams"):
+        for set_name, tables in of_sets.items():
+            write_table(out / name / f"{set_name}.csv", tables[name], TABLES[name])
     write_table(out / "history.csv", _history(histories), HISTORY_COLUMNS)
     facts = {
         "name": run.name,
@@ -74,31 +79,39 @@ def gather(
     write_json(out / "run.json", facts)
 
 
-def _gathered(
-    parts: Sequence[Path], columns: Sequence[str], key: Sequence[str], run: RunFacts, people: Sequence[Mapping]
-) -> list[dict]:
-    """The rows of all parts in the order of `key`, each key once."""
-    scans = [row["scan"] for row in people]
-    order = {
-        "set": {name: place for place, name in enumerate(run.lowfield)},
-        "method": {name: place for place, name in enumerate(run.methods)},
-        "seed": {"": 0, **{str(seed): place for place, seed in enumerate(run.seeds)}},
-        "scan": {name: place for place, name in enumerate(scans)},
-    }
-    placed: dict[tuple, dict] = {}
-    for part in parts:
-        for row in read_table(part, required=columns):
-            for name, known in order.items():
-                if row[name] not in known:
-                    raise UserError(
-                        f"{part}: {name} {row[name]!r} is not one of this run; delete it and evaluate again"
-                    )
-            place = tuple(order[name][row[name]] if name in order else int(row[name]) for name in key)
-            if place in placed:
-                shown = ", ".join(row[name] for name in key)
-                raise UserError(f"{part}: {shown} is in another part too; delete the parts and evaluate again")
-            placed[place] = row
-    return [placed[place] for place in sorted(placed)]
+def part_folder(root: Path, set_name: str, result: Result, batch: int) -> Path:
+    """Where `evaluate_result` puts what it says of a batch's scans."""
+    return root / "metrics" / "parts" / set_name / result.folder / f"batch-{batch}"
+
+
+def gather_parts(
+    root: Path, set_name: str, results: Sequence[Result], batches: Sequence[int], scans: Sequence[str]
+) -> dict[str, list[dict]]:
+    """The rows of each of `run.TABLES` of some results on a set, by result and then in the order of `scans`.
+
+    Raises:
+        UserError: as `gather`.
+    """
+    order = {name: place for place, name in enumerate(scans)}
+    found: dict[str, list[dict]] = {name: [] for name in TABLES}
+    for result in results:
+        wanted = {"set": set_name, "method": result.method, "seed": "" if result.seed is None else str(result.seed)}
+        for name, columns in TABLES.items():
+            placed: dict[tuple[int, int], dict] = {}
+            for batch in batches:
+                part = part_folder(root, set_name, result, batch) / f"{name}.csv"
+                for row in read_table(part, required=columns):
+                    own = {key: row[key] for key in wanted}
+                    if own != wanted or row["scan"] not in order:
+                        told = ", ".join([row["scan"], *map(str, own.values())])
+                        raise UserError(f"{part}: {told} is not of this result and run; delete it and evaluate again")
+                    # Structures and parts of a curve have a number.
+                    place = order[row["scan"]], int(row.get("index") or row.get("bin") or 0)
+                    if place in placed:
+                        raise UserError(f"{part}: {row['scan']} is in another batch too; delete both, evaluate again")
+                    placed[place] = row
+            found[name] += [placed[place] for place in sorted(placed)]
+    return found
 
 
 def _history(histories: Mapping[str, Path]) -> list[dict]:
@@ -164,7 +177,7 @@ def _skipped(root: Path, people: Sequence[Mapping], scored: Sequence[Mapping], r
             stage = f"lowfield/{set_name}"
             if failed(scan, stage, anat(root / stage, scan, f"{run.suffix}.json")):
                 continue
-            for made in run.results():
+            for made in run.results(set_name):
                 result = f"{set_name}/{made.folder}"
                 if failed(scan, f"enhanced/{result}", flat(root / "enhanced" / result, scan, f"{run.suffix}.json")):
                     continue

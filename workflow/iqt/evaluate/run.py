@@ -1,4 +1,4 @@
-"""Scores of a list of scans: a row a scan and method, and a row a structure."""
+"""One result of a list of scans against the high-quality ones: similarity, structures, calibration and seams."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import numpy as np
 from iqt.batch import OK, require_ok, status_of
 from iqt.config import Evaluate
 from iqt.errors import UserError
+from iqt.evaluate.calibration import LEVELS, calibration
 from iqt.evaluate.overlap import Structure, mean_overlap, missed, n_present, overlap
+from iqt.evaluate.seams import border_error, seam_energy
 from iqt.evaluate.similarity import similarity
 from iqt.files import read_table, write_table
 from iqt.naming import Result, anat, flat
@@ -26,6 +28,25 @@ SUBJECT_COLUMNS = (
     *("n_structures", "parcellator", "seconds", "nfe", "samples", "n_parameters", "seed"),
 )
 STRUCTURE_COLUMNS = ("scan", "set", "method", *Structure._fields, "seed")
+CALIBRATION_COLUMNS = (
+    *("scan", "set", "method", "status", "samples", "correlation", "ratio"),
+    *(f"coverage_{round(100 * level)}" for level in LEVELS),
+    "seed",
+)
+RELIABILITY_COLUMNS = ("scan", "set", "method", "bin", "n_voxels", "expected", "error", "seed")
+SEAM_COLUMNS = (
+    *("scan", "set", "method", "status", "tiles", "tile_seam", "tile_seam_sd", "patch_seam", "patch_seam_sd"),
+    *("patch_error", "patch_error_ratio", "seed"),
+)
+TABLES = {
+    "subjects": SUBJECT_COLUMNS,
+    "structures": STRUCTURE_COLUMNS,
+    "calibration": CALIBRATION_COLUMNS,
+    "reliability": RELIABILITY_COLUMNS,
+    "seams": SEAM_COLUMNS,
+}
+"""What is written of a result, each a CSV with these columns: a row a scan, but a row a structure in `structures`, and a
+row a part of the curve in `reliability`; the last three are empty for what has no samples, tiles or patches."""
 COSTS = ("seconds", "nfe", "samples", "n_parameters")
 DECIMALS = 6
 """Digits kept after the point: more would only show in which order a machine adds up."""
@@ -42,67 +63,72 @@ class Reference(NamedTuple):
     """Engine and version that read it."""
 
 
-def evaluate_scans(
+class Made(NamedTuple):
+    """A result (X, Y, Z) on the reference's grid and scale, and its sidecar."""
+
+    data: np.ndarray
+    record: dict
+
+
+def evaluate_result(
     scans: Iterable[str],
     set_name: str,
-    results: Iterable[str],
+    result: Result,
     suffix: str,
-    cohort: Path,
-    enhanced: Path,
-    parcellation: Path,
+    root: Path,
     lut: Path,
     settings: Evaluate,
-    subjects_out: Path,
-    structures_out: Path,
+    out: Path,
 ) -> None:
-    """Score every result of every scan against the high-quality scan; no scan or result is ever left out.
+    """Score one result on every scan and write `TABLES` into the folder `out`; no scan is ever left out.
 
     A row's status is `ok`, or where it failed and why. Whatever could be measured is kept: without a result nothing;
     without a parcellation of the result mIoU and Dice are 0, because the result is what made the parcellator fail;
     without one of the reference they are empty.
 
     Args:
-        results: as `naming.Result` writes them, `unet=1` or `unet/seed-2=2`.
-        enhanced: folder of this set, with a folder for each result.
-        parcellation: folder with `hq` and, for each set, a folder for each result.
+        root: folder of the run, with cohort/, lowfield/, enhanced/ and parcellation/.
         lut: look-up table with columns index and name.
     """
     names = {int(row["index"]): row["name"] for row in read_table(lut, required=("index", "name"))}
-    parsed = [Result.parse(text) for text in results]
-    subjects, structures = [], []
+    enhanced = root / "enhanced" / set_name / result.folder
+    parcellation = root / "parcellation" / set_name / result.folder
+    tables: dict[str, list[dict]] = {name: [] for name in TABLES}
     for scan in scans:
-        reference, status = attempt(_read_reference, cohort, parcellation / "hq", scan, suffix)
-        for result in parsed:
-            seed = "" if result.seed is None else result.seed
-            identity = {"scan": scan, "set": set_name, "method": result.method, "seed": seed}
-            row, found = {"status": status}, []
-            if reference is not None:
-                sources = enhanced / result.folder, parcellation / set_name / result.folder
-                row, found = _score(reference, *sources, scan, suffix, names, settings)
-            subjects.append(_tidy(identity | row))
-            structures.extend(_tidy(identity | structure._asdict()) for structure in found)
-            print(f"{scan} {result.folder}: {row['status']}", file=sys.stderr, flush=True)
-    write_table(subjects_out, subjects, SUBJECT_COLUMNS)
-    write_table(structures_out, structures, STRUCTURE_COLUMNS)
+        identity = {"scan": scan, "set": set_name, "method": result.method}
+        identity["seed"] = "" if result.seed is None else str(result.seed)
+        made = None
+        reference, status = attempt(_read_reference, root, scan, suffix)
+        if reference is not None:
+            made, status = attempt(_read_result, enhanced, scan, suffix, reference)
+        if made is None:
+            # Whether there were samples or tiles is not known either.
+            found: dict[str, list[dict]] = {name: [{"status": status}] for name in ("subjects", "calibration", "seams")}
+        else:
+            row, structures = _score(reference, made, parcellation, scan, names, settings)
+            status = row["status"]
+            found = {"subjects": [row], "structures": [structure._asdict() for structure in structures]}
+            found |= _assess(reference, made, root / "lowfield" / set_name, enhanced, scan, suffix)
+        for name, rows in found.items():
+            tables[name] += [_tidy(identity | row) for row in rows]
+        print(f"{scan}: {status}", file=sys.stderr, flush=True)
+    for name, rows in tables.items():
+        write_table(out / f"{name}.csv", rows, TABLES[name])
 
 
 def _score(
     reference: Reference,
-    enhanced: Path,
+    made: Made,
     parcellation: Path,
     scan: str,
-    suffix: str,
     names: Mapping[int, str],
     settings: Evaluate,
 ) -> tuple[dict, list[Structure]]:
-    """One result's row, less what identifies it, and its structures."""
-    row: dict = {}
-    read, row["status"] = attempt(_read_result, enhanced, scan, suffix, reference)
-    if read is None:
-        return row, []
-    data, costs = read
-    row.update(costs)
-    scores, row["status"] = attempt(similarity, reference.volume.data, data, reference.mask, settings.highpass_sigma)
+    """Its row of subjects.csv, less what identifies it, and its structures."""
+    row: dict = {name: made.record[name] for name in COSTS if made.record.get(name) is not None}
+    scores, row["status"] = attempt(
+        similarity, reference.volume.data, made.data, reference.mask, settings.highpass_sigma
+    )
     if scores is None:
         return row, []
     row.update(scores)
@@ -119,26 +145,60 @@ def _score(
     return row, structures
 
 
-def read_truth(cohort: Path, scan: str, suffix: str) -> tuple[Volume, np.ndarray]:
-    """A high-quality scan on the intensity scale, and its brain mask (bool)."""
-    volume = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
-    mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
-    return volume._replace(data=volume.data / np.float32(intensity_scale(volume.data, mask))), mask
+def _assess(
+    reference: Reference, made: Made, lowfield: Path, enhanced: Path, scan: str, suffix: str
+) -> dict[str, list[dict]]:
+    """What a network's result says of itself: calibration and reliability of several samples' spread, and seams. An
+    interpolation has neither."""
+    if not made.record.get("n_parameters"):
+        return {}
+    seams, status = attempt(_seams, reference, made, anat(lowfield, scan, f"{suffix}.nii.gz"))
+    found: dict[str, list[dict]] = {"seams": [{"status": status} | (seams or {})]}
+    samples = made.record.get("samples", 1)
+    if samples > 1:
+        spread, status = attempt(_spread, reference, made, flat(enhanced, scan, f"desc-sd_{suffix}.nii.gz"))
+        figures, found["reliability"] = spread or ({}, [])
+        found["calibration"] = [{"status": status, "samples": samples} | figures]
+    return found
 
 
-def _read_reference(cohort: Path, parcellation: Path, scan: str, suffix: str) -> Reference:
-    require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
-    scaled, mask = read_truth(cohort, scan, suffix)
-    found, status = attempt(_read_labels, parcellation, scan, scaled)
+def _seams(reference: Reference, made: Made, lowfield: Path) -> dict:
+    truth, data, mask = reference.volume.data, made.data, reference.mask
+    periods = _slice_periods(read_volume(lowfield).affine, reference.volume.affine)
+    found: dict = {"tiles": made.record.get("tiles")}
+    for kind in ("tile", "patch"):
+        borders = made.record.get(f"{kind}_borders", ([], [], []))
+        energy = seam_energy(truth, data, mask, borders, periods)
+        found |= dict(zip((f"{kind}_seam", f"{kind}_seam_sd"), energy or ("", ""), strict=True))
+    borders = made.record.get("patch_borders", ([], [], []))
+    error = border_error(truth, data, mask, borders, periods)
+    return found | dict(zip(("patch_error", "patch_error_ratio"), error or ("", ""), strict=True))
+
+
+def _slice_periods(lowfield: np.ndarray, reference: np.ndarray) -> list[float]:
+    """Low-field voxels along each axis of the reference's grid, in voxels of that, from both affines (4, 4)."""
+    steps = np.abs(np.linalg.inv(lowfield)[:3, :3] @ reference[:3, :3])
+    return [1 / float(step) for step in steps.max(axis=0)]
+
+
+def _spread(reference: Reference, made: Made, sd: Path) -> tuple[dict, list[dict]]:
+    spread = read_on_grid(sd, reference.volume)
+    return calibration(reference.volume.data, made.data, spread, reference.mask, made.record["samples"])
+
+
+def _read_reference(root: Path, scan: str, suffix: str) -> Reference:
+    require_ok(anat(root / "cohort", scan, f"{suffix}.json"), "cohort")
+    volume = read_volume(anat(root / "cohort", scan, f"{suffix}.nii.gz"))
+    mask = read_on_grid(anat(root / "cohort", scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
+    scaled = volume._replace(data=volume.data / np.float32(intensity_scale(volume.data, mask)))
+    found, status = attempt(_read_labels, root / "parcellation" / "hq", scan, scaled)
     labels, parcellator = found or (None, "")
     return Reference(scaled, mask, labels, status, parcellator)
 
 
-def _read_result(folder: Path, scan: str, suffix: str, reference: Reference) -> tuple[np.ndarray, dict]:
-    """The volume (X, Y, Z) and what it cost."""
+def _read_result(folder: Path, scan: str, suffix: str, reference: Reference) -> Made:
     record = require_ok(flat(folder, scan, f"{suffix}.json"), "enhanced")
-    data = read_on_grid(flat(folder, scan, f"{suffix}.nii.gz"), reference.volume)
-    return data, {name: record[name] for name in COSTS if record.get(name) is not None}
+    return Made(read_on_grid(flat(folder, scan, f"{suffix}.nii.gz"), reference.volume), record)
 
 
 def _read_labels(folder: Path, scan: str, volume: Volume) -> tuple[np.ndarray, str]:
