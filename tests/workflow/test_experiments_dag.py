@@ -39,7 +39,13 @@ def test_the_six_experiments_are_planned_on_one_cohort_and_judge(workflow: Path)
     assert jobs["gather_experiment"] == jobs["draw_experiment"] == 6
     assert jobs["write_page"] == 1
     pairs = sum(len(config.results(name)) for name in config.lowfield)
-    assert jobs["enhance"] == jobs["parcellate_result"] == jobs["evaluate"] == pairs < len(config.methods) * len(config.lowfield)
+    assert (
+        jobs["enhance"]
+        == jobs["parcellate_result"]
+        == jobs["evaluate"]
+        == pairs
+        < len(config.methods) * len(config.lowfield)
+    )
     named = {method for one in config.experiments.values() for method in one.methods}
     assert named == set(config.methods), "no method is trained for nothing"
     assert all(len(experiment.question) > 100 for experiment in config.experiments.values()), "a caption to read by"

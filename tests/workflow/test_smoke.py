@@ -16,10 +16,11 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
+import yaml
 
 from browser import Browser, program
 from checkout import PARTS
-from iqt.files import checksum, read_json
+from iqt.files import checksum, read_json, read_table
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 METHODS = ["cubic", "unet", "diffusion_iqt", "diffusion_iqt_mean"]
@@ -44,8 +45,8 @@ CONTRACT = [
 ]
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(SNAKEMAKE), "--cores", "2", "--configfile", "config/smoke.yaml", *arguments]
+def snakemake(folder: Path, *arguments: str, config: str = "config/smoke.yaml") -> subprocess.CompletedProcess[str]:
+    command = [str(SNAKEMAKE), "--cores", "2", "--configfile", config, *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""})
 
 
@@ -165,6 +166,39 @@ def test_figures_are_redrawn_from_the_metrics_alone(finished: Path, tmp_path: Pa
     assert len(made) > 15
     for path in made:
         assert path.read_bytes() == (finished / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_an_experiment_shows_what_was_measured_and_measures_nothing_again(finished: Path) -> None:
+    raw = yaml.safe_load((finished / "config/smoke.yaml").read_text())
+    methods = ["diffusion_iqt_mean", "unet"]
+    metrics = ["psnr", "miou", "patch_seam", "correlation", "train_seconds", "train_mb", "enhance_mb"]
+    raw["experiments"] = {"pair": {"title": "t", "question": "q", "methods": methods, "metrics": metrics}}
+    (finished / "pair.yaml").write_text(yaml.safe_dump(raw))
+    done = snakemake(finished, "--", "experiment_pair", config="pair.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    ran = set(re.findall(r"^(?:local)?rule (\w+):$", done.stdout + done.stderr, re.MULTILINE))
+    assert ran == {"gather_experiment", "draw_experiment", "experiment_pair"}
+    results = finished / "results/smoke"
+    rows = read_table(results / "tables/experiments/pair.csv")
+    assert [row["method"] for row in rows] == methods
+    for row in rows:
+        for table, names in (("subjects", ["psnr", "miou"]), ("seams/main", ["patch_seam"])):
+            own = [one for one in read_table(results / f"metrics/{table}.csv") if one["method"] == row["method"]]
+            for name in names:
+                values = [float(one[name]) for one in own if one[name]]
+                assert float(row[name] or "nan") == pytest.approx(np.mean(values or [np.nan]), rel=1e-4, nan_ok=True)
+        model = "unet" if row["method"] == "unet" else "diffusion_iqt"
+        card = read_json(results / f"models/{model}/seed-1/model.json")
+        assert float(row["train_seconds"]) == pytest.approx(card["seconds"], rel=1e-4)
+        for name, job in (("train_mb", f"train/{model}/seed-1"), ("enhance_mb", f"enhance/main/{row['method']}/*")):
+            sizes = [one["max_rss"] for path in results.glob(f"benchmarks/{job}.tsv") for one in read_table(path)]
+            largest = max((float(size) for size in sizes if size not in ("NA", "-")), default=np.nan)
+            assert float(row[name] or "nan") == pytest.approx(largest, rel=1e-4, nan_ok=True)
+    mean, regression = rows
+    calibration = [float(one["correlation"]) for one in read_table(results / "metrics/calibration/main.csv")]
+    assert float(mean["correlation"]) == pytest.approx(np.mean(calibration), rel=1e-4)
+    assert (regression["correlation"], regression["patch_seam"]) == ("", ""), "it draws no samples and knows no patches"
+    assert mean["patch_seam"]
 
 
 def test_fastsurfer_reads_the_same_run(finished: Path, repository: Path, tmp_path: Path) -> None:
