@@ -45,7 +45,7 @@ TABLES = {
     "reliability": RELIABILITY_COLUMNS,
     "seams": SEAM_COLUMNS,
 }
-"""What is written of a result, each a CSV with these columns: a row a scan, but a row a structure in `structures`, and a
+"""What is written of a result, each a CSV with these columns: a row a scan, but a row a structure in `structures` and a
 row a part of the curve in `reliability`; the last three are empty for what has no samples, tiles or patches."""
 COSTS = ("seconds", "nfe", "samples", "n_parameters")
 DECIMALS = 6
