@@ -86,7 +86,7 @@ TABLE_FILES = [
     *(f"{name}.{ending}" for name in ("statistics", "structures") for ending in ("csv", "md", "tex")),
 ]
 """What each of these folders holds."""
-SCORES = ("calibration", "minmax", "overlap", "run", "seams", "similarity")
+SCORES = ("calibration", "minmax", "overlap", "perceptual", "run", "seams", "similarity")
 """Modules that scores come from."""
 TABLES_OF_PARTS = ("subjects", "structures", "calibration", "reliability", "seams")
 """What `iqt evaluate` writes of a result."""
@@ -223,6 +223,12 @@ def start_files(wildcards):
     """The model that training starts from: a flow's regression."""
     start = CONFIG.start_of(wildcards.model)
     return model_files(start, wildcards.seed) if start else []
+
+
+def lpips_weights():
+    """The weights of the perceptual distance, where somebody has them."""
+    folder = CONFIG.evaluate.lpips
+    return [f"{folder}/{name}" for name in ("alexnet-owt-7be5be79.pth", "alex.pth")] if folder else []
 
 
 def part(set_name, folder, batch, table):

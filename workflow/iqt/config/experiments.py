@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from iqt.config.section import Name, Section
 
 Score = Literal[
-    "psnr", "msssim", "ssim", "hfcorr", "miou", "dice", "nmse", "mae", "hfen", "psnr_minmax", "msssim_minmax", "ulfenc"
+    *("psnr", "msssim", "ssim", "hfcorr", "miou", "dice", "nmse", "mae", "hfen"),
+    *("psnr_minmax", "msssim_minmax", "ulfenc", "lpips"),
 ]
 """Columns of metrics/subjects.csv that say how good a result is."""
 Seam = Literal["tile_seam", "patch_seam", "patch_error", "patch_error_ratio"]

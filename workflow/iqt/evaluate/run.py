@@ -24,7 +24,7 @@ from iqt.volumes import Volume, intensity_scale, read_on_grid, read_volume
 
 SUBJECT_COLUMNS = (
     *("scan", "set", "method", "status", "psnr", "msssim", "msssim_scales", "ssim", "hfcorr", "nmse", "mae", "hfen"),
-    *("psnr_minmax", "msssim_minmax", "msssim_minmax_scales", "ulfenc", "miou", "dice"),
+    *("psnr_minmax", "msssim_minmax", "msssim_minmax_scales", "ulfenc", "lpips", "miou", "dice"),
     *("n_structures", "parcellator", "seconds", "nfe", "samples", "n_parameters", "seed"),
 )
 STRUCTURE_COLUMNS = ("scan", "set", "method", *Structure._fields, "seed")
@@ -89,10 +89,14 @@ def evaluate_result(
     Args:
         root: folder of the run, with cohort/, lowfield/, enhanced/ and parcellation/.
         lut: look-up table with columns index and name.
+
+    Raises:
+        UserError: the look-up table, or the weights that `settings.lpips` names, cannot be read.
     """
     names = {int(row["index"]): row["name"] for row in read_table(lut, required=("index", "name"))}
     enhanced = root / "enhanced" / set_name / result.folder
     parcellation = root / "parcellation" / set_name / result.folder
+    lpips = _lpips(settings)
     tables: dict[str, list[dict]] = {name: [] for name in TABLES}
     for scan in scans:
         identity = {"scan": scan, "set": set_name, "method": result.method}
@@ -105,7 +109,7 @@ def evaluate_result(
             # Whether there were samples or tiles is not known either.
             found: dict[str, list[dict]] = {name: [{"status": status}] for name in ("subjects", "calibration", "seams")}
         else:
-            row, structures = _score(reference, made, parcellation, scan, names, settings)
+            row, structures = _score(reference, made, parcellation, scan, names, settings, lpips)
             status = row["status"]
             found = {"subjects": [row], "structures": [structure._asdict() for structure in structures]}
             found |= _assess(reference, made, root / "lowfield" / set_name, enhanced, scan, suffix)
@@ -116,6 +120,14 @@ def evaluate_result(
         write_table(out / f"{name}.csv", rows, TABLES[name])
 
 
+def _lpips(settings: Evaluate) -> Callable | None:
+    if settings.lpips is None:
+        return None
+    from iqt.evaluate.perceptual import LPIPS  # imports torch, which scoring does not need otherwise
+
+    return LPIPS(Path(settings.lpips))
+
+
 def _score(
     reference: Reference,
     made: Made,
@@ -123,6 +135,7 @@ def _score(
     scan: str,
     names: Mapping[int, str],
     settings: Evaluate,
+    lpips: Callable | None,
 ) -> tuple[dict, list[Structure]]:
     """Its row of subjects.csv, less what identifies it, and its structures."""
     row: dict = {name: made.record[name] for name in COSTS if made.record.get(name) is not None}
@@ -132,6 +145,8 @@ def _score(
     if scores is None:
         return row, []
     row.update(scores)
+    if lpips is not None:
+        row["lpips"] = lpips(reference.volume.data, made.data, reference.mask)
     row["parcellator"] = reference.parcellator
     if reference.labels is None:
         row["status"] = reference.labels_status
