@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -206,6 +207,8 @@ def measure_call(network: nn.Module, edges: tuple[int, int, int], precision: str
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
+    shape = " x ".join(map(str, edges))
+    print(f"{type(network).__name__}, a tile of {shape} voxels, {precision}", file=sys.stderr, flush=True)
     gc.collect()
     before = memory.reset_peak(device)
     forward()

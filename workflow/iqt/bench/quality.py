@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,7 +59,9 @@ def measure_quality(run: Path, model: Path, recommended: Sampling, suffix: str, 
             began = time.perf_counter()
             result = enhance(data, mask, seed_of(1, "enhance", scan))
             seconds = time.perf_counter() - began
-            found.append(Quality(name, scan, masked_psnr(reference, result.numpy(), mask), seconds, calls))
+            psnr = masked_psnr(reference, result.numpy(), mask)
+            print(f"{scan}, {name}: {psnr:.2f} dB in {seconds:.1f} s", file=sys.stderr, flush=True)
+            found.append(Quality(name, scan, psnr, seconds, calls))
     if not found:
         raise UserError(f"{run}: no test person with usable volumes; run the demo first (make demo)")
     return found
