@@ -139,9 +139,10 @@ def test_the_page_holds_ratios_of_what_was_measured(tmp_path: Path) -> None:
         Quality("authors' protocol", "sub-2", 22.0, 300.0, 20),
         Quality("ours, recommended", "sub-2", 21.5, 2.0, 2),
     ]
-    write_speed(tmp_path / "speed.md", costs, {"first": 3, "last": 1.5}, {"ours": 5, "monai": 6}, quality, "A network")
+    layouts = {"full": {"first": 3, "last": 1.5}, "trained": {"first": 0.25, "last": 0.125}}
+    write_speed(tmp_path / "speed.md", costs, layouts, {"ours": 5, "monai": 6}, quality, "A network")
     text = (tmp_path / "speed.md").read_text()
     assert "| ours, recommended | 1 of 32 x 32 x 32 | 2 | 8e+03 | 25.0 | 0.25 (3) | 0 | 200.0 | 2.00 |" in text
     assert "| ours, recommended | 2 | 21.50 | +0.50 (-0.50 to +1.50) | 2.0 | 100.0 |" in text
     assert "extrapolated" in text
-    assert "1.50 s a call on one region" in text
+    assert "full-size network 3.00 first, 1.50 last; trained network 0.250 first, 0.125 last." in text

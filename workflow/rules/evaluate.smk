@@ -1,7 +1,7 @@
 """Evaluate: every result against its reference, and what the report needs gathered in one folder.
 
 in:  cohort/, lowfield/, enhanced/, parcellation/ of the test people
-out: metrics/parts/<set>/<method>/batch-<n>/*.csv, and gathered from these metrics/subjects.csv, structures.csv,
+out: metrics/parts/<set>/batch-<n>/<method>/*.csv, and gathered from these metrics/subjects.csv, structures.csv,
      history.csv, run.json, calibration/, reliability/ and seams/<set>.csv; metrics/panels/<set>/<scan>.npz
 """
 

@@ -1,6 +1,6 @@
 """Experiments: each one's table and figure, from the results of its own methods and sets alone.
 
-in:  metrics/parts/<set>/<method>/, models/ and benchmarks/ of the experiment's methods
+in:  metrics/parts/<set>/batch-<n>/<method>/, models/ and benchmarks/ of the experiment's methods
 out: metrics/experiments/<experiment>/{results,reliability}.csv, tables/experiments/<experiment>.*,
      figures/experiment_<experiment>.*
 """

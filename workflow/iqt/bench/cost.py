@@ -12,14 +12,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from nilearn.datasets import load_mni152_brain_mask
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from iqt.bench.authors import STEPS, halo_padding, tile_plan
@@ -29,7 +28,7 @@ from iqt.enhance import memory
 from iqt.enhance.run import MARGIN
 from iqt.enhance.tiling import Tiling
 from iqt.errors import UserError
-from iqt.networks.build import build_network, count_parameters
+from iqt.networks.build import build_network, count_parameters, memory_layout
 from iqt.volumes import bounding_box
 
 EDGE = 256
@@ -70,9 +69,10 @@ def measure_costs(method: DiffusionIQTMethod, recommended: int, precision: str) 
     if not method.network.cross_batch.padding:
         raise UserError("the authors' protocol pads patches with their neighbours: network.cross_batch.padding is off")
     mask, region, device = template_mask(), method.patches.region, best_device()
-    network = build_network(method).eval().to(device, memory_format=torch.channels_last_3d)
+    network = build_network(method).eval().to(device)  # with channels first in memory, as theirs
     with halo_padding():
         theirs = measure_call(network, region, "float32")
+    network.to(memory_format=memory_layout(method, device))
     tiling = our_tiling(network, method, mask, precision)
     edges = tuple(tiling.edges)
     ours = measure_call(network, edges, precision)
@@ -94,22 +94,12 @@ def measure_costs(method: DiffusionIQTMethod, recommended: int, precision: str) 
 
 
 def measure_layouts(method: DiffusionIQTMethod, precision: str) -> dict[str, float]:
-    """Seconds of one call on one region with channels last in memory, as networks here run, and with them first."""
-    network, region, seconds = build_network(method).eval().to(best_device()), method.patches.region, {}
-    seconds["last"], *_ = measure_call(network.to(memory_format=torch.channels_last_3d), region, precision)
-    with _ChannelsFirst():
-        seconds["first"], *_ = measure_call(network.to(memory_format=torch.contiguous_format), region, precision)
-    return seconds
-
-
-class _ChannelsFirst(TorchFunctionMode):
-    """Takes no notice of a wish for channels last."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        if kwargs.get("memory_format") == torch.channels_last_3d:
-            kwargs = {**kwargs, "memory_format": torch.contiguous_format}
-        return func(*args, **kwargs)
+    """Seconds of one call on one region with the channels last in memory, and with them first."""
+    network, region = build_network(method).eval().to(best_device()), method.patches.region
+    layouts = {"last": torch.channels_last_3d, "first": torch.contiguous_format}
+    return {
+        name: measure_call(network.to(memory_format=layout), region, precision)[0] for name, layout in layouts.items()
+    }
 
 
 def template_mask() -> np.ndarray:

@@ -15,7 +15,7 @@ from iqt.files import write_text
 def write_speed(
     out: Path,
     costs: list[Cost],
-    layouts: dict[str, float],
+    layouts: dict[str, dict[str, float]],
     sizes: dict[str, int],
     quality: list[Quality],
     trained: str,
@@ -23,7 +23,7 @@ def write_speed(
     """Write what was measured as Markdown.
 
     Args:
-        layouts: seconds of a call with channels `first` and `last`.
+        layouts: seconds of a call with channels `first` and `last`, of the `full` and the `trained` network.
         sizes: parameters of our network and of MONAI's.
         trained: what the network of the second table is, in words.
     """
@@ -48,7 +48,7 @@ def _head() -> list[str]:
     ]
 
 
-def _costs(costs: list[Cost], layouts: dict[str, float], sizes: dict[str, int]) -> list[str]:
+def _costs(costs: list[Cost], layouts: dict[str, dict[str, float]], sizes: dict[str, int]) -> list[str]:
     first = costs[0]
     rows = [
         f"| {cost.name} | {cost.tiles} of {' x '.join(map(str, cost.edges))} | {cost.calls} | {cost.total_macs:.3g} | "
@@ -68,8 +68,11 @@ def _costs(costs: list[Cost], layouts: dict[str, float], sizes: dict[str, int]) 
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         *rows,
         "",
-        f"Channels last in memory, as networks run here: {layouts['last']:.2f} s a call on one region in our",
-        f"precision; channels first: {layouts['first']:.2f} s.",
+        "Seconds of a call on one region in our precision, by where the channels lie in memory: full-size network "
+        + ", ".join(f"{layouts['full'][place]:.2f} {place}" for place in ("first", "last"))
+        + "; trained network "
+        + ", ".join(f"{layouts['trained'][place]:.3f} {place}" for place in ("first", "last"))
+        + ".",
     ]
 
 

@@ -58,7 +58,10 @@ def bench_speed(
     # Quality first: it fails at once where the run is not there.
     quality = measure_quality(run, model, recommended, small.suffix, precision)
     costs = measure_costs(full, recommended.steps, precision)
-    layouts = measure_layouts(full, precision)
+    layouts = {
+        "full": measure_layouts(full, precision),
+        "trained": measure_layouts(small.methods[method], precision),
+    }
     ours = network_size(full)
     sizes = {"ours": ours, "monai": count_parameters(monai_network(ours, len(full.network.multipliers)))}
     write_speed(out, costs, layouts, sizes, quality, f"The network of `{trained}` after its run")

@@ -52,8 +52,8 @@ class Evaluate(Section):
     """Resamplings of the people behind each 95 % interval."""
     lpips: str | None = None
     """Folder with the weights of LPIPS, which are not shipped: `alexnet-owt-7be5be79.pth` (torchvision's AlexNet) and
-    `alex.pth` (of the package lpips, version 0.1). With it the similarity table has that perceptual distance too; null:
-    it has not."""
+    `alex.pth` (of the package lpips, version 0.1). With it metrics/subjects.csv has that perceptual distance, which
+    experiments can show; null: it has not."""
     reference: Name | None = None
     """Method that the statistics compare every other with, named before any result is seen; null: the first one, and
     the tables and the page say that it was not named."""

@@ -21,7 +21,7 @@ from iqt.enhance.run import Progress
 from iqt.enhance.tiling import Tiling
 from iqt.errors import StopError
 from iqt.naming import seed_of
-from iqt.networks.build import build_network, parse_method
+from iqt.networks.build import build_network, memory_layout, parse_method
 from iqt.training.checkpoints import load_card, load_weights
 
 
@@ -47,7 +47,8 @@ class Enhancer:
         self.device, self.precision, self.memory_mb = best_device(), precision, memory_mb
         network = build_network(self.method)
         load_weights(folder, network)
-        self.network = network.eval().to(self.device, memory_format=torch.channels_last_3d)
+        layout = memory_layout(self.method, self.device)
+        self.network = network.eval().to(self.device, memory_format=layout)
         self.standard = self.card["standardisation"]
         self.n_parameters = self.card["n_parameters"]
         self.n_samples = self.method.sampling.samples if self._generative else 1

@@ -81,7 +81,7 @@ def gather(
 
 def part_folder(root: Path, set_name: str, result: Result, batch: int) -> Path:
     """Where `evaluate_result` puts what it says of a batch's scans."""
-    return root / "metrics" / "parts" / set_name / result.folder / f"batch-{batch}"
+    return root / "metrics" / "parts" / set_name / f"batch-{batch}" / result.folder
 
 
 def gather_parts(

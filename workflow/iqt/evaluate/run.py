@@ -146,7 +146,10 @@ def _score(
         return row, []
     row.update(scores)
     if lpips is not None:
-        row["lpips"] = lpips(reference.volume.data, made.data, reference.mask)
+        row["lpips"], status = attempt(lpips, reference.volume.data, made.data, reference.mask)
+        if row["lpips"] is None:
+            row["status"] = f"LPIPS: {status}"
+            return row, []
     row["parcellator"] = reference.parcellator
     if reference.labels is None:
         row["status"] = reference.labels_status

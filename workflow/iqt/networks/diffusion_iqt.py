@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from iqt.config import DiffusionIQTNetwork, Patches
 from iqt.networks.cross_batch import PatchConv3d, PatchGrid, PatchGroupNorm, patch_mean
-from iqt.networks.shuffle import shuffle, unshuffle
+from iqt.networks.shuffle import layout_of, shuffle, unshuffle
 
 
 class DiffusionIQT(nn.Module):
@@ -66,7 +66,8 @@ class DiffusionIQT(nn.Module):
         embedding = self.time(logsnr)
         volumes = noisy if lowfield is None else torch.cat([noisy, lowfield], dim=1)
         features = unshuffle(volumes, self.settings.stem)
-        features = self.stem(features.contiguous(memory_format=torch.channels_last_3d), grid)
+        # In the layout that the weights were given, which a first convolution of one or two channels does not tell.
+        features = self.stem(features.contiguous(memory_format=layout_of(self.middle.conv1.weight)), grid)
         skips = []
         for level in self.encoder:
             for residual in level["blocks"]:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from iqt.config import Learned, LowField
+from iqt.devices import best_device
 from iqt.errors import UserError
 from iqt.files import read_json
 from iqt.naming import seed_of
-from iqt.networks.build import build_network, parse_method
+from iqt.networks.build import build_network, memory_layout, parse_method
 from iqt.training.checkpoints import load_card, load_weights, save_model
 from iqt.training.fit import clear_state, fit, summary
 from iqt.training.patches import RegionDataset
@@ -61,7 +62,7 @@ def train_model(
     val = RegionDataset(scans["val"], method.patches, training.validation_regions, seed_of(seed, "val"))
     # Networks are built before the fit seeds everything, so their first weights need the seed too.
     torch.manual_seed(seed_of(seed, "weights", name))
-    network = build_network(method).to(memory_format=torch.channels_last_3d)
+    network = build_network(method).to(memory_format=memory_layout(method, best_device()))
     if beginning:
         load_weights(start, network.start)
     task = build_task(method, network, standard)
