@@ -242,6 +242,12 @@ def test_a_method_looks_as_in_the_runs_other_figures(metrics: Path, kept: list[F
     assert of_a_key["cubic"][0] == "0.35"
 
 
+def test_words_too_long_for_a_panel_are_set_aslant(metrics: Path, kept: list[Figure]) -> None:
+    for sets, angle in ((("main", "noisy"), 0), (("main", "far_out_of_the_distribution"), 25)):
+        draw(metrics, experiment(figure="lines", x="set", sets=sets), metrics / "none.png")
+        assert {label.get_rotation() for label in kept[-1].axes[0].get_xticklabels()} == {angle}
+
+
 def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metrics: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(made, run)
@@ -261,7 +267,7 @@ def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metri
     for cell in (*head, *lines[0], *lines[-1]):
         assert f">{html.escape(cell, quote=False)}</t" in section, cell
     assert f"Trained on: {MACHINE}." in section
-    left_out = "Not run on this low-field set, which was made for the methods of Steps and for the reference alone"
+    left_out = "Not run on this low-field set, which was made for the methods of “Steps” and for the reference alone"
     assert f"{left_out}: costly." in page.partition('id="benchmark"')[2].partition('id="similarity"')[0]
     write_page(run / "metrics", run / "tables", [], run / "plain.html")
     plain = (run / "plain.html").read_text()

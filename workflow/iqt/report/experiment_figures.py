@@ -22,7 +22,11 @@ from iqt.report.scores import Score, mean_over_seeds, people_of
 from iqt.report.styles import LINES, MethodStyle, styles_of
 
 COLUMNS = 4
-"""Panels beside each other."""
+"""Panels of dots beside each other."""
+LINE_COLUMNS = 3
+"""Panels of lines, which are wider."""
+TICKS_WIDTH = 45
+"""Letters that fit below a panel of lines; longer words are set aslant."""
 WIDE = 8
 """A series that spans more than this factor has a logarithmic axis."""
 
@@ -152,7 +156,7 @@ def _lines(
         if len(experiment.sets) > 1 and not by_set:
             place = experiment.sets.index(members[0][1]["set"])
             styles[label] = styles[label]._replace(line=LINES[place % len(LINES)])
-    columns = min(COLUMNS, len(experiment.metrics)) if len(experiment.metrics) != 4 else 2
+    columns = min(LINE_COLUMNS, len(experiment.metrics)) if len(experiment.metrics) != 4 else 2
     figure, panels = _panels(len(experiment.metrics), columns, 4.5 * columns, 3.2)
     for axes, metric in zip(panels, experiment.metrics, strict=False):
         for label, members in lines.items():
@@ -192,7 +196,8 @@ def _series_axis(axes: Axes, experiment: Experiment, ticks: list, numeric: bool)
     name = LABELS.get(experiment.x, experiment.x.rpartition(".")[2])
     axes.set_xlabel({"set": "low-field set"}.get(experiment.x, name))
     if not numeric:
-        axes.set_xticks(range(len(ticks)), ticks)
+        aslant = len(ticks) * max(map(len, ticks), default=0) > TICKS_WIDTH
+        axes.set_xticks(range(len(ticks)), ticks, **({"rotation": 25, "ha": "right"} if aslant else {}))
         return
     if ticks and min(ticks) > 0 and max(ticks) > WIDE * min(ticks):
         axes.set_xscale("log")

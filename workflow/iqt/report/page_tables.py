@@ -39,7 +39,7 @@ def left_out(rows: list[dict[str, str]], methods: Iterable[str], experiments: Ma
     """
     set_name, found = rows[0]["set"], {row["method"] for row in rows}
     lacking = [method for method in methods if method not in found]
-    asking = [one.title for one in experiments.values() if set_name in one.sets]
+    asking = [f"“{one.title}”" for one in experiments.values() if set_name in one.sets]
     why = f", which was made for the methods of {' and '.join(asking)} and for the reference alone" if asking else ""
     return f"Not run on this low-field set{why}: {', '.join(lacking)}." if lacking else ""
 
