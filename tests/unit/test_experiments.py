@@ -10,14 +10,16 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from iqt.config import Config, Experiment, parse_config
 from iqt.config.experiments import Quantity
 from iqt.errors import UserError
 from iqt.evaluate.experiment import COLUMNS, cost_of
 from iqt.evaluate.seams import border_error
-from iqt.files import read_table, write_json, write_table
+from iqt.files import read_json, read_table, write_json, write_table
 from iqt.naming import Result, seed_of
+from iqt.report import experiment_figures
 from iqt.report.experiment_figures import draw_experiment
 from iqt.report.experiments import (
     LABELS,
@@ -29,6 +31,7 @@ from iqt.report.experiments import (
     write_experiment,
 )
 from iqt.report.page import write_page
+from iqt.report.styles import COLOURS, LINES, styles_of
 from iqt.statistics import mean_limits
 
 PEOPLE = ("sub-01", "sub-02", "sub-03")
@@ -101,22 +104,44 @@ def test_the_table_holds_means_over_people_of_means_over_seeds(metrics: Path) ->
     assert one["train_seconds_lo"] == "", "a cost has no interval over people"
     assert one["machine"] == MACHINE
     many = rows[2]
-    values = [psnr("main", "many", "1", person) for person in PEOPLE]
-    values = [values[0] + 0.2, values[1], values[2] + 0.2]  # of the second only one seed did not fail
-    assert float(many["psnr"]) == pytest.approx(np.mean(values), rel=1e-5)
-    assert many["n_failed"] == "1"
+    # One seed lost the second person, who is then in no seed's mean.
+    kept = np.array([[psnr("main", "many", seed, person) for person in (PEOPLE[0], PEOPLE[2])] for seed in ("1", "2")])
+    assert float(many["psnr"]) == pytest.approx(kept.mean(), rel=1e-5)
+    assert float(many["psnr_seed_sd"]) == pytest.approx(kept.mean(axis=1).std(ddof=1), rel=1e-5)
+    assert (many["n_subjects"], many["n_failed"], many["psnr_n"], many["psnr_n_shared"]) == ("3", "1", "2", "2")
+    assert float(one["psnr_shared"]) == pytest.approx(by_seed[:, [0, 2]].mean(), rel=1e-5)
+    assert (one["psnr_n"], one["psnr_n_shared"]) == ("3", "2")
+    assert (rows[5]["psnr_n"], rows[5]["psnr_shared"]) == ("3", rows[5]["psnr"]), "nobody failed on the other set"
+
+
+def test_the_table_says_whose_mean_is_of_whom_and_who_failed(metrics: Path) -> None:
+    rows = write_experiment(metrics / "results.csv", experiment(), KEYS, metrics / "steps.csv", 500, 1)
+    cells = experiment_cells(rows, experiment())[1:]
+    assert [line[4].endswith("[2 of 3]") for line in cells] == [False, False, True, False, False, False]
+    assert not any("[" in cell for line in cells for cell in line[5:]), "what a method has not lacks nobody"
+    compared = "Over the 2 people whose scans all methods have: PSNR (dB) cubic 20.67, one 21.87, many 22.87."
+    assert f"Low-field set main: {compared}" in experiment_note(rows, experiment())
+    for name in ("steps.md", "steps.tex"):
+        text = (metrics / name).read_text()
+        assert "Low-field set main: Failures: sub-02 many (seed 2: diverged)." in text
+        assert "set noisy:" not in text
+    alone = experiment(sets=("main",))
+    rows = write_experiment(metrics / "results.csv", alone, KEYS, metrics / "steps.csv", 500, 1)
+    assert f" {compared}" in experiment_note(rows, alone)
+    assert "Low-field set" not in (metrics / "steps.md").read_text()
 
 
 def test_what_a_method_has_not_is_shown_as_a_dash_and_never_dropped(metrics: Path) -> None:
     rows = write_experiment(metrics / "results.csv", experiment(), KEYS, metrics / "steps.csv", 500, 1)
     head, *lines = experiment_cells(rows, experiment())
-    assert head == ["set", "method", "steps", "grid", *(LABELS[name] for name in experiment().metrics), "people"]
+    labels = [LABELS[name] for name in experiment().metrics]
+    assert head == ["set", "method", "steps", "grid", *labels, "people", "failed"]
     cubic, one, many = lines[:3]
     assert cubic[:4] == ["main", "cubic", "–", "–"]
     assert cubic[5:8] == ["–", "–", "–"]
     assert one[:4] == ["main", "one", "1", "2 x 2 x 2"]
     assert one[6:8] == ["35 ± 7", "900 ± 0"]
-    assert many[-1] == "3 (1 failed)"
+    assert many[-2:] == ["3", "1"]
     assert experiment_cells(rows[:3], experiment())[0][0] == "method", "a single set is not named in every row"
     note = experiment_note(rows, experiment())
     assert f"Trained on: {MACHINE}." in note
@@ -144,9 +169,10 @@ def test_a_method_without_any_row_is_still_a_line(metrics: Path) -> None:
         draw(metrics, asked.model_copy(update=figure), metrics / "absent.svg", keys)
 
 
-def draw(metrics: Path, asked: Experiment, out: Path, keys: dict = KEYS) -> str:
+def draw(metrics: Path, asked: Experiment, out: Path, keys: dict = KEYS, methods: list[str] | None = None) -> str:
     rows = write_experiment(metrics / "results.csv", asked, keys, metrics / "drawn.csv", 500, 1)
-    draw_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, keys, rows, [out])
+    methods = methods or list(keys)
+    draw_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, keys, rows, methods, [out])
     return out.read_text() if out.suffix == ".svg" else ""
 
 
@@ -173,10 +199,53 @@ def test_a_figure_is_redrawn_to_the_same_bytes(metrics: Path, tmp_path: Path, ch
         assert first.stat().st_size > 2000
 
 
-def test_a_figure_names_whoever_has_no_curve(metrics: Path, tmp_path: Path) -> None:
-    """Texts are outlines in the file, so what is drawn is compared: a method less is another legend."""
-    whole = draw(metrics, experiment(figure="reliability"), tmp_path / "whole.svg")
-    assert draw(metrics, experiment(figure="reliability", methods=("one", "many")), tmp_path / "less.svg") != whole
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that would be written."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(experiment_figures, "save_figure", lambda figure, _out: figures.append(figure))
+    return figures
+
+
+def test_a_figure_names_whoever_has_no_curve(metrics: Path, kept: list[Figure]) -> None:
+    draw(metrics, experiment(figure="reliability"), metrics / "none.png")
+    (figure,) = kept
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["cubic: –", "one: –", "many"]
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [0, 0, 2, 2], "the last is the diagonal"
+
+
+def test_a_method_looks_as_in_the_runs_other_figures(metrics: Path, kept: list[Figure]) -> None:
+    """Behind ten others, so that the last has the first colour again and marks of its own."""
+    methods = [*(f"m{number}" for number in range(10)), *METHODS]
+    looks = styles_of(methods)
+
+    def lines(place: int = 0, **changes: object) -> dict:
+        draw(metrics, experiment(**changes), metrics / "none.png", methods=methods)
+        found = kept[-1].axes[place].lines
+        return {line.get_label(): (line.get_color(), line.get_marker(), line.get_linestyle()) for line in found}
+
+    draw(metrics, experiment(), metrics / "none.png", methods=methods)
+    dots = [container.lines[0] for container in kept[-1].axes[0].containers]
+    seen = [(dot.get_color(), dot.get_marker()) for dot in dots]
+    assert seen == [looks[method][:2] for method in METHODS] * 2
+    over_sets = lines(figure="lines", x="set")
+    assert {method: over_sets[method] for method in METHODS} == {method: looks[method][:3] for method in METHODS}
+    over_steps = lines(figure="lines", x="sampling.steps")
+    assert over_steps["many, main"] == (*looks["many"][:2], LINES[0])
+    assert over_steps["many, noisy"] == (*looks["many"][:2], LINES[1])
+    assert over_steps["cubic, main"][0] == looks["cubic"].colour
+    for place in (0, 1):
+        assert lines(place, figure="reliability", sets=("main",))["many"] == looks["many"][:3]
+    of_a_key = lines(figure="lines", x="patches.grid", lines="sampling.steps", sets=("main",))
+    assert (of_a_key["steps 1"][0], of_a_key["steps 20"][0]) == COLOURS[:2], "a key's values are nobody's methods"
+    assert of_a_key["cubic"][0] == "0.35"
+
+
+def test_words_too_long_for_a_panel_are_set_aslant(metrics: Path, kept: list[Figure]) -> None:
+    for sets, angle in ((("main", "noisy"), 0), (("main", "far_out_of_the_distribution"), 25)):
+        draw(metrics, experiment(figure="lines", x="set", sets=sets), metrics / "none.png")
+        assert {label.get_rotation() for label in kept[-1].axes[0].get_xticklabels()} == {angle}
 
 
 def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metrics: Path, tmp_path: Path) -> None:
@@ -185,7 +254,9 @@ def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metri
     asked = experiment(question="What do <more> steps bring? Look at the seam.")
     rows = write_experiment(metrics / "results.csv", asked, KEYS, run / "tables/experiments/steps.csv", 500, 1)
     figure = run / "figures/experiment_steps.png"
-    draw_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, KEYS, rows, [figure])
+    draw_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, KEYS, rows, METHODS, [figure])
+    facts = read_json(run / "metrics/run.json")
+    write_json(run / "metrics/run.json", facts | {"methods": facts["methods"] | {"costly": {"kind": "unet"}}})
     write_page(run / "metrics", run / "tables", [figure], run / "report.html", experiments={"steps": asked})
     page = (run / "report.html").read_text()
     section = page.partition('<h2 id="experiments">')[2].partition('<h2 id="people">')[0]
@@ -196,8 +267,15 @@ def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metri
     for cell in (*head, *lines[0], *lines[-1]):
         assert f">{html.escape(cell, quote=False)}</t" in section, cell
     assert f"Trained on: {MACHINE}." in section
+    left_out = "Not run on this low-field set, which was made for the methods of “Steps” and for the reference alone"
+    assert f"{left_out}: costly." in page.partition('id="benchmark"')[2].partition('id="similarity"')[0]
     write_page(run / "metrics", run / "tables", [], run / "plain.html")
-    assert 'id="experiments"' not in (run / "plain.html").read_text()
+    plain = (run / "plain.html").read_text()
+    assert 'id="experiments"' not in plain
+    assert "Not run on this low-field set: costly." in plain
+    write_json(run / "metrics/run.json", facts)
+    write_page(run / "metrics", run / "tables", [], run / "plain.html")
+    assert "Not run on this" not in (run / "plain.html").read_text()
     with pytest.raises(UserError, match="no such table"):
         write_page(run / "metrics", run / "tables", [], run / "x.html", experiments={"other": asked})
 

@@ -67,13 +67,33 @@ def test_nobody_is_bold_where_no_scan_is_shared_or_one_method_is_alone(tmp_path:
     rows += [score("sub-a", "unet", 0, **LOST), score("sub-b", "unet", 0)]
     _, lines, text = written(tmp_path, rows)
     assert "**" not in lines["cubic"] + lines["unet"]
-    assert "No scan has a result of every method, so none is bold: PSNR (dB), MS-SSIM" in text
+    assert "No scan has a result of every method, so that no means compare: PSNR (dB), MS-SSIM" in text
     rows = [score(scan, method, 0, **(LOST if method == "unet" else {})) for scan in SCANS for method in METHODS[:2]]
     found, lines, text = written(tmp_path, rows)
     assert "**" not in lines["cubic"] + lines["unet"], "nothing to be better than"
     assert found["cubic"]["psnr_n_shared"] == "3", "a method that failed on everybody takes nobody from the others"
     assert "whose scans all methods have" not in text
     assert "– [0 of 3]" in lines["unet"]
+
+
+def test_a_table_names_twenty_failures_and_counts_the_rest(tmp_path: Path) -> None:
+    for lost, end in ((20, "(enhanced: diverged)."), (25, "(enhanced: diverged); and 5 more.")):
+        rows = [score(f"sub-{number:02d}", "unet", 0, **(LOST if number < lost else {})) for number in range(30)]
+        _, _, text = written(tmp_path, rows)
+        assert text.count("(enhanced: diverged)") == 20
+        assert text.rstrip().endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("overlaps", "blind"),
+    [((1, 1), True), ((0.9995, 1, ""), True), ((1, 0.95), False), ((0.998, 0.998), False), ((1,), False)],
+)
+def test_a_parcellator_that_tells_nothing_apart_is_named(tmp_path: Path, overlaps: tuple, blind: bool) -> None:
+    read = dict(zip(METHODS, overlaps, strict=False))
+    rows = [score(scan, method, 0, miou=miou) for scan in SCANS for method, miou in read.items()]
+    _, _, text = written(tmp_path, rows)
+    assert ("mIoU and Dice tell nothing here: train it for longer." in text) is blind
+    assert "tell nothing" not in (tmp_path / "similarity.md").read_text()
 
 
 def test_where_everybody_has_everything_the_tables_say_nothing_of_it(tmp_path: Path) -> None:

@@ -396,6 +396,17 @@ def test_page_says_when_a_method_does_not_beat_interpolation(made: Path, tmp_pat
     assert re.findall(r"<li>(\w+) does not exceed cubic interpolation", text) == ["diffusion_iqt"]
 
 
+def test_page_says_when_the_parcellator_tells_nothing_apart(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "tables", tmp_path / "tables")
+    told = "<li>The parcellator reads every method&#39;s result like its reference"
+    page.write_page(made / "metrics", tmp_path / "tables", [], tmp_path / "report.html")
+    assert told not in (tmp_path / "report.html").read_text()
+    rows = [row | {"miou": "0.9999"} for row in read_table(tmp_path / "tables/benchmark.csv")]
+    write_table(tmp_path / "tables/benchmark.csv", rows)
+    page.write_page(made / "metrics", tmp_path / "tables", [], tmp_path / "report.html")
+    assert told in (tmp_path / "report.html").read_text()
+
+
 def test_page_takes_named_png_figures_only(made: Path, drawn: list[Path], tmp_path: Path) -> None:
     shutil.copy(drawn[0], tmp_path / "picture.png")
     with pytest.raises(UserError, match=r"picture\.png.*must begin with"):

@@ -12,6 +12,7 @@ from iqt.config import Config, RunFacts, parse_config
 from iqt.errors import UserError
 from iqt.files import read_table, write_table
 from iqt.naming import Result
+from iqt.report.assessments import calibration_table
 from iqt.report.comparisons import write_statistics
 from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores, read_seeds
 from iqt.report.structure_table import write_structures
@@ -85,17 +86,48 @@ def test_intervals_and_tests_are_over_people_of_each_ones_mean(tmp_path: Path) -
     assert mean_limits(np.array(scores), 500, 1)[0] >= means.min()
 
 
-def test_a_seed_that_failed_on_a_scan_is_told_and_left_out_of_its_mean(tmp_path: Path) -> None:
-    table = subjects(tmp_path, lost=(SCANS[0], "unet", "4"))
-    score = next(score for score in read_scores(table, "main") if (score.scan, score.method) == (SCANS[0], "unet"))
+def test_a_scan_that_a_seed_lost_is_told_and_left_out_of_every_seeds_mean(tmp_path: Path) -> None:
+    """The last scan is the hardest, so that the seed that lost it would look better than the others for that alone."""
+    table = subjects(tmp_path, lost=(SCANS[4], "unet", "4"))
+    score = next(score for score in read_scores(table, "main") if (score.scan, score.method) == (SCANS[4], "unet"))
     assert score.failed
     assert score.status == "seed 4: diverged"
-    assert score.values["psnr"] == pytest.approx((21.0 + 20.5) / 2)
+    assert math.isnan(score.values["psnr"])
+    write_tables(table, tmp_path, "main", 500, 1)
+    found = {row["method"]: row for row in read_table(tmp_path / "benchmark.csv")}
+    unet, kept = found["unet"], np.array([PSNR["unet"][seed][:4] for seed in SEEDS])
+    assert (unet["n_failed"], unet["psnr_n"], unet["n_subjects"], unet["n_seeds"]) == ("1", "4", "5", "3")
+    assert float(unet["psnr"]) == pytest.approx(kept.mean(), rel=1e-5)
+    assert float(unet["psnr_seed_sd"]) == pytest.approx(kept.mean(axis=1).std(ddof=1), rel=1e-5)
+    assert float(unet["psnr_shared"]) == pytest.approx(kept.mean(), rel=1e-5)
+    assert float(found["cubic"]["psnr_shared"]) == pytest.approx(18.5)
+    text = (tmp_path / "benchmark.md").read_text()
+    assert "Over the 4 people whose scans all methods have: PSNR (dB) cubic 18.50, unet 21.22." in text
+    assert f"Failures: {SCANS[4]} unet (seed 4: diverged)." in text
+
+
+def test_a_seed_that_lost_everything_takes_no_scan_from_the_others(tmp_path: Path) -> None:
+    table = subjects(tmp_path)
+    write_table(table, [row | ({"psnr": ""} if row["seed"] == "8" else {}) for row in read_table(table)])
     write_tables(table, tmp_path, "main", 500, 1)
     unet = next(row for row in read_table(tmp_path / "benchmark.csv") if row["method"] == "unet")
-    assert unet["n_failed"] == "1"
-    means = [np.mean(PSNR["unet"]["3"]), np.mean(PSNR["unet"]["4"][1:]), np.mean(PSNR["unet"]["8"])]
-    assert float(unet["psnr_seed_sd"]) == pytest.approx(np.std(means, ddof=1), rel=1e-5)
+    kept = np.array([PSNR["unet"][seed] for seed in SEEDS[:2]])
+    assert (unet["n_failed"], unet["psnr_n"]) == ("5", "5")
+    assert float(unet["psnr"]) == pytest.approx(kept.mean(), rel=1e-5)
+    assert float(unet["psnr_seed_sd"]) == pytest.approx(kept.mean(axis=1).std(ddof=1), rel=1e-5)
+
+
+def test_the_samples_spread_is_a_mean_of_the_scans_that_every_seed_has(tmp_path: Path) -> None:
+    values = {(SCANS[0], "3"): 0.4, (SCANS[0], "4"): 0.6, (SCANS[1], "3"): 1.0, (SCANS[1], "4"): ""}
+    names = ("correlation", "ratio", "coverage_50", "coverage_68", "coverage_90", "coverage_95")
+    rows = [
+        {"scan": scan, "method": "mean", "status": "ok" if value else "lost", "samples": 4, "seed": seed}
+        | dict.fromkeys(names, value)
+        for (scan, seed), value in values.items()
+    ]
+    write_table(tmp_path / "calibration/main.csv", rows)
+    (line,) = calibration_table(tmp_path, "main", ["mean"], 2)["lines"]
+    assert line == ["mean", "1 of 2", "4", "0.50", "0.50", "50 %", "50 %", "50 %", "50 %"]
 
 
 def test_a_row_that_one_seed_lacks_is_a_failure(tmp_path: Path) -> None:
@@ -127,6 +159,19 @@ def test_a_structures_overlap_is_the_mean_over_seeds() -> None:
     assert float(mean["dice"]) == pytest.approx(0.65)
     assert float(mean["iou"]) == pytest.approx(0.4)
     assert mean_over_seeds(rows[:1]) == rows[:1]
+
+
+def test_structures_of_a_scan_that_a_seed_lost_are_in_no_mean(tmp_path: Path) -> None:
+    rows = [
+        {"scan": scan, "set": "main", "method": "unet", "seed": seed, "index": 1, "name": "thalamus", "dice": dice,
+         "iou": 0.5, "volume_reference_mm3": 1000, "volume_mm3": 1000}
+        for scan, seed, dice in ((SCANS[0], "3", 0.9), (SCANS[0], "4", 0.8), (SCANS[1], "3", 0.1))
+    ]  # fmt: skip
+    write_table(tmp_path / "parts.csv", rows)
+    (kept,) = mean_over_seeds(read_table(tmp_path / "parts.csv"))
+    assert (kept["scan"], float(kept["dice"])) == (SCANS[0], pytest.approx(0.85))
+    (found,) = write_structures(tmp_path / "parts.csv", tmp_path, "main", SCANS[:2], ["unet"], 100, 1)
+    assert (found["n"], found["n_missing"], float(found["dice"])) == ("1", "1", pytest.approx(0.85))
 
 
 def test_volumes_are_compared_as_one_training_measures_them(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ rule draw_experiment:
         reliability=gathered("experiments/{experiment}/reliability.csv"),
         code=code(
             *(f"report/{name}.py" for name in ("experiments", "experiment_figures", "figures", "sampling")),
-            *(f"report/{name}.py" for name in ("scores", "styles", "formats")),
+            *(f"report/{name}.py" for name in ("scores", "people", "shared", "styles", "formats")),
             "statistics.py",
         ),
     output:
@@ -96,6 +96,7 @@ rule draw_experiment:
         bootstrap=CONFIG.evaluate.bootstrap,
         settings=lambda wildcards: as_json(experiment_settings(wildcards.experiment)),
         shown=lambda wildcards: as_json(experiment_keys(wildcards.experiment)),
+        methods=",".join(CONFIG.methods),
     shell:
         r"""
         iqt draw experiment \
@@ -103,6 +104,7 @@ rule draw_experiment:
             --reliability {input.reliability:q} \
             --settings {params.settings:q} \
             --keys {params.shown:q} \
+            --methods {params.methods} \
             --bootstrap {params.bootstrap} \
             --seed {params.seed} \
             --table {output.csv:q} \

@@ -5,7 +5,7 @@ out: tables/{benchmark,similarity,statistics,structures}.{csv,md,tex} (tables/<s
      figures/*, report.html
 """
 
-DRAWING = [f"report/{name}.py" for name in ("figures", "sheet", "scores", "panels", "styles")]
+DRAWING = [f"report/{name}.py" for name in ("figures", "sheet", "scores", "people", "panels", "styles")]
 """The package's files that every figure is drawn by."""
 
 
@@ -17,7 +17,7 @@ rule write_tables:
         code=code(
             *(
                 f"report/{name}.py"
-                for name in ("tables", "shared", "scores", "formats", "comparisons", "structure_table")
+                for name in ("tables", "shared", "scores", "people", "formats", "comparisons", "structure_table")
             ),
             "statistics.py",
         ),

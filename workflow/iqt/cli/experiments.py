@@ -45,6 +45,7 @@ def draw_experiment(
     reliability: Annotated[Path, typer.Option(help="reliability.csv of the same.")],
     settings: Annotated[str, typer.Option(help="The experiment, its sets by name: JSON text, or a YAML or JSON file.")],
     keys: Annotated[str, typer.Option(help="What each method's entry says under the keys shown, as JSON text.")],
+    methods: Annotated[str, typer.Option(help="All the run's methods, in the order of the tables, with commas.")],
     table: Annotated[Path, typer.Option(help="CSV to write; .md and .tex are written beside it.")],
     out: FilesOption,
     bootstrap: Annotated[int, typer.Option(help="Resamplings behind the intervals.")] = 2000,
@@ -57,4 +58,4 @@ def draw_experiment(
 
     experiment, values = parse_section(Experiment, settings), json.loads(keys)
     rows = write_experiment(results, experiment, values, table, bootstrap, seed)
-    draw_experiment(results, reliability, experiment, values, rows, out)
+    draw_experiment(results, reliability, experiment, values, rows, methods.split(","), out)

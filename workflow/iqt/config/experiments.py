@@ -15,7 +15,9 @@ Score = Literal[
 """Columns of metrics/subjects.csv that say how good a result is."""
 Seam = Literal["tile_seam", "patch_seam", "patch_error", "patch_error_ratio"]
 """Columns of metrics/seams/."""
-Calibration = Literal["correlation", "ratio", "coverage_50", "coverage_68", "coverage_90", "coverage_95"]
+COVERAGES = {f"coverage_{level}": level / 100 for level in (50, 68, 90, 95)}
+"""Columns of metrics/calibration/ on the samples' spread, and the share of voxels that each interval should hold."""
+Calibration = Literal["correlation", "ratio", *COVERAGES]
 """Columns of metrics/calibration/."""
 Cost = Literal[
     *("n_parameters", "nfe", "samples", "seconds", "enhance_mb", "train_seconds", "train_mb", "train_gpu_gib")

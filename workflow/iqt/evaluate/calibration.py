@@ -13,9 +13,10 @@ import numpy as np
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
+from iqt.config.experiments import COVERAGES
 from iqt.errors import UserError
 
-LEVELS = (0.5, 0.68, 0.9, 0.95)
+LEVELS = tuple(COVERAGES.values())
 """Probabilities whose intervals should hold that share of the voxels."""
 BINS = 10
 SMOOTHING = 3.0
@@ -28,11 +29,11 @@ def calibration(
     """Figures of one result over its brain, and its reliability curve.
 
     The figures are `correlation` (Spearman's, of the spread and the size of the error), `ratio` (root mean square of
-    the expected error over that of the true one: below 1 the method is too sure of itself), and `coverage_50` ... for
-    each of `LEVELS`. The curve has a row for each tenth of the voxels in the order of the spread around them: `bin`,
-    `n_voxels`, and the root mean squares `expected` and `error`. The order is that of the variance smoothed over the
-    neighbourhood: in the order of their own spread, known from a few samples only, voxels whose spread is small or
-    large by chance would gather at the ends and tilt the curve.
+    the expected error over that of the true one: below 1 the method is too sure of itself), and each of `COVERAGES`.
+    The curve has a row for each tenth of the voxels in the order of the spread around them: `bin`, `n_voxels`, and the
+    root mean squares `expected` and `error`. The order is that of the variance smoothed over the neighbourhood: in the
+    order of their own spread, known from a few samples only, voxels whose spread is small or large by chance would
+    gather at the ends and tilt the curve.
 
     Args:
         reference, mean, sd: (X, Y, Z) on one grid and intensity scale; `sd` with K - 1 in its denominator.
@@ -55,9 +56,9 @@ def calibration(
         "correlation": float(stats.spearmanr(expected, error).statistic),
         "ratio": _rms(expected) / max(_rms(error), 1e-12),
     }
-    for level in LEVELS:
+    for name, level in COVERAGES.items():
         width = stats.t.ppf(0.5 + level / 2, samples - 1)
-        figures[f"coverage_{round(100 * level)}"] = float((error <= width * expected).mean())
+        figures[name] = float((error <= width * expected).mean())
     inside = mask.astype(np.float64)
     smooth = gaussian_filter(np.square(sd) * inside, SMOOTHING) / np.maximum(gaussian_filter(inside, SMOOTHING), 1e-12)
     parts = np.array_split(np.argsort(smooth[mask], kind="stable"), BINS)

@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from iqt.batch import OK
+from iqt.config.experiments import COVERAGES
 from iqt.files import read_table
-
-LEVELS = ("50", "68", "90", "95")
-"""Of the coverage columns, in per cent."""
+from iqt.report.people import mean_by_person, mean_by_scan, person_of
 
 
 def calibration_table(metrics: Path, set_name: str, sampled: Sequence[str], n_people: int) -> dict[str, Any] | None:
@@ -26,16 +23,17 @@ def calibration_table(metrics: Path, set_name: str, sampled: Sequence[str], n_pe
     Raises:
         UserError: a table lacks a column.
     """
-    columns = ("samples", "correlation", "ratio", *(f"coverage_{level}" for level in LEVELS))
+    columns = ("samples", "correlation", "ratio", *COVERAGES)
     rows = _read(metrics / "calibration" / f"{set_name}.csv", columns)
-    head = ["method", "people", "samples", "rank correlation", "spread / error", *(f"in {one} %" for one in LEVELS)]
+    head = ["method", "people", "samples", "rank correlation", "spread / error"]
+    head += [f"in {100 * level:.0f} %" for level in COVERAGES.values()]
     lines = []
     for method in sampled:
         own = [row for row in rows if row["method"] == method]
         if not own:
             continue
         cells = [_mean(own, name, lambda value: f"{value:.2f}") for name in ("correlation", "ratio")]
-        cells += [_mean(own, f"coverage_{level}", lambda value: f"{100 * value:.0f} %") for level in LEVELS]
+        cells += [_mean(own, name, lambda value: f"{100 * value:.0f} %") for name in COVERAGES]
         samples = "–".join(sorted({row["samples"] for row in own if row["samples"]}, key=int)) or "–"
         lines.append([method, f"{len(_people(own, 'ratio'))} of {n_people}", samples, *cells])
     return {"head": head, "lines": lines, "failures": _failures(rows, sampled)} if lines else None
@@ -66,10 +64,10 @@ def seam_table(metrics: Path, set_name: str, trained: Sequence[str], n_people: i
             found = [row for row in own if row[f"{kind}_seam"]]
             ratios = _people(found, f"{kind}_seam")
             beyond = {
-                row["scan"].split("_")[0]
+                person_of(row["scan"])
                 for row in found
                 if row[f"{kind}_seam_sd"] and float(row[f"{kind}_seam"]) > 1 + 2 * float(row[f"{kind}_seam_sd"])
-            }
+            } & ratios.keys()
             largest = f"{max(float(row[f'{kind}_seam']) for row in found):.2f}" if found else "–"
             mean = _mean(found, f"{kind}_seam", lambda value: f"{value:.2f}")
             above = f"{len(beyond)} of {len(ratios)}" if found else "–"
@@ -81,18 +79,18 @@ def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return read_table(path, required=("scan", "method", "status", *columns)) if path.is_file() else []
 
 
-def _people(rows: Sequence[Mapping[str, str]], name: str) -> list[float]:
-    """A value a person that has one, its scans averaged."""
-    values: dict[str, list[float]] = {}
+def _people(rows: Sequence[Mapping[str, str]], name: str) -> dict[str, float]:
+    """A value a person that has one, the mean over training seeds and scans."""
+    by_seed: dict[str, dict[str, float]] = {}
     for row in rows:
         if row[name]:
-            values.setdefault(row["scan"].split("_")[0], []).append(float(row[name]))
-    return [float(np.mean(scans)) for scans in values.values()]
+            by_seed.setdefault(row.get("seed", ""), {})[row["scan"]] = float(row[name])
+    return mean_by_person(mean_by_scan(by_seed))
 
 
 def _mean(rows: Sequence[Mapping[str, str]], name: str, form: Callable[[float], str]) -> str:
     people = _people(rows, name)
-    return form(float(np.mean(people))) if people else "–"
+    return form(sum(people.values()) / len(people)) if people else "–"
 
 
 def _failures(rows: Sequence[Mapping[str, str]], methods: Sequence[str]) -> list[str]:

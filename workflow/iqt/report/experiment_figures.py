@@ -8,26 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from iqt.config.experiments import Experiment
+from iqt.config.experiments import COVERAGES, Experiment
 from iqt.files import read_table
-from iqt.report.experiments import COVERAGES, LABELS, OF_PEOPLE, People, read_results, written
+from iqt.report.experiments import LABELS, OF_PEOPLE, read_results, written
 from iqt.report.figures import STYLE, save_figure
 from iqt.report.sampling import reliability_curve
-from iqt.report.styles import COLOURS
+from iqt.report.scores import Score, mean_over_seeds, people_of
+from iqt.report.styles import LINES, MethodStyle, styles_of
 
 COLUMNS = 4
-"""Panels beside each other."""
+"""Panels of dots beside each other."""
+LINE_COLUMNS = 3
+"""Panels of lines, which are wider."""
+TICKS_WIDTH = 45
+"""Letters that fit below a panel of lines; longer words are set aslant."""
 WIDE = 8
 """A series that spans more than this factor has a logarithmic axis."""
 
 LEVELS = (":", "--", "-.")
 """Line styles of methods that have no place in a series."""
 
-Grouped = Mapping[tuple[str, str], Sequence[Mapping[str, str]]]
+Grouped = Mapping[tuple[str, str], list[Score]]
+Styles = Mapping[str, MethodStyle]
 
 
 def draw_experiment(
@@ -36,6 +43,7 @@ def draw_experiment(
     experiment: Experiment,
     keys: Mapping[str, Mapping[str, Any]],
     table: Sequence[Mapping[str, str]],
+    methods: Sequence[str],
     out: list[Path],
 ) -> None:
     """Draw an experiment's figure.
@@ -44,22 +52,25 @@ def draw_experiment(
         experiment: with its sets by name.
         keys: what each method's entry says under the experiment's `keys`.
         table: the rows of its table, with means and limits.
+        methods: all methods of the run in the order of the tables, so that one looks the same in every figure.
 
     Raises:
         UserError: a table is absent or not valid.
     """
+    looks = styles_of(methods)
+    scores = {where: mean_over_seeds(own) for where, own in read_results(results_csv, experiment).items()}
     with matplotlib.rc_context(STYLE):
         if experiment.figure == "dots":
-            figure = _dots(experiment, read_results(results_csv, experiment), table)
+            figure = _dots(experiment, scores, table, looks)
         elif experiment.figure == "lines":
-            figure = _lines(experiment, keys, table)
+            figure = _lines(experiment, keys, table, looks)
         else:
             curves = read_table(reliability_csv, required=("set", "method", "bin", "n_voxels", "expected", "error"))
-            figure = _reliability(experiment, curves, read_results(results_csv, experiment))
+            figure = _reliability(experiment, curves, scores, looks)
         save_figure(figure, out)
 
 
-def _dots(experiment: Experiment, grouped: Grouped, table: Sequence[Mapping[str, str]]) -> Figure:
+def _dots(experiment: Experiment, scores: Grouped, table: Sequence[Mapping[str, str]], looks: Styles) -> Figure:
     """A row a set and method, a panel a metric: a mean with its limits, and everybody's value, joined by thin lines."""
     several = len(experiment.sets) > 1
     names = [f"{row['method']}, {row['set']}" if several else row["method"] for row in table]
@@ -71,13 +82,12 @@ def _dots(experiment: Experiment, grouped: Grouped, table: Sequence[Mapping[str,
             paths: dict[str, list[tuple[float, int]]] = {}
             for place, row in enumerate(table):
                 if row["set"] == set_name and metric in OF_PEOPLE:
-                    for person, value in People.of(grouped[set_name, row["method"]], metric).values.items():
+                    for person, value in people_of(scores[set_name, row["method"]], metric).items():
                         paths.setdefault(person, []).append((value, place))
             for points in paths.values():
                 axes.plot(*zip(*points, strict=True), "o-", color="0.78", linewidth=0.6, markersize=2.5, zorder=1)
         for place, row in enumerate(table):
-            colour = COLOURS[experiment.methods.index(row["method"]) % len(COLOURS)]
-            _mean_with_limits(axes, row, metric, place, colour)
+            _mean_with_limits(axes, row, metric, place, looks[row["method"]])
         axes.set(xlabel=LABELS[metric], ylim=(len(names) - 0.5, -0.5))
         axes.xaxis.set_major_locator(MaxNLocator(4) if any(row[metric] for row in table) else NullLocator())
         axes.set_yticks(range(len(names)), names)
@@ -97,7 +107,7 @@ def _panels(number: int, columns: int, width: float, height: float, sharey: bool
     return figure, panels
 
 
-def _mean_with_limits(axes: Axes, row: Mapping[str, str], metric: str, place: int, colour: str) -> None:
+def _mean_with_limits(axes: Axes, row: Mapping[str, str], metric: str, place: int, look: MethodStyle) -> None:
     if not row[metric]:
         # Between the axis and its data, so that it says nothing about size.
         axes.text(0.02, place, "–", transform=axes.get_yaxis_transform(), va="center")
@@ -107,11 +117,21 @@ def _mean_with_limits(axes: Axes, row: Mapping[str, str], metric: str, place: in
     if row[f"{metric}_lo"]:
         low, high = float(row[f"{metric}_lo"]), float(row[f"{metric}_hi"])
         ends = [[max(middle - low, 0)], [max(high - middle, 0)]]
-    axes.errorbar(middle, place, xerr=ends, fmt="o", color=colour, markersize=5, linewidth=1.4, zorder=3)
+    style = {"fmt": look.marker, "color": look.colour, "markersize": 5, "linewidth": 1.4}
+    axes.errorbar(middle, place, xerr=ends, zorder=3, **style)
 
 
-def _lines(experiment: Experiment, keys: Mapping[str, Mapping[str, Any]], table: Sequence[Mapping[str, str]]) -> Figure:
-    """Means over the series, a panel a metric; a method without a place in it is a level line."""
+def _lines(
+    experiment: Experiment,
+    keys: Mapping[str, Mapping[str, Any]],
+    table: Sequence[Mapping[str, str]],
+    looks: Styles,
+) -> Figure:
+    """Means over the series, a panel a metric; a method without a place in it is a level line.
+
+    A line that is a method's has its colour, and dashes of its own on each set; one that stands for a value of a key
+    has a colour that counts from the figure's first.
+    """
     by_set = experiment.x == "set"
     axis = [_place(row, experiment, keys) for row in table]
     numeric = all(isinstance(value, int | float) for value in axis if value is not None)
@@ -119,31 +139,41 @@ def _lines(experiment: Experiment, keys: Mapping[str, Mapping[str, Any]], table:
     ticks = sorted(known) if numeric else list(known)
     lines: dict[str, list[tuple[Any, Mapping[str, str]]]] = {}
     levels: list[Mapping[str, str]] = []
+    of_methods = experiment.lines == "method"
     for row, value in zip(table, axis, strict=True):
         if value is None:
             levels.append(row)
             continue
         label = row["method"]
-        if experiment.lines != "method":
+        if not of_methods:
             label = f"{experiment.lines.rpartition('.')[2]} {written(keys[row['method']][experiment.lines]) or '–'}"
         if len(experiment.sets) > 1 and not by_set:
             label += f", {row['set']}"
         lines.setdefault(label, []).append((value if numeric else ticks.index(value), row))
-    columns = min(COLUMNS, len(experiment.metrics)) if len(experiment.metrics) != 4 else 2
+    styles = styles_of(lines)
+    for label, members in lines.items() if of_methods else ():
+        styles[label] = looks[members[0][1]["method"]]
+        if len(experiment.sets) > 1 and not by_set:
+            place = experiment.sets.index(members[0][1]["set"])
+            styles[label] = styles[label]._replace(line=LINES[place % len(LINES)])
+    columns = min(LINE_COLUMNS, len(experiment.metrics)) if len(experiment.metrics) != 4 else 2
     figure, panels = _panels(len(experiment.metrics), columns, 4.5 * columns, 3.2)
     for axes, metric in zip(panels, experiment.metrics, strict=False):
-        for number, (label, members) in enumerate(lines.items()):
+        for label, members in lines.items():
             points = sorted(((x, row) for x, row in members if row[metric]), key=lambda point: point[0])
             values = [float(row[metric]) for _, row in points]
-            colour = COLOURS[number % len(COLOURS)]
-            axes.plot([x for x, _ in points], values, "o-", color=colour, markersize=4, label=label)
+            colour, marker, line, _ = styles[label]
+            look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 4}
+            axes.plot([x for x, _ in points], values, label=label, **look)
             for x, row in points:
                 if row[f"{metric}_lo"]:
                     axes.vlines(x, float(row[f"{metric}_lo"]), float(row[f"{metric}_hi"]), color=colour, alpha=0.35)
         for number, row in enumerate(levels):
             if row[metric]:
                 label = f"{row['method']}, {row['set']}" if len(experiment.sets) > 1 else row["method"]
-                axes.axhline(float(row[metric]), color="0.35", linestyle=LEVELS[number % len(LEVELS)], label=label)
+                # Among lines that stand for a key's values, a method's colour would be taken for one of theirs.
+                colour = looks[row["method"]].colour if of_methods else "0.35"
+                axes.axhline(float(row[metric]), color=colour, linestyle=LEVELS[number % len(LEVELS)], label=label)
         _series_axis(axes, experiment, ticks, numeric)
         axes.set_ylabel(LABELS[metric])
         if not any(row[metric] for row in table):
@@ -166,7 +196,8 @@ def _series_axis(axes: Axes, experiment: Experiment, ticks: list, numeric: bool)
     name = LABELS.get(experiment.x, experiment.x.rpartition(".")[2])
     axes.set_xlabel({"set": "low-field set"}.get(experiment.x, name))
     if not numeric:
-        axes.set_xticks(range(len(ticks)), ticks)
+        aslant = len(ticks) * max(map(len, ticks), default=0) > TICKS_WIDTH
+        axes.set_xticks(range(len(ticks)), ticks, **({"rotation": 25, "ha": "right"} if aslant else {}))
         return
     if ticks and min(ticks) > 0 and max(ticks) > WIDE * min(ticks):
         axes.set_xscale("log")
@@ -174,22 +205,23 @@ def _series_axis(axes: Axes, experiment: Experiment, ticks: list, numeric: bool)
     axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
 
 
-def _reliability(experiment: Experiment, curves: Sequence[Mapping[str, str]], grouped: Grouped) -> Figure:
+def _reliability(experiment: Experiment, curves: Sequence[Mapping[str, str]], scores: Grouped, looks: Styles) -> Figure:
     """A row a low-field set: true error over the expected one, and coverage over its nominal value."""
     figure = Figure(figsize=(8.5, 3.8 * len(experiment.sets)), layout="constrained")
     grid = figure.subplots(len(experiment.sets), 2, squeeze=False)
     for (left, right), set_name in zip(grid, experiment.sets, strict=True):
         top = 0.0
-        for number, method in enumerate(experiment.methods):
-            style = {"marker": "o", "markersize": 4, "color": COLOURS[number % len(COLOURS)], "label": method}
+        for method in experiment.methods:
+            colour, marker, line, _ = looks[method]
+            style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 4, "label": method}
             own = [row for row in curves if (row["set"], row["method"]) == (set_name, method)]
             expected, error = reliability_curve(own)
-            coverage = [People.of(grouped[set_name, method], name).mean for name in COVERAGES]
-            if not own or any(map(math.isnan, coverage)):
+            people = [list(people_of(scores[set_name, method], name).values()) for name in COVERAGES]
+            if not own or not all(people):
                 left.plot([], [], " ", label=f"{method}: –")
                 continue
             left.plot(expected, error, **style)
-            right.plot(list(COVERAGES.values()), coverage, **style)
+            right.plot(list(COVERAGES.values()), [np.mean(values) for values in people], **style)
             top = max(top, *expected, *error)
         left.plot([0, top], [0, top], color="0.6", linestyle=":")
         right.plot([0.4, 1], [0.4, 1], color="0.6", linestyle=":")

@@ -5,24 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import stdev
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
-import numpy as np
-
-from iqt.batch import OK
-from iqt.config.experiments import Calibration, Cost, Experiment, Score, Seam
-from iqt.errors import UserError
+from iqt.config.experiments import COVERAGES, Calibration, Cost, Experiment, Seam
+from iqt.config.experiments import Score as Similarity
 from iqt.files import read_table, write_table, write_text
 from iqt.naming import seed_of
 from iqt.report.formats import bracketed, latex, markdown
-from iqt.report.scores import DECIMALS, NAMES
-from iqt.statistics import mean_limits
+from iqt.report.people import seed_sd
+from iqt.report.scores import DECIMALS, NAMES, Score, by_seed, mean_over_seeds, numbers_of
+from iqt.report.shared import count, differences, failures, means_of, number, scans_all_have
 
-OF_PEOPLE = (*get_args(Score), *get_args(Seam), *get_args(Calibration))
+OF_PEOPLE = (*get_args(Similarity), *get_args(Seam), *get_args(Calibration))
 """What is measured in each person, so that it has an interval over people; the rest is cost."""
-COVERAGES = {f"coverage_{level}": level / 100 for level in (50, 68, 90, 95)}
-"""The probability that each of these intervals should hold."""
 LABELS = NAMES | {
     "tile_seam": "tile seam",
     "patch_seam": "patch seam",
@@ -47,8 +42,13 @@ DIGITS = DECIMALS | {
 }
 """Digits after the point; none where a quantity is not here."""
 NOTE = (
-    "Means over people, in brackets 95 % percentile bootstrap limits (none for a single person){seeds}. A dash: the "
-    "method has no such quantity.{notes}"
+    "Means over people, in brackets 95 % percentile bootstrap limits (none for a single person){seeds}; where a mean "
+    "is not over everybody, the people behind it in square brackets. Failed: scans on which a stage failed. A dash: "
+    "the method has no such quantity, or no result.{notes}"
+)
+SEEDS_NOTE = (
+    "; a scan's value is the mean over {n} training seeds, and left out where one of them lost it, and after ± is the "
+    "standard deviation of the seeds' means, all over the same scans"
 )
 NOTES = {
     Seam: (
@@ -66,60 +66,30 @@ NOTES = {
 }
 
 
-class People(NamedTuple):
-    """A method's values of one quantity on one low-field set."""
-
-    values: dict[str, float]
-    """By person, the mean over seeds and scans; people without a value are left out."""
-    seeds: list[float]
-    """The mean over people of each training seed that has a value."""
-
-    @property
-    def mean(self) -> float:
-        """Over people; NaN without any."""
-        return float(np.mean(list(self.values.values()))) if self.values else math.nan
-
-    @classmethod
-    def of(cls, rows: Sequence[Mapping[str, str]], name: str) -> People:
-        """From the rows of one set and method."""
-        by_scan: dict[str, list[float]] = {}
-        by_seed: dict[str, dict[str, list[float]]] = {}
-        for row in rows:
-            if row[name]:
-                by_scan.setdefault(row["scan"], []).append(float(row[name]))
-                by_seed.setdefault(row["seed"], {}).setdefault(_person(row["scan"]), []).append(float(row[name]))
-        by_person: dict[str, list[float]] = {}
-        for scan, values in by_scan.items():
-            by_person.setdefault(_person(scan), []).append(_mean(values))
-        means = [_mean([_mean(values) for values in people.values()]) for people in by_seed.values()]
-        return cls({person: _mean(values) for person, values in by_person.items()}, means)
-
-
-def read_results(results_csv: Path, experiment: Experiment) -> dict[tuple[str, str], list[dict[str, str]]]:
-    """The rows of metrics/experiments/<experiment>/results.csv by low-field set and method, in the experiment's order.
+def read_results(results_csv: Path, experiment: Experiment) -> dict[tuple[str, str], list[Score]]:
+    """The scores of metrics/experiments/<experiment>/results.csv, one a scan and training seed, by low-field set and
+    method in the experiment's order.
 
     Raises:
         UserError: the table is absent, lacks a column, or a value is not a number.
     """
     # The figure of reliability shows coverage, whatever the table does.
     names = (*experiment.metrics, *(COVERAGES if experiment.figure == "reliability" else ()))
-    rows = read_table(results_csv, required=("set", "method", "seed", "scan", "status", "machine", *names))
-    for row in rows:
-        for name in names:
-            try:
-                float(row[name] or 0)
-            except ValueError:
-                raise UserError(f"{results_csv}: {name} of {row['scan']} is {row[name]!r}, not a number") from None
-    return {
-        (set_name, method): [row for row in rows if (row["set"], row["method"]) == (set_name, method)]
-        for set_name in experiment.sets
-        for method in experiment.methods
+    found: dict[tuple[str, str], list[Score]] = {
+        (set_name, method): [] for set_name in experiment.sets for method in experiment.methods
     }
+    for row in read_table(results_csv, required=("set", "method", "seed", "scan", "status", "machine", *names)):
+        values = numbers_of(row, names, results_csv)
+        if (row["set"], row["method"]) in found:
+            score = Score(row["scan"], row["method"], row["status"], values, seed=row["seed"], machine=row["machine"])
+            found[row["set"], row["method"]].append(score)
+    return found
 
 
 def columns_of(experiment: Experiment) -> tuple[str, ...]:
     """Columns of an experiment's CSV."""
-    metrics = [f"{name}{end}" for name in experiment.metrics for end in ("", "_lo", "_hi", "_seed_sd")]
+    ends = ("", "_lo", "_hi", "_seed_sd", "_n", "_shared", "_n_shared")
+    metrics = [f"{name}{end}" for name in experiment.metrics for end in ends]
     return ("set", "method", *experiment.keys, "n_subjects", "n_failed", "n_seeds", *metrics, "machine")
 
 
@@ -134,7 +104,10 @@ def write_experiment(
     """Write an experiment's table as `table` (CSV), .md and .tex beside it; the rows.
 
     A row each low-field set and method of the experiment, also where nothing was scored. A scan's values are averaged
-    over training seeds first, and the scans of one person then. Costs have no interval.
+    over training seeds first, and the scans of one person then; a scan that one seed has no value of is left out. Of
+    each quantity, `_n` is the people behind the mean, `_shared` the mean over the `_n_shared` people's scans for which
+    every method of the experiment has a value on that set. `n_subjects` counts people, `n_failed` scans. Costs have no
+    interval.
 
     Args:
         experiment: with its sets by name.
@@ -144,33 +117,35 @@ def write_experiment(
     Raises:
         UserError: results.csv is absent or not valid.
     """
-    rows = []
-    for (set_name, method), own in read_results(results_csv, experiment).items():
-        row = {
-            "set": set_name,
-            "method": method,
-            **{key: written(keys[method][key]) for key in experiment.keys},
-            "n_subjects": str(len({_person(one["scan"]) for one in own})),
-            "n_failed": str(len({one["scan"] for one in own if one["status"] != OK})),
-            "n_seeds": str(len({one["seed"] for one in own})),
-            "machine": ", ".join(sorted({one["machine"] for one in own if one["machine"]})),
-        }
-        draw = seed_of(seed, "bootstrap", set_name)
-        for name in experiment.metrics:
-            people = People.of(own, name)
-            limits = (math.nan, math.nan)
-            if name in OF_PEOPLE:
-                limits = mean_limits(np.array(list(people.values.values())), bootstrap, draw)
-            spread = stdev(people.seeds) if len(people.seeds) > 1 else math.nan
-            numbers = zip(("", "_lo", "_hi", "_seed_sd"), (people.mean, *limits, spread), strict=True)
-            row |= {f"{name}{end}": "" if math.isnan(value) else f"{value:.6g}" for end, value in numbers}
-        rows.append(row)
+    results = read_results(results_csv, experiment)
+    rows, failed = [], []
+    for set_name in experiment.sets:
+        every = mean_over_seeds([score for method in experiment.methods for score in results[set_name, method]])
+        failed += [f"{_of(set_name, experiment)}{sentence}" for sentence in failures(every)]
+        shared = {name: scans_all_have(every, name) for name in experiment.metrics}
+        for method in experiment.methods:
+            own, trainings = [score for score in every if score.method == method], results[set_name, method]
+            row = dict.fromkeys(columns_of(experiment), "") | {
+                "set": set_name,
+                "method": method,
+                **{key: written(keys[method][key]) for key in experiment.keys},
+                "n_subjects": str(len({score.subject for score in own})),
+                "n_failed": str(sum(score.failed for score in own)),
+                "n_seeds": str(len({score.seed for score in trainings})),
+                "machine": ", ".join(sorted({score.machine for score in trainings if score.machine})),
+            }
+            for name in experiment.metrics:
+                limits = (bootstrap, seed_of(seed, "bootstrap", set_name)) if name in OF_PEOPLE else None
+                row |= means_of(own, name, shared[name], limits)
+                row[f"{name}_seed_sd"] = number(seed_sd(by_seed(trainings, name)))
+            rows.append(row)
     write_table(table, rows, columns_of(experiment))
 
     def cells(bold: object) -> list[list[str]]:
         return experiment_cells(rows, experiment)
 
-    title, note = f"{experiment.title}. {experiment.question}", experiment_note(rows, experiment)
+    title = f"{experiment.title}. {experiment.question}"
+    note = " ".join([experiment_note(rows, experiment), *failed])
     text_columns = len(_text_columns(rows, experiment))
     write_text(table.with_suffix(".md"), markdown(cells, title, note, n_text=text_columns))
     write_text(table.with_suffix(".tex"), latex(cells, title, note, n_text=text_columns))
@@ -180,23 +155,25 @@ def write_experiment(
 def experiment_cells(rows: Sequence[Mapping[str, str]], experiment: Experiment) -> list[list[str]]:
     """A heading and a line a low-field set and method, for people."""
     texts = _text_columns(rows, experiment)
-    lines = [[*_headings(texts), *(LABELS[name] for name in experiment.metrics), "people"]]
+    lines = [[*_headings(texts), *(LABELS[name] for name in experiment.metrics), "people", "failed"]]
     for row in rows:
-        people = row["n_subjects"] + (f" ({row['n_failed']} failed)" if row["n_failed"] != "0" else "")
-        lines.append(
-            [*(row[text] or "–" for text in texts), *(_cell(row, name) for name in experiment.metrics), people]
-        )
+        cells = [_cell(row, name) for name in experiment.metrics]
+        lines.append([*(row[text] or "–" for text in texts), *cells, row["n_subjects"], row["n_failed"]])
     return lines
 
 
 def experiment_note(rows: Sequence[Mapping[str, str]], experiment: Experiment) -> str:
-    """What the table's numbers are, and where costs were measured."""
+    """What the table's numbers are, where costs were measured, and how methods compare whose people differ."""
     seeds = max((int(row["n_seeds"]) for row in rows), default=1)
-    told = f"; after ± the standard deviation of {seeds} training seeds' means" if seeds > 1 else ""
+    told = SEEDS_NOTE.format(n=seeds) if seeds > 1 else ""
     notes = [text for kind, text in NOTES.items() if set(experiment.metrics) & set(get_args(kind))]
     machines = sorted({row["machine"] for row in rows if row["machine"]})
     if machines and set(experiment.metrics) & set(get_args(Cost)):
         notes.append(f"Trained on: {'; '.join(machines)}.")
+    names = [name for name in experiment.metrics if name in OF_PEOPLE]
+    for set_name in experiment.sets:
+        own = [row for row in rows if row["set"] == set_name]
+        notes += [f"{_of(set_name, experiment)}{text}" for text in differences(own, names, LABELS, shown)]
     return NOTE.format(seeds=told, notes="".join(f" {text}" for text in notes))
 
 
@@ -235,12 +212,11 @@ def _headings(keys: Sequence[str]) -> list[str]:
 def _cell(row: Mapping[str, str], name: str) -> str:
     value, low, high = (shown(name, float(row[f"{name}{end}"] or math.nan)) for end in ("", "_lo", "_hi"))
     spread = f" ± {shown(name, float(row[f'{name}_seed_sd']))}" if row[f"{name}_seed_sd"] else ""
-    return bracketed(f"{value}{spread}", (low, high))
+    cell = bracketed(f"{value}{spread}", (low, high))
+    behind = count(row, name) if name in OF_PEOPLE and row[name] else ""
+    return f"{cell} [{behind}]" if behind else cell
 
 
-def _person(scan: str) -> str:
-    return scan.split("_")[0]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+def _of(set_name: str, experiment: Experiment) -> str:
+    """What a sentence about a low-field set begins with, where there are several."""
+    return f"Low-field set {set_name}: " if len(experiment.sets) > 1 else ""

@@ -17,7 +17,7 @@ from iqt.files import read_json, read_table, write_text
 from iqt.report.assessments import calibration_table, seam_table
 from iqt.report.comparisons import statistics_cells
 from iqt.report.experiments import columns_of, experiment_cells, experiment_note
-from iqt.report.page_tables import SHOWN, benchmark_lines, extremes_lines, further_lines, shared_lines
+from iqt.report.page_tables import SHOWN, benchmark_lines, extremes_lines, further_lines, left_out, shared_lines
 from iqt.report.scores import (
     FURTHER_METRICS,
     METRICS,
@@ -25,6 +25,7 @@ from iqt.report.scores import (
     named,
     read_scores,
 )
+from iqt.report.shared import blind_judge
 from iqt.report.structure_table import structure_cells, structure_differences
 from iqt.report.structures import NEEDED, compare_methods, judge, mean_over_seeds, read_colours
 from iqt.report.viewer import collect
@@ -94,6 +95,7 @@ def write_page(
                 "volumetry": volumetry,
                 "volumetry_differs": structure_differences(volumetry["rows"]),
                 "shared": shared_lines(rows),
+                "left_out": left_out(rows, run.get("methods", {}), experiments or {}),
                 "calibration": calibration_table(metrics, set_name, _sampled(rows, trained), people),
                 "seams": seam_table(metrics, set_name, trained, people),
                 "n_scans": len({score.scan for score in scores}),
@@ -178,6 +180,7 @@ def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> 
             f"MS-SSIM used {min(scales):.0f} of the usual 5 scales (weights renormalised) because the volumes are "
             "small: not comparable with published values."
         )
+    warnings += blind_judge(rows)
     kinds = {name: method.get("kind") for name, method in run.get("methods", {}).items()}
     value = {row["method"]: float(row["psnr_shared"]) for row in rows if row["psnr_shared"]}
     plain = max((value[name] for name in value if kinds.get(name) == "cubic"), default=math.nan)

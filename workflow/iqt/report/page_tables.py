@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from iqt.config.experiments import Experiment
 from iqt.report.scores import (
     COMMON,
     FURTHER_METRICS,
@@ -27,6 +28,20 @@ def benchmark_lines(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     """A line a method: its row of benchmark.csv, and the cells that methods are ranked by."""
     lines = _metric_cells(rows, SHOWN)
     return [{**row, "cells": cells} for row, cells in zip(rows, lines, strict=True)]
+
+
+def left_out(rows: list[dict[str, str]], methods: Iterable[str], experiments: Mapping[str, Experiment]) -> str:
+    """A sentence that names the run's methods that were not run on a low-field set, and why; empty where all were.
+
+    Args:
+        rows: the set's benchmark.csv.
+        experiments: with their sets by name.
+    """
+    set_name, found = rows[0]["set"], {row["method"] for row in rows}
+    lacking = [method for method in methods if method not in found]
+    asking = [f"“{one.title}”" for one in experiments.values() if set_name in one.sets]
+    why = f", which was made for the methods of {' and '.join(asking)} and for the reference alone" if asking else ""
+    return f"Not run on this low-field set{why}: {', '.join(lacking)}." if lacking else ""
 
 
 def further_lines(rows: list[dict[str, str]]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from iqt.batch import OK
 from iqt.errors import UserError
 from iqt.files import read_table
+from iqt.report.people import mean_by_person, mean_by_scan, person_of
 
 IMAGE_METRICS = ("psnr", "msssim", "ssim", "hfcorr")
 OVERLAPS = ("miou", "dice")
@@ -55,11 +57,13 @@ class Score(NamedTuple):
     """Engine and version behind its mIoU and Dice."""
     seed: str = ""
     """Seed of the training; empty where nothing is trained, and for a mean over seeds."""
+    machine: str = ""
+    """Where it was trained, as experiments record it."""
 
     @property
     def subject(self) -> str:
         """The person; one may have several scans."""
-        return self.scan.split("_")[0]
+        return person_of(self.scan)
 
     @property
     def failed(self) -> bool:
@@ -74,7 +78,7 @@ class Score(NamedTuple):
 
     @property
     def _unmeasured(self) -> list[str]:
-        return [name for name in (*IMAGE_METRICS, *FURTHER_METRICS) if math.isnan(self.values[name])]
+        return [name for name in (*IMAGE_METRICS, *FURTHER_METRICS) if math.isnan(self.values.get(name, 0))]
 
 
 def scored_scans(metrics: Path) -> list[str]:
@@ -98,12 +102,7 @@ def read_seeds(subjects_csv: str | Path, set_name: str) -> list[Score]:
     for row in read_table(subjects_csv, required=COLUMNS):
         if row["set"] != set_name:
             continue
-        values = {}
-        for name in (*METRICS, *FURTHER_METRICS, *FACTS):
-            try:
-                values[name] = float(row[name]) if row[name].strip() else math.nan
-            except ValueError:
-                raise UserError(f"{subjects_csv}: {name} of {row['scan']} is {row[name]!r}, not a number") from None
+        values = numbers_of(row, (*METRICS, *FURTHER_METRICS, *FACTS), subjects_csv)
         who = row["scan"], row["method"], row["status"]
         scores.append(Score(*who, values, row.get("parcellator", ""), row.get("seed", "")))
     if not scores:
@@ -111,32 +110,60 @@ def read_seeds(subjects_csv: str | Path, set_name: str) -> list[Score]:
     return _completed(scores)
 
 
+def numbers_of(row: Mapping[str, str], names: Iterable[str], table: str | Path) -> dict[str, float]:
+    """A scan's numbers by column, NaN where there is none.
+
+    Raises:
+        UserError: a value is not a number.
+    """
+    values = {}
+    for name in names:
+        try:
+            values[name] = float(row[name]) if row[name].strip() else math.nan
+        except ValueError:
+            raise UserError(f"{table}: {name} of {row['scan']} is {row[name]!r}, not a number") from None
+    return values
+
+
 def mean_over_seeds(scores: list[Score]) -> list[Score]:
-    """One score a scan and method: each value's mean over the seeds that have it; it failed where one of them did."""
+    """One score a scan and method. Each value is the mean over the method's training seeds, NaN on a scan that one of
+    them has no value of (a seed without any value counts in none); it failed where one of them did."""
+    by_method: dict[str, list[Score]] = {}
     grouped: dict[tuple[str, str], list[Score]] = {}
     for score in scores:
+        by_method.setdefault(score.method, []).append(score)
         grouped.setdefault((score.scan, score.method), []).append(score)
+    found = {
+        method: {name: mean_by_scan(by_seed(own, name)) for name in own[0].values} for method, own in by_method.items()
+    }
     means = []
-    for own in grouped.values():
+    for (scan, method), own in grouped.items():
         if len(own) == 1:
             means.append(own[0])
             continue
-        values = {}
-        for name in own[0].values:
-            kept = [score.values[name] for score in own if not math.isnan(score.values[name])]
-            values[name] = sum(kept) / len(kept) if kept else math.nan
+        values = {name: by_scan.get(scan, math.nan) for name, by_scan in found[method].items()}
         failures = [f"seed {score.seed}: {score.reason}" for score in own if score.failed]
         means.append(own[0]._replace(values=values, status="; ".join(failures) or OK, seed=""))
     return means
 
 
-def people_of(scores: list[Score], name: str) -> dict[str, float]:
-    """A metric's mean over each person's scans, by person; people without a value are left out."""
-    values: dict[str, list[float]] = {}
+def by_seed(scores: Iterable[Score], name: str) -> dict[str, dict[str, float]]:
+    """One method's values of a metric by training seed and scan."""
+    found: dict[str, dict[str, float]] = {}
     for score in scores:
+        values = found.setdefault(score.seed, {})
         if not math.isnan(score.values[name]):
-            values.setdefault(score.subject, []).append(score.values[name])
-    return {person: sum(scans) / len(scans) for person, scans in values.items()}
+            values[score.scan] = score.values[name]
+    return found
+
+
+def people_of(scores: list[Score], name: str) -> dict[str, float]:
+    """A metric's mean over each person's scans, by person; people without a value are left out.
+
+    Args:
+        scores: of one method, one a scan.
+    """
+    return mean_by_person({score.scan: score.values[name] for score in scores if not math.isnan(score.values[name])})
 
 
 def parcellator_of(scores: list[Score]) -> str:

@@ -1,11 +1,20 @@
-"""Like with like: means over the scans that every method has, and where methods' people differ."""
+"""Like with like: means over the scans that every method has, where methods' people differ, and who failed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from iqt.report.scores import COMMON, LOWER_IS_BETTER, Score, named, shown
+import numpy as np
+
+from iqt.report.people import shared_scans
+from iqt.report.scores import COMMON, LOWER_IS_BETTER, NAMES, Score, people_of, shown
+from iqt.statistics import mean_limits
+
+FAILURES_SHOWN = 20
+"""Failures that a table names; the page and the tables of metrics/ have all."""
+BLIND = 0.999
+"""mIoU from which on a parcellator is not believed to look."""
 
 
 def scans_all_have(scores: Sequence[Score], name: str) -> set[str]:
@@ -17,10 +26,31 @@ def scans_all_have(scores: Sequence[Score], name: str) -> set[str]:
     return shared_scans(values)
 
 
-def shared_scans(by_method: Mapping[str, Collection[str]]) -> set[str]:
-    """The scans that every method has which has any."""
-    found = [set(scans) for scans in by_method.values() if scans]
-    return set.intersection(*found) if found else set()
+def means_of(
+    scores: Sequence[Score], name: str, shared: Collection[str], limits: tuple[int, int] | None
+) -> dict[str, str]:
+    """One method's columns of a metric: the mean over people with, where asked for, its 95 % limits (`_lo`, `_hi`), the
+    people behind it (`_n`), and both over the scans that all methods have (`_shared`, `_n_shared`).
+
+    Args:
+        scores: one a scan.
+        shared: the scans that all methods have.
+        limits: resamplings of the people and seed; None for no limits.
+    """
+    people, alike = (
+        np.array(list(people_of(some, name).values()))
+        for some in (scores, [score for score in scores if score.scan in shared])
+    )
+    columns = {name: _mean(people), f"{name}_shared": _mean(alike)}
+    if limits:
+        columns |= zip((f"{name}_lo", f"{name}_hi"), mean_limits(people, *limits), strict=True)
+    counts = {f"{name}_n": str(people.size), f"{name}_n_shared": str(alike.size)}
+    return {column: number(value) for column, value in columns.items()} | counts
+
+
+def number(value: float, digits: int = 6) -> str:
+    """A number as a table holds it; empty where there is none."""
+    return "" if math.isnan(value) else f"{value:.{digits}g}"
 
 
 def best_of(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> dict[str, set[str]]:
@@ -44,7 +74,9 @@ def count(row: Mapping[str, str], name: str) -> str:
     return "" if n == everybody else f"{n} of {everybody}"
 
 
-def unequal(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> dict[str, tuple[int, dict[str, str]]]:
+def unequal(
+    rows: Sequence[Mapping[str, str]], names: Sequence[str], as_shown: Callable[[str, float], str] = shown
+) -> dict[str, tuple[int, dict[str, str]]]:
     """For each metric whose means are not over the same scans: the people whose scans all methods have, and each
     method's mean over these, as shown. Empty where all is alike, as it should be.
     """
@@ -53,19 +85,46 @@ def unequal(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> dict[str
         own = [row for row in rows if row[f"{name}_n"] != "0"]
         if any(row[name] != row[f"{name}_shared"] or count(row, name) for row in own):
             n = max(int(row[f"{name}_n_shared"]) for row in own)
-            found[name] = n, {row["method"]: shown(name, float(row[f"{name}_shared"] or math.nan)) for row in own}
+            found[name] = n, {row["method"]: as_shown(name, float(row[f"{name}_shared"] or math.nan)) for row in own}
     return found
 
 
-def differences(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> list[str]:
+def differences(
+    rows: Sequence[Mapping[str, str]],
+    names: Sequence[str],
+    labels: Mapping[str, str] = NAMES,
+    as_shown: Callable[[str, float], str] = shown,
+) -> list[str]:
     """The same as sentences, one for each number of people."""
     by_n: dict[int, list[str]] = {}
-    for name, (n, means) in unequal(rows, names).items():
+    for name, (n, means) in unequal(rows, names, as_shown).items():
         values = ", ".join(f"{method} {mean}" for method, mean in means.items())
-        by_n.setdefault(n, []).append(f"{named(name, '')} {values}" if n else named(name, ""))
+        by_n.setdefault(n, []).append(f"{labels[name]} {values}" if n else labels[name])
     return [
         f"Over the {n} {'person' if n == 1 else 'people'} whose scans all methods have: {'; '.join(parts)}."
         if n
-        else f"No scan has a result of every method, so none is bold: {', '.join(parts)}."
+        else f"No scan has a result of every method, so that no means compare: {', '.join(parts)}."
         for n, parts in by_n.items()
     ]
+
+
+def failures(scores: Sequence[Score]) -> list[str]:
+    """A sentence that names results that count as failed, and why."""
+    found = [f"{score.scan} {score.method} ({score.reason.rstrip('.')})" for score in scores if score.failed]
+    more = f"; and {len(found) - FAILURES_SHOWN} more" if len(found) > FAILURES_SHOWN else ""
+    return [f"Failures: {'; '.join(found[:FAILURES_SHOWN])}{more}."] if found else []
+
+
+def blind_judge(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """A sentence where the parcellator tells no method, interpolations included, from the reference."""
+    means = [float(row["miou"]) for row in rows if row["miou"]]
+    if len(means) < 2 or min(means) < BLIND:
+        return []
+    return [
+        f"The parcellator reads every method's result like its reference (mIoU of at least {BLIND}), so mIoU and Dice "
+        "tell nothing here: train it for longer."
+    ]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else math.nan

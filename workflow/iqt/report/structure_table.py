@@ -12,8 +12,8 @@ import numpy as np
 from iqt.files import read_table, write_table, write_text
 from iqt.naming import seed_of
 from iqt.report.formats import bracketed, latex, markdown
+from iqt.report.people import of_every_seed, shared_scans
 from iqt.report.scores import shown
-from iqt.report.shared import shared_scans
 from iqt.statistics import agreement, mean_limits
 
 NEEDED = ("set", "scan", "method", "index", "name", "iou", "dice", "volume_reference_mm3", "volume_mm3")
@@ -29,8 +29,8 @@ NOTE = (
     "whose result or reference was not read; a result on which the parcellator fails scores 0 and has no volume. Bias: "
     "volume in the result minus volume in the reference, with Bland and Altman's 95 % limits of agreement and, in "
     "brackets, their exact 95 % intervals for normal differences (Carkeet 2015). ICC: ICC(2,1), absolute agreement of "
-    "the two volumes. Volumes are those of the first training seed, overlap is a mean over seeds. Best Dice in bold, "
-    "by the mean over the scans that all methods have."
+    "the two volumes. Volumes are those of the first training seed, overlap is a mean over seeds; a scan that one of "
+    "them lost is missing. Best Dice in bold, by the mean over the scans that all methods have."
 )
 
 
@@ -59,7 +59,7 @@ def write_structures(
         UserError: structures.csv is absent or lacks a column.
     """
     grouped: dict[tuple[int, str], dict[str, list[Mapping[str, str]]]] = {}
-    for row in read_table(structures_csv, required=NEEDED):
+    for row in of_every_seed(read_table(structures_csv, required=NEEDED)):
         if row["set"] == set_name:
             grouped.setdefault((int(row["index"]), row["name"]), {}).setdefault(row["method"], []).append(row)
     draw = seed_of(seed, "bootstrap", set_name)

@@ -11,6 +11,7 @@ import numpy as np
 
 from iqt.batch import OK
 from iqt.files import read_table
+from iqt.report.people import of_every_seed
 from iqt.report.scores import shown
 
 JUDGED = ("scan", "status", "name", "dice", "volume_reference_mm3")
@@ -23,9 +24,10 @@ def read_colours(lut: Path | None) -> dict[str, str]:
 
 
 def mean_over_seeds(rows: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
-    """One row a set, scan, method and structure: overlap's mean over training seeds where there are several."""
+    """One row a set, scan, method and structure: overlap's mean over training seeds where there are several, of the
+    scans that every one of them has."""
     grouped: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
-    for row in rows:
+    for row in of_every_seed(rows):
         grouped.setdefault(tuple(row[name] for name in ("set", "scan", "method", "name")), []).append(row)
     means = []
     for own in grouped.values():

@@ -9,18 +9,17 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import stdev
-
-import numpy as np
 
 from iqt.files import read_table, write_table, write_text
 from iqt.naming import seed_of
 from iqt.report.formats import latex, markdown
+from iqt.report.people import seed_sd
 from iqt.report.scores import (
     COMMON,
     FURTHER_METRICS,
     METRICS,
     Score,
+    by_seed,
     mean_over_seeds,
     methods_of,
     named,
@@ -29,8 +28,7 @@ from iqt.report.scores import (
     read_seeds,
     shown,
 )
-from iqt.report.shared import best_of, count, differences, scans_all_have
-from iqt.statistics import mean_limits
+from iqt.report.shared import best_of, blind_judge, count, differences, failures, means_of, number, scans_all_have
 
 CONTRACT = (
     "method", "n_subjects", "n_parameters", "nfe", "seconds_per_volume",
@@ -46,8 +44,6 @@ FURTHER = (
     "n_seeds",
     *(f"{name}_seed_sd" for name in (*METRICS, *FURTHER_METRICS)),
 )
-FAILURES_SHOWN = 20
-"""Failures that a table names; the page and subjects.csv have all."""
 WITH_INTERVAL = ("psnr", "msssim", "miou", *FURTHER_METRICS)
 
 NOTE = (
@@ -68,8 +64,8 @@ FURTHER_NOTE = (
 )
 
 SEEDS_NOTE = (
-    "Networks were trained with {n} seeds: a person's value is its mean over them, and after ± is the standard "
-    "deviation of the seeds' means."
+    "Networks were trained with {n} seeds: a scan's value is its mean over them, and left out where one of them lost "
+    "it; after ± is the standard deviation of the seeds' means, all over the same scans."
 )
 
 
@@ -77,12 +73,12 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     """Write benchmark.csv, .md and .tex and similarity.md and .tex of one low-field set into the folder `out`.
 
     A scan's values are averaged over training seeds first, and the scans of one person then, so that means and limits
-    are over people; `n_seeds` and `*_seed_sd` tell of the seeds. `lo` and `hi` are 95 % percentile bootstrap limits
-    (Efron and Tibshirani 1993, section 13.3) and stay empty for a single person. A scan whose
-    parcellation failed counts with mIoU and Dice 0; one without a similarity is left out of that mean; both count in
-    `n_failed`. `miou_common` is the mean over people (`miou_common_n`) of the scans on which every method succeeded,
-    empty where there is none. Of each metric, `_n` is the people behind the mean, `_shared` the mean over the
-    `_n_shared` people's scans for which every method has a value: it decides what is best.
+    are over people; a scan that one seed has no value of is left out. `n_seeds` and `*_seed_sd` tell of the seeds. `lo`
+    and `hi` are 95 % percentile bootstrap limits (Efron and Tibshirani 1993, section 13.3) and stay empty for a single
+    person. A scan whose parcellation failed counts with mIoU and Dice 0; one without a similarity is left out of that
+    mean; both count in `n_failed`. `miou_common` is the mean over people (`miou_common_n`) of the scans on which every
+    method succeeded, empty where there is none. Of each metric, `_n` is the people behind the mean, `_shared` the mean
+    over the `_n_shared` people's scans for which every method has a value: it decides what is best.
 
     Args:
         bootstrap: resamplings of the people.
@@ -103,12 +99,13 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     write_table(out / "benchmark.csv", rows, (*CONTRACT, *FURTHER))
     read_back = read_table(out / "benchmark.csv")
     title = f"Low-field set `{set_name}`."
-    failures = _failures(scores)
+    failed = failures(scores)
     n_seeds = max(int(row["n_seeds"]) for row in read_back)
     seeds = [SEEDS_NOTE.format(n=n_seeds)] if n_seeds > 1 else []
     for name, further, text in (("benchmark", False, NOTE), ("similarity", True, FURTHER_NOTE)):
         unequal = differences(read_back, FURTHER_METRICS if further else METRICS)
-        note = " ".join([text, *seeds, *unequal, *failures])
+        blind = [] if further else blind_judge(read_back)
+        note = " ".join([text, *blind, *seeds, *unequal, *failed])
 
         def cells(bold: Callable[[str], str], further: bool = further) -> list[list[str]]:
             return _further_cells(read_back, bold) if further else _cells(read_back, bold=bold)
@@ -151,16 +148,9 @@ def seed_spread(method: str, trainings: list[Score]) -> dict[str, str | int]:
     Args:
         trainings: one score a scan, method and seed.
     """
-    by_seed: dict[str, list[Score]] = {}
-    for score in trainings:
-        if score.method == method:
-            by_seed.setdefault(score.seed, []).append(score)
-    row: dict[str, str | int] = {"n_seeds": len(by_seed)}
-    for name in (*METRICS, *FURTHER_METRICS):
-        means = [_mean(list(people_of(own, name).values())) for own in by_seed.values()]
-        means = [mean for mean in means if not math.isnan(mean)]
-        row[f"{name}_seed_sd"] = _number(stdev(means)) if len(means) > 1 else ""
-    return row
+    own = [score for score in trainings if score.method == method]
+    spreads = {f"{name}_seed_sd": number(seed_sd(by_seed(own, name))) for name in (*METRICS, *FURTHER_METRICS)}
+    return {"n_seeds": len({score.seed for score in own}), **spreads}
 
 
 def _row(
@@ -173,44 +163,25 @@ def _row(
     draw: int,
 ) -> dict[str, str | int]:
     own = [score for score in scores if score.method == method]
-    succeeded = _people([score for score in own if score.scan in common], "miou")
+    succeeded = list(people_of([score for score in own if score.scan in common], "miou").values())
     row: dict[str, str | int] = {
         "method": method,
         "n_subjects": len({score.subject for score in own}),
         "n_parameters": _whole(own, "n_parameters"),
         "nfe": _whole(own, "nfe"),
-        "seconds_per_volume": _number(_mean([score.values["seconds"] for score in own]), digits=4),
+        "seconds_per_volume": number(_mean([score.values["seconds"] for score in own]), digits=4),
         "set": set_name,
         "n_failed": sum(score.failed for score in own),
         "samples": _constant(own, "samples"),
         "msssim_scales": _constant(own, "msssim_scales"),
         "msssim_minmax_scales": _constant(own, "msssim_minmax_scales"),
         "parcellator": parcellator_of(scores),
-        "miou_common": _number(succeeded.mean() if succeeded.size else math.nan),
-        "miou_common_n": succeeded.size,
+        "miou_common": number(_mean(succeeded)),
+        "miou_common_n": len(succeeded),
     }
     for name in (*METRICS, *FURTHER_METRICS):
-        people = _people(own, name)
-        alike = _people([score for score in own if score.scan in shared[name]], name)
-        row |= {f"{name}_n": people.size, f"{name}_n_shared": alike.size}
-        row[name] = _number(people.mean() if people.size else math.nan)
-        row[f"{name}_shared"] = _number(alike.mean() if alike.size else math.nan)
-        if name in WITH_INTERVAL:
-            low, high = mean_limits(people, n_resamples, draw)
-            row[f"{name}_lo"], row[f"{name}_hi"] = _number(low), _number(high)
+        row |= means_of(own, name, shared[name], (n_resamples, draw) if name in WITH_INTERVAL else None)
     return row
-
-
-def _people(scores: list[Score], name: str) -> np.ndarray:
-    """A value a person that has one: (n,)."""
-    return np.array(list(people_of(scores, name).values()))
-
-
-def _failures(scores: list[Score]) -> list[str]:
-    """A sentence that names every result that counts as failed, and why."""
-    found = [f"{score.scan} {score.method} ({score.reason.rstrip('.')})" for score in scores if score.failed]
-    more = f"; and {len(found) - FAILURES_SHOWN} more" if len(found) > FAILURES_SHOWN else ""
-    return [f"Failures: {'; '.join(found[:FAILURES_SHOWN])}{more}."] if found else []
 
 
 def _common_scans(scores: list[Score]) -> set[str]:
@@ -225,10 +196,6 @@ def _common_scans(scores: list[Score]) -> set[str]:
 def _mean(values: list[float]) -> float:
     finite = [value for value in values if not math.isnan(value)]
     return sum(finite) / len(finite) if finite else math.nan
-
-
-def _number(value: float, digits: int = 6) -> str:
-    return "" if math.isnan(value) else f"{value:.{digits}g}"
 
 
 def _constant(scores: list[Score], name: str) -> str:
