@@ -372,8 +372,10 @@ def test_the_cost_is_what_cards_and_jobs_recorded(tmp_path: Path) -> None:
     for batch, size in ((0, "410.0"), (1, "NA"), (2, "455.25")):
         path = tmp_path / f"benchmarks/enhance/main/unet/seed-2/batch-{batch}.tsv"
         write_table(path, [{"s": "3", "max_rss": size}])
-    cost = cost_of(tmp_path, "main", Result("unet/seed-2", 2), "unet")
+    cost = cost_of(tmp_path, "main", Result("unet/seed-2", 2), "unet", [0, 1, 2, 3])
     assert cost["machine"] == MACHINE
     assert (cost["train_seconds"], cost["train_mb"], cost["enhance_mb"]) == (12.5, 612.5, 455.25)
     assert cost["train_gpu_gib"] is None
-    assert cost_of(tmp_path, "main", Result("cubic"), None) == {"enhance_mb": ""}
+    assert cost_of(tmp_path, "main", Result("cubic"), None, [0]) == {"enhance_mb": ""}, "whoever deleted benchmarks"
+    kept = cost_of(tmp_path, "main", Result("unet/seed-2", 2), "unet", [0])
+    assert kept["enhance_mb"] == 410, "batches that the run has no more do not count"

@@ -74,7 +74,9 @@ def test_a_volumes_distance_is_the_mean_over_slices_and_planes(weights: Path) ->
             images = []
             for data in mapped:
                 image = np.take(data, place, axis)
-                sides = [((64 - size) // 2, 64 - size - (64 - size) // 2) if size < 64 else (0, 0) for size in image.shape]
+                sides = [
+                    ((64 - size) // 2, 64 - size - (64 - size) // 2) if size < 64 else (0, 0) for size in image.shape
+                ]
                 image = np.pad(image, sides, constant_values=-1)
                 images.append(torch.from_numpy(np.stack([image] * 3)[None].astype(np.float32)))
             found.append(float(lpips.distance(*images)))

@@ -194,7 +194,7 @@ def test_results_of_the_first_seed_bear_the_methods_name_alone() -> None:
     assert [result.text for result in config.results()] == ["cubic", "unet=5", "unet/seed-6=6"]
     assert [Result.parse(result.text) for result in config.results()] == config.results()
     assert [result.method for result in config.results()] == ["cubic", "unet", "unet"]
-    assert RunFacts.of(config).results() == config.results()
+    assert RunFacts.of(config).results("main") == config.results()
     assert [result.text for result in Config().results()][:2] == ["cubic", "unet=1"]
 
 

@@ -19,6 +19,7 @@ from iqt.report.shared import count, differences, failures, means_of, number, sc
 OF_PEOPLE = (*get_args(Similarity), *get_args(Seam), *get_args(Calibration))
 """What is measured in each person, so that it has an interval over people; the rest is cost."""
 LABELS = NAMES | {
+    "lpips": "LPIPS",
     "tile_seam": "tile seam",
     "patch_seam": "patch seam",
     "patch_error": "error at patch borders",
@@ -38,7 +39,7 @@ LABELS = NAMES | {
 DIGITS = DECIMALS | {
     **dict.fromkeys(("tile_seam", "patch_seam", "patch_error_ratio", "correlation", "ratio"), 3),
     **dict.fromkeys(COVERAGES, 3),
-    **{"patch_error": 4, "seconds": 2, "train_gpu_gib": 1},
+    **{"lpips": 4, "patch_error": 4, "seconds": 2, "train_gpu_gib": 1},
 }
 """Digits after the point; none where a quantity is not here."""
 NOTE = (
