@@ -21,7 +21,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from iqt.config import Evaluate
-from iqt.files import write_json, write_table, write_text
+from iqt.files import read_table, write_json, write_table, write_text
 from iqt.naming import anat, flat
 from iqt.volumes import save_volume
 
@@ -66,12 +66,13 @@ def make(root: Path, scans: list[str]) -> None:
         links = {anat(root / "cohort", scan, "T1w.nii.gz"): "image.nii.gz"}
         links |= {anat(root / "cohort", scan, "desc-brain_mask.nii.gz"): "mask.nii.gz"}
         links |= {anat(root / "cohort", scan, "T1w.json"): "plain.json"}
+        links |= {anat(root / "lowfield/main", scan, "T1w.nii.gz"): "image.nii.gz"}
         for where, content in (("hq", "labels"), *((f"main/{method}", "moved") for method in METHODS)):
             links[flat(root / "parcellation" / where, scan, "dseg.nii.gz")] = f"{content}.nii.gz"
             links[flat(root / "parcellation" / where, scan, "dseg.json")] = "read.json"
         for method in METHODS:
-            links[flat(root / "enhanced" / method, scan, "T1w.nii.gz")] = f"{method}.nii.gz"
-            links[flat(root / "enhanced" / method, scan, "T1w.json")] = "costs.json"
+            links[flat(root / "enhanced/main" / method, scan, "T1w.nii.gz")] = f"{method}.nii.gz"
+            links[flat(root / "enhanced/main" / method, scan, "T1w.json")] = "costs.json"
         for link, target in links.items():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(one / target)
@@ -94,15 +95,16 @@ def main(out: Path) -> None:
         root = Path(folder)
         make(root, scans)
         metrics, tables = root / "metrics", root / "tables"
-        paths = ["--cohort", root / "cohort", "--enhanced", root / "enhanced", "--parcellation", root / "parcellation"]
-        paths += ["--methods", ",".join(METHODS), "--lut", root / "lut.tsv", "--set", "main", "--suffix", "T1w"]
+        paths = ["--list", root / "list.tsv", "--run", root, "--lut", root / "lut.tsv", "--set", "main"]
         paths += ["--settings", json.dumps(Evaluate().model_dump(mode="json", exclude={"bootstrap", "reference"}))]
-        paths += ["--subjects", metrics / "subjects.csv", "--structures", metrics / "structures.csv"]
         for n in (10, 100, 1000):
             write_table(root / "list.tsv", [{"scan": scan, "split": "test"} for scan in scans[:n]])
-            lines.append(
-                (f"`iqt evaluate` of {n:,} people", *measured("evaluate", "--list", root / "list.tsv", *paths))
-            )
+            costs = [measured("evaluate", *paths, "--result", one, "--out", root / "parts" / one) for one in METHODS]
+            seconds, memory = zip(*costs, strict=True)
+            lines.append((f"`iqt evaluate` of {n:,} people, all methods", sum(seconds), max(memory)))
+        for name in ("subjects", "structures"):
+            rows = [row for one in METHODS for row in read_table(root / "parts" / one / f"{name}.csv")]
+            write_table(metrics / f"{name}.csv", rows)
         write_json(metrics / "run.json", RUN)
         files = ["--subjects", metrics / "subjects.csv"]
         written = [*files, "--structures", metrics / "structures.csv", "--reference", "unet", "--out", tables]
