@@ -48,6 +48,8 @@ TABLES = {
 """What is written of a result, each a CSV with these columns: a row a scan, but a row a structure in `structures` and a
 row a part of the curve in `reliability`; the last three are empty for what has no samples, tiles or patches."""
 COSTS = ("seconds", "nfe", "samples", "n_parameters")
+ALONG = 0.9998
+"""Cosine from which on an axis counts as running along another: 1.1 degrees."""
 DECIMALS = 6
 """Digits kept after the point: more would only show in which order a machine adds up."""
 
@@ -106,8 +108,9 @@ def evaluate_result(
         if reference is not None:
             made, status = attempt(_read_result, enhanced, scan, suffix, reference)
         if made is None:
-            # Whether there were samples or tiles is not known either.
-            found: dict[str, list[dict]] = {name: [{"status": status}] for name in ("subjects", "calibration", "seams")}
+            # Whether there were several samples is not known either; an interpolation has none.
+            names_of = ("subjects", "calibration", "seams") if result.seed is not None else ("subjects",)
+            found: dict[str, list[dict]] = {name: [{"status": status}] for name in names_of}
         else:
             row, structures = _score(reference, made, parcellation, scan, names, settings, lpips)
             status = row["status"]
@@ -194,9 +197,15 @@ def _seams(reference: Reference, made: Made, lowfield: Path) -> dict:
 
 
 def _slice_periods(lowfield: np.ndarray, reference: np.ndarray) -> list[float]:
-    """Low-field voxels along each axis of the reference's grid, in voxels of that, from both affines (4, 4)."""
-    steps = np.abs(np.linalg.inv(lowfield)[:3, :3] @ reference[:3, :3])
-    return [1 / float(step) for step in steps.max(axis=0)]
+    """Distance of low-field voxels along each axis of the reference's grid, in its voxels, from both affines (4, 4).
+
+    1, so no pattern, for an axis that no low-field axis runs along: tilted slices are not planes of the grid.
+    """
+    sizes = [np.linalg.norm(affine[:3, :3], axis=0) for affine in (lowfield, reference)]
+    cosines = np.abs((lowfield[:3, :3] / sizes[0]).T @ (reference[:3, :3] / sizes[1]))
+    nearest = cosines.argmax(axis=0)
+    along = cosines.max(axis=0) > ALONG
+    return [float(sizes[0][near] / sizes[1][axis]) if along[axis] else 1.0 for axis, near in enumerate(nearest)]
 
 
 def _spread(reference: Reference, made: Made, sd: Path) -> tuple[dict, list[dict]]:
