@@ -36,7 +36,7 @@ rule evaluate:
         runtime=lambda wildcards, attempt: attempt * (30 + 2 * len(members("test", wildcards.batch))),
     params:
         suffix=SUFFIX,
-        run=R,
+        root=R,
         result=lambda wildcards: result_of(wildcards.method).text,
         settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap", "reference"})),
         out=lambda wildcards, output: Path(output[0]).parent,
@@ -44,7 +44,7 @@ rule evaluate:
         r"""
         iqt --threads {threads} evaluate \
             --list {input.scans:q} \
-            --run {params.run:q} \
+            --run {params.root:q} \
             --result {params.result} \
             --lut {input.lut:q} \
             --set {wildcards.set} \
