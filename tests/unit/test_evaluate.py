@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from iqt.config import Config, Evaluate, LowField
 from iqt.errors import UserError
 from iqt.evaluate import minmax
-from iqt.evaluate.gather import HISTORY_COLUMNS, RunFacts, gather, part_folder
+from iqt.evaluate.gather import HISTORY_COLUMNS, RunFacts, gather
 from iqt.evaluate.judge import score_parcellator
 from iqt.evaluate.minmax import psnr_minmax, rescaled, ulfenc_score
 from iqt.evaluate.overlap import mean_overlap, missed, n_present, overlap
@@ -30,7 +30,7 @@ from iqt.evaluate.similarity import (
     similarity,
 )
 from iqt.files import read_json, read_table, write_json, write_table
-from iqt.naming import Result, anat, flat
+from iqt.naming import Result, anat, flat, part_folder
 from iqt.report.comparisons import write_statistics
 from iqt.report.structure_table import write_structures
 from iqt.report.structures import judge
@@ -419,7 +419,7 @@ def evaluate(root, scans=SCANS, batch=0):
     """The scores of a batch of both methods, method by method: paths of subjects.csv and structures.csv."""
     found = {"subjects": [], "structures": []}
     for result in RESULTS:
-        out = part_folder(root, "main", result, batch)
+        out = part_folder(root, "main", result.folder, batch)
         evaluate_result(scans, "main", result, "T1w", root, root / "cohort/dseg.tsv", Evaluate(), out)
         for name, rows in found.items():
             rows += read_table(out / f"{name}.csv", required=TABLES[name])
@@ -558,7 +558,7 @@ def test_gathering_refuses_what_is_not_of_the_run(run):
     gather(run, [0], *arguments)
     with pytest.raises(UserError, match=f"{SCANS[0]} is in another batch too"):
         gather(run, [0, 1], *arguments)
-    foreign = part_folder(run, "main", RESULTS[1], 0) / "subjects.csv"
+    foreign = part_folder(run, "main", RESULTS[1].folder, 0) / "subjects.csv"
     for column, value in (("scan", "sub-99"), ("set", "thick"), ("method", "cubic"), ("seed", "2")):
         rows = read_table(foreign)
         write_table(foreign, [{**rows[0], column: value}, *rows[1:]], SUBJECT_COLUMNS)

@@ -60,6 +60,16 @@ class Result(NamedTuple):
         return cls(folder, int(seed) if seed else None)
 
 
+PARTS = ("subjects", "structures", "calibration", "reliability", "seams")
+"""The tables that are written of a result's batch, one file each in its `part_folder`."""
+
+
+def part_folder(root: str | Path, set_name: str, folder: str, batch: int | str) -> Path:
+    """Where the scores of a batch of a result (`Result.folder`) lie. Batches first, so that `--batch
+    gather_metrics=1/4`, which goes by the order of names, takes a quarter of the people and not of the methods."""
+    return Path(root, "metrics", "parts", set_name, f"batch-{batch}", folder)
+
+
 def draw_entity(number: int) -> str:
     """What stands between a scan's name and the rest in the file of its `number`-th acquisition: nothing for the first.
 

@@ -17,8 +17,9 @@ sys.path.insert(0, str(WORKFLOW))
 from iqt.cohort.entries import Entry, index_path, list_entries
 from iqt.cohort.split import split_scans, template_scans
 from iqt.config import RunFacts, parse_config
+from iqt.config.benchmark import LPIPS_FILES
 from iqt.errors import UserError
-from iqt.naming import SCAN_PATTERN, Result, anat, batch_of, flat
+from iqt.naming import PARTS, SCAN_PATTERN, Result, anat, batch_of, flat, part_folder
 from iqt.report.alone import figures_alone
 
 # Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
@@ -88,8 +89,6 @@ TABLE_FILES = [
 """What each of these folders holds."""
 SCORES = ("calibration", "minmax", "overlap", "perceptual", "run", "seams", "similarity")
 """Modules that scores come from."""
-TABLES_OF_PARTS = ("subjects", "structures", "calibration", "reliability", "seams")
-"""What `iqt evaluate` writes of a result."""
 GROUPS = {"all": ("train", "val", "test"), "trained": ("train", "val"), "test": ("test",)}
 
 
@@ -228,24 +227,17 @@ def start_files(wildcards):
 def lpips_weights():
     """The weights of the perceptual distance, where somebody has them."""
     folder = CONFIG.evaluate.lpips
-    return [f"{folder}/{name}" for name in ("alexnet-owt-7be5be79.pth", "alex.pth")] if folder else []
+    return [f"{folder}/{name}" for name in LPIPS_FILES] if folder else []
 
 
-def part(set_name, folder, batch, table):
-    """What one table of metrics says of a batch of a result. Batches first, so that `--batch gather_metrics=1/4`, which
-    goes by the order of names, takes a quarter of the people and not of the methods."""
-    return f"{R}/metrics/parts/{set_name}/batch-{batch}/{folder}/{table}.csv"
+def parts(set_name, folder, batch):
+    """The tables that are written of a batch of a result."""
+    return [str(part_folder(R, set_name, folder, batch) / f"{table}.csv") for table in PARTS]
 
 
 def parts_of(set_name, results):
-    """Every table's part of some results on a low-field set."""
-    folders = [result.folder for result in results]
-    return [
-        part(set_name, folder, batch, table)
-        for folder in folders
-        for batch in batches("test")
-        for table in TABLES_OF_PARTS
-    ]
+    """The same of every batch of some results on a low-field set."""
+    return [path for one in results for batch in batches("test") for path in parts(set_name, one.folder, batch)]
 
 
 def gathered(name):
@@ -337,11 +329,9 @@ def experiment_models(name):
 def experiment_cards(name):
     """The cards of its models, which say what training cost. Benchmarks of its jobs are read where they are, and are no
     inputs: whoever deletes them loses figures of memory, and should not have to train again."""
-    return [
-        model_files(CONFIG.model_of(result.method), result.seed)[1]
-        for result in experiment_results(name)
-        if CONFIG.model_of(result.method)
-    ]
+    models = experiment_models(name)
+    results = [result for result in experiment_results(name) if result.method in models]
+    return list(dict.fromkeys(model_files(models[one.method], one.seed)[1] for one in results))
 
 
 def experiment_keys(name):

@@ -23,7 +23,7 @@ rule evaluate:
         weights=lpips_weights(),
         code=code(*(f"evaluate/{name}.py" for name in SCORES)),
     output:
-        [part("{set}", "{method}", "{batch}", table) for table in TABLES_OF_PARTS],
+        parts("{set}", "{method}", "{batch}"),
     log:
         f"{R}/logs/evaluate/{{set}}/{{method}}/batch-{{batch}}.log",
     benchmark:
@@ -33,7 +33,7 @@ rule evaluate:
     threads: CONFIG.compute.batch_threads
     resources:
         mem_mb=growing(6000),
-        runtime=lambda wildcards, attempt: attempt * (30 + 2 * len(members("test", wildcards.batch))),
+        runtime=lambda wildcards, attempt: minutes(2, "test", wildcards.batch)(wildcards, attempt),
     params:
         suffix=SUFFIX,
         root=R,

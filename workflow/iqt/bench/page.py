@@ -50,6 +50,10 @@ def _head() -> list[str]:
 
 def _costs(costs: list[Cost], layouts: dict[str, dict[str, float]], sizes: dict[str, int]) -> list[str]:
     first = costs[0]
+
+    def layout(which: str, digits: int) -> str:
+        return ", ".join(f"{layouts[which][place]:.{digits}f} {place}" for place in ("first", "last"))
+
     rows = [
         f"| {cost.name} | {cost.tiles} of {' x '.join(map(str, cost.edges))} | {cost.calls} | {cost.total_macs:.3g} | "
         f"{first.total_macs / cost.total_macs:.1f} | {cost.seconds:.2f} ({cost.runs}) | {cost.total_seconds:,.0f} | "
@@ -69,10 +73,7 @@ def _costs(costs: list[Cost], layouts: dict[str, dict[str, float]], sizes: dict[
         *rows,
         "",
         "Seconds of a call on one region in our precision, by where the channels lie in memory: full-size network "
-        + ", ".join(f"{layouts['full'][place]:.2f} {place}" for place in ("first", "last"))
-        + "; trained network "
-        + ", ".join(f"{layouts['trained'][place]:.3f} {place}" for place in ("first", "last"))
-        + ".",
+        f"{layout('full', 2)}; trained network {layout('trained', 3)}.",
     ]
 
 

@@ -43,6 +43,11 @@ class Compute(Section):
     """Autocast of the networks. `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, else float32."""
 
 
+LPIPS_FILES = ("alexnet-owt-7be5be79.pth", "alex.pth")
+"""AlexNet trained on ImageNet, as torchvision names the file, and LPIPS's weights of each feature (version 0.1), as the
+packages lpips and torchmetrics do."""
+
+
 class Evaluate(Section):
     """How results are scored."""
 

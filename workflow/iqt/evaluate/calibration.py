@@ -16,8 +16,6 @@ from scipy.ndimage import gaussian_filter
 from iqt.config.experiments import COVERAGES
 from iqt.errors import UserError
 
-LEVELS = tuple(COVERAGES.values())
-"""Probabilities whose intervals should hold that share of the voxels."""
 BINS = 10
 SMOOTHING = 3.0
 """Voxels, the standard deviation of the neighbourhood by which the reliability curve orders voxels."""

@@ -13,6 +13,8 @@ from iqt.files import read_json, read_table, write_table
 from iqt.naming import Result
 
 IDENTITY = ("set", "method", "seed", "scan")
+JOINED = ("subjects", "seams", "calibration")
+"""The parts with a row a scan."""
 COSTS = ("enhance_mb", "train_seconds", "train_mb", "train_gpu_gib", "machine")
 COLUMNS = (
     *IDENTITY,
@@ -51,9 +53,9 @@ def gather_experiment(
     rows, curves = [], []
     for set_name in sets:
         for result in results:
-            tables = gather_parts(root, set_name, [result], batches, scans)
+            tables = gather_parts(root, set_name, [result], batches, scans, (*JOINED, "reliability"))
             found: dict[str, dict[str, str]] = {}
-            for row in (row for name in ("subjects", "seams", "calibration") for row in tables[name]):
+            for row in (row for name in JOINED for row in tables[name]):
                 one = found.setdefault(row["scan"], {})
                 # The first reason: a failed result has the same everywhere, a spread that cannot be judged its own.
                 reason = row["status"] if one.get("status", OK) == OK else one["status"]

@@ -15,7 +15,7 @@ from iqt.config import RunFacts
 from iqt.errors import UserError
 from iqt.evaluate.run import TABLES
 from iqt.files import read_json, read_table, write_json, write_table
-from iqt.naming import Result, anat, flat
+from iqt.naming import PARTS, Result, anat, flat, part_folder
 
 HISTORY_COLUMNS = ("model", "step", "seconds", "learning_rate", "train_loss", "val_loss", "val_psnr", "val_dice")
 
@@ -51,12 +51,13 @@ def gather(
     people = read_table(root / "cohort" / "participants.tsv", required=("scan", "split", "status"))
     scans = [row["scan"] for row in people]
     of_sets = {name: gather_parts(root, name, run.results(name), batches, scans) for name in run.lowfield}
-    scored = [row for tables in of_sets.values() for row in tables["subjects"]]
+    scored, structures = (
+        [row for tables in of_sets.values() for row in tables[name]] for name in ("subjects", "structures")
+    )
     cards = {model: read_json(history.with_name("model.json")) for model, history in histories.items()}
 
-    for name in ("subjects", "structures"):
-        rows = [row for tables in of_sets.values() for row in tables[name]]
-        write_table(out / f"{name}.csv", rows, TABLES[name])
+    write_table(out / "subjects.csv", scored, TABLES["subjects"])
+    write_table(out / "structures.csv", structures, TABLES["structures"])
     for name in ("calibration", "reliability", "seams"):
         for set_name, tables in of_sets.items():
             write_table(out / name / f"{set_name}.csv", tables[name], TABLES[name])
@@ -79,28 +80,28 @@ def gather(
     write_json(out / "run.json", facts)
 
 
-def part_folder(root: Path, set_name: str, result: Result, batch: int) -> Path:
-    """Where `evaluate_result` puts what it says of a batch's scans."""
-    return root / "metrics" / "parts" / set_name / f"batch-{batch}" / result.folder
-
-
 def gather_parts(
-    root: Path, set_name: str, results: Sequence[Result], batches: Sequence[int], scans: Sequence[str]
+    root: Path,
+    set_name: str,
+    results: Sequence[Result],
+    batches: Sequence[int],
+    scans: Sequence[str],
+    tables: Sequence[str] = PARTS,
 ) -> dict[str, list[dict]]:
-    """The rows of each of `run.TABLES` of some results on a set, by result and then in the order of `scans`.
+    """The rows of some of `run.TABLES` of some results on a set, by result and then in the order of `scans`.
 
     Raises:
         UserError: as `gather`.
     """
     order = {name: place for place, name in enumerate(scans)}
-    found: dict[str, list[dict]] = {name: [] for name in TABLES}
+    found: dict[str, list[dict]] = {name: [] for name in tables}
     for result in results:
         wanted = {"set": set_name, "method": result.method, "seed": "" if result.seed is None else str(result.seed)}
-        for name, columns in TABLES.items():
+        for name in tables:
             placed: dict[tuple[int, int], dict] = {}
             for batch in batches:
-                part = part_folder(root, set_name, result, batch) / f"{name}.csv"
-                for row in read_table(part, required=columns):
+                part = part_folder(root, set_name, result.folder, batch) / f"{name}.csv"
+                for row in read_table(part, required=TABLES[name]):
                     own = {key: row[key] for key in wanted}
                     if own != wanted or row["scan"] not in order:
                         told = ", ".join([row["scan"], *map(str, own.values())])

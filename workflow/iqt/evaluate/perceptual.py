@@ -12,13 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iqt.config.benchmark import LPIPS_FILES
 from iqt.errors import UserError
 from iqt.volumes import bounding_box
 
-BACKBONE = "alexnet-owt-7be5be79.pth"
-"""AlexNet trained on ImageNet, as torchvision names the file."""
-LINEAR = "alex.pth"
-"""LPIPS's weights of each feature, version 0.1, as the packages lpips and torchmetrics name the file."""
+BACKBONE, LINEAR = LPIPS_FILES
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """ImageNet's mean and standard deviation of each colour, for images in [-1, 1]."""
 TAPS = (1, 4, 7, 9, 11)

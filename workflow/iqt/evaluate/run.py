@@ -13,13 +13,14 @@ import numpy as np
 
 from iqt.batch import OK, require_ok, status_of
 from iqt.config import Evaluate
+from iqt.config.experiments import COVERAGES
 from iqt.errors import UserError
-from iqt.evaluate.calibration import LEVELS, calibration
+from iqt.evaluate.calibration import calibration
 from iqt.evaluate.overlap import Structure, mean_overlap, missed, n_present, overlap
 from iqt.evaluate.seams import border_error, seam_energy
 from iqt.evaluate.similarity import similarity
 from iqt.files import read_table, write_table
-from iqt.naming import Result, anat, flat
+from iqt.naming import PARTS, Result, anat, flat
 from iqt.volumes import Volume, intensity_scale, read_on_grid, read_volume
 
 SUBJECT_COLUMNS = (
@@ -28,23 +29,19 @@ SUBJECT_COLUMNS = (
     *("n_structures", "parcellator", "seconds", "nfe", "samples", "n_parameters", "seed"),
 )
 STRUCTURE_COLUMNS = ("scan", "set", "method", *Structure._fields, "seed")
-CALIBRATION_COLUMNS = (
-    *("scan", "set", "method", "status", "samples", "correlation", "ratio"),
-    *(f"coverage_{round(100 * level)}" for level in LEVELS),
-    "seed",
-)
+CALIBRATION_COLUMNS = ("scan", "set", "method", "status", "samples", "correlation", "ratio", *COVERAGES, "seed")
 RELIABILITY_COLUMNS = ("scan", "set", "method", "bin", "n_voxels", "expected", "error", "seed")
 SEAM_COLUMNS = (
     *("scan", "set", "method", "status", "tiles", "tile_seam", "tile_seam_sd", "patch_seam", "patch_seam_sd"),
     *("patch_error", "patch_error_ratio", "seed"),
 )
-TABLES = {
-    "subjects": SUBJECT_COLUMNS,
-    "structures": STRUCTURE_COLUMNS,
-    "calibration": CALIBRATION_COLUMNS,
-    "reliability": RELIABILITY_COLUMNS,
-    "seams": SEAM_COLUMNS,
-}
+TABLES = dict(
+    zip(
+        PARTS,
+        (SUBJECT_COLUMNS, STRUCTURE_COLUMNS, CALIBRATION_COLUMNS, RELIABILITY_COLUMNS, SEAM_COLUMNS),
+        strict=True,
+    )
+)
 """What is written of a result, each a CSV with these columns: a row a scan, but a row a structure in `structures` and a
 row a part of the curve in `reliability`; the last three are empty for what has no samples, tiles or patches."""
 COSTS = ("seconds", "nfe", "samples", "n_parameters")
