@@ -85,7 +85,7 @@ CHAIN = {
 }
 
 
-@pytest.mark.parametrize(("config", "models"), [("config/config.yaml", 3), ("config/smoke.yaml", 2)])
+@pytest.mark.parametrize(("config", "models"), [("config/config.yaml", 4), ("config/smoke.yaml", 2)])
 def test_shipped_configurations_plan_the_whole_chain(workflow: Path, config: str, models: int) -> None:
     jobs = planned(workflow, config=config)
     assert set(jobs) == CHAIN
