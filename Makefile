@@ -75,15 +75,15 @@ bench-parcellator: $(READY) ## Train the parcellator on real label maps and meas
 	$(BIN)/python tests/measurements/parcellator.py --out results/bench-parcellator --settings \
 	  '{"filters": 24, "slice_size": 80, "training": {"steps": 1000, "batch_size": 4, "learning_rate": 0.02, "validate_every": 100}}'
 
-bench-speed: $(READY) ## Measure what one volume costs and gives against the authors' protocol (40 minutes)
+bench-speed: $(READY) ## Measure what one volume costs and gives against the authors' protocol (half an hour)
 	$(SNAKEMAKE) cohort lowfield models
 	$(BIN)/iqt bench speed docs/measurements/speed.md
 
-experiments: $(READY) ## The experiments of config/experiments.yaml, and the sweep of samplers (about 80 minutes)
+experiments: $(READY) ## The experiments of config/experiments.yaml, and the sweep of samplers (about two hours)
 	$(SNAKEMAKE) --configfile config/experiments.yaml
 	$(MAKE) sampling-sweep
 
-sampling-sweep: $(READY) ## Quality against cost of the samplers (about half an hour)
+sampling-sweep: $(READY) ## Quality against cost of the samplers (about 40 minutes)
 	$(SNAKEMAKE) sampling_sweep --configfile config/sweep.yaml
 
 scale: $(READY) ## Measure planning at 1,113 and 50,000 people and write docs/scale.md (an hour)

@@ -11,7 +11,13 @@ from iqt.networks.build import build_network
 from iqt.training.checkpoints import save_model
 
 
-def save_stand_in(folder: Path, objective: str = "x0", spread: float = 0.3, grid: dict | None = None) -> Path:
+def save_stand_in(
+    folder: Path,
+    objective: str = "x0",
+    spread: float = 0.3,
+    grid: dict | None = None,
+    patches: tuple[int, int, int] = (2, 2, 2),
+) -> Path:
     """A small DiffusionIQT with random weights; with `spread` 0 its output is 0, so that it returns its input."""
     network = {
         "channels": 8,
@@ -23,7 +29,7 @@ def save_stand_in(folder: Path, objective: str = "x0", spread: float = 0.3, grid
         "tokens": (2, 2),
     }
     method = DiffusionIQTMethod(
-        network=network, patches={"patch": 4, "grid": (2, 2, 2)}, diffusion={"objective": objective}
+        network=network, patches={"patch": 4, "grid": patches}, diffusion={"objective": objective}
     )
     torch.manual_seed(0)
     net = build_network(method)

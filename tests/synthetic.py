@@ -33,6 +33,7 @@ def score(scan: str, method: str, number: float, **changes: object) -> dict:
         "dice": 0.6 + place / 20 + number / 40,
     }
     row |= {"n_structures": 2, "seconds": 1.5 + number, "nfe": [0, 1, 4, 16][place], "samples": [1, 1, 1, 4][place]}
+    row |= {"lpips": 0.3 - place / 20 + number / 100}
     row |= {"nmse": 0.05 - place / 100 + number / 200, "mae": 0.1 - place / 50, "hfen": 0.9 - place / 10}
     row |= {"psnr_minmax": 24 + place, "msssim_minmax": 0.95, "msssim_minmax_scales": 2, "ulfenc": 0.8 + place / 50}
     row |= {"n_parameters": [0, 631111, 745802, 745802][place], "parcellator": "builtin 0.1.0"}

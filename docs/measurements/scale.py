@@ -25,6 +25,8 @@ from pathlib import Path
 
 import yaml
 
+from iqt.config import read_config
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
@@ -90,7 +92,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="A finished run to take bytes and seconds a person from.")
     parser.add_argument("--people", type=int, nargs="+", default=PEOPLE)
     arguments = parser.parse_args()
-    parts = [HEAD.format(date=date.today(), machine=machine(), load=f"{os.getloadavg()[0]:.1f}")]
+    demo = read_config(REPOSITORY / "config/config.yaml")
+    facts = {"n_models": len(demo.models()), "n_rows": len(demo.methods), "machine": machine()}
+    parts = [HEAD.format(date=date.today(), load=f"{os.getloadavg()[0]:.1f}", **facts)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = checkout(Path(scratch), REPOSITORY)
         parts += planning(folder, arguments.people)
@@ -234,9 +238,9 @@ HEAD = """# Scale
 
 Made by `make scale` (docs/measurements/scale.py), {date}, {machine}; load of the machine at the start: {load}. `s` is
 wall time and suffers from other load; `CPU s` does not. The people are planned, not made: 72 % training, 10 %
-validation, 18 % test, and the demo's methods (two networks, one parcellator, four rows). *Cluster jobs* leaves out what
-runs on the login node (the lists of scans) and counts the report's drawings as the one job that the Slurm profile makes
-of them.
+validation, 18 % test, and the demo's methods ({n_models} networks, one parcellator, {n_rows} rows). *Cluster jobs*
+leaves out what runs on the login node (the lists of scans) and counts the report's drawings as the one job that the
+Slurm profile makes of them.
 """
 PLAN_TABLE = """| people | batches | options | jobs | cluster jobs | s | CPU s | MB |
 | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"""

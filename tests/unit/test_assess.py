@@ -122,6 +122,10 @@ def test_a_pattern_of_slices_is_no_seam() -> None:
     assert seam_energy(reference, reference + error, MASK, [range(4, 48, 4), [], []], periods) is None, (
         "nothing else of its kind"
     )
+    everywhere = [range(0, SHAPE[0] + 1, 4), [], []]
+    known, compared = border_error(reference, reference + error, MASK, everywhere, periods)
+    assert known == border_error(reference, reference + error, MASK, everywhere)[0] > 0
+    assert np.isnan(compared), "the error is known, but not what to compare it with"
 
 
 def test_slices_have_a_distance_along_the_axis_that_they_are_stacked_on_unless_they_are_tilted() -> None:

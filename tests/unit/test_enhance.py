@@ -169,6 +169,24 @@ def test_without_memory_for_a_tile_smaller_ones_are_taken(model: Path, capsys: p
         enhance(volume(), 1)
 
 
+def test_without_memory_tiles_get_smaller_down_to_a_region_of_uneven_edges(tmp_path: Path) -> None:
+    model = save_stand_in(tmp_path / "uneven", patches=(1, 3, 3))
+    enhance = Enhancer(model, {**usage(steps=1), "tiling": {"tile": 8, "overlap": 4}}, "float32")
+    forward, limit = enhance.network.forward, 4 * 12 * 12
+
+    def small(noisy: Tensor, *others: Tensor) -> Tensor:
+        if noisy.numel() > limit:
+            raise torch.OutOfMemoryError
+        return forward(noisy, *others)
+
+    enhance.network.forward = small
+    assert enhance(volume(), 1).tiling.edges == [4, 12, 12]
+    limit = 0
+    with pytest.raises(StopError, match="memory does not suffice for a tile of 4 x 12 x 12"):
+        enhance(volume(), 1)
+    assert largest_tile((100, 100, 100), (32, 96, 96), 1.0, 1.0) == 32
+
+
 def test_tiles_are_as_large_as_the_memory_allows(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enhance = Enhancer(model, {**usage(steps=1), "tiling": {"tile": "auto", "overlap": 8}}, "float32")
     assert enhance(volume(), 1).tiling.edges == [32, 24, 24], "the whole volume in one piece"

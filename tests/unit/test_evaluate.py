@@ -652,6 +652,19 @@ def test_an_empty_mask_and_a_result_with_infinities_are_recorded(run, brain):
     )
 
 
+def test_a_perceptual_distance_that_cannot_be_measured_costs_nothing_else(run, monkeypatch):
+    def broken(*images):
+        raise UserError("out of colours")
+
+    monkeypatch.setattr("iqt.evaluate.run._lpips", lambda settings: broken)
+    rows = {row["method"]: row for row in read_table(evaluate(run, SCANS[:1])[0])}
+    assert rows["cubic"]["status"] == "LPIPS: out of colours"
+    assert rows["cubic"]["lpips"] == ""
+    assert float(rows["cubic"]["miou"]) > 0
+    assert rows["unet"]["status"].startswith("parcellation: no white matter")
+    assert rows["unet"]["status"].endswith("; LPIPS: out of colours")
+
+
 def test_a_parcellation_without_any_structure_scores_zero(run):
     """A reading that holds nothing is the worst one, not an absent one."""
     path = flat(run / "parcellation/main/cubic", SCANS[0], "dseg.nii.gz")

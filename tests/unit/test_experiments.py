@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 import shutil
 from pathlib import Path
 from typing import get_args
@@ -129,6 +130,23 @@ def test_the_table_says_whose_mean_is_of_whom_and_who_failed(metrics: Path) -> N
     rows = write_experiment(metrics / "results.csv", alone, KEYS, metrics / "steps.csv", 500, 1)
     assert f" {compared}" in experiment_note(rows, alone)
     assert "Low-field set" not in (metrics / "steps.md").read_text()
+
+
+def best_scores(rows: list[dict[str, str]]) -> list[str]:
+    """PSNR of each set's method that leads over the scans that all of them have."""
+    found = []
+    for set_name in dict.fromkeys(row["set"] for row in rows):
+        first = max((row for row in rows if row["set"] == set_name), key=lambda row: float(row["psnr_shared"]))
+        found.append(f"{float(first['psnr']):.2f}")
+    return found
+
+
+def test_the_best_scores_of_a_set_are_bold_and_no_costs_are(metrics: Path) -> None:
+    asked = experiment(metrics=("psnr", "train_seconds"))
+    rows = write_experiment(metrics / "results.csv", asked, KEYS, metrics / "steps.csv", 500, 1)
+    written = (metrics / "steps.md").read_text()
+    assert re.findall(r"\*\*(\S+)\*\*", written) == best_scores(rows)
+    assert re.findall(r"textbf\{(\S+)\}", (metrics / "steps.tex").read_text()) == best_scores(rows)
 
 
 def test_what_a_method_has_not_is_shown_as_a_dash_and_never_dropped(metrics: Path) -> None:
@@ -264,8 +282,10 @@ def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metri
     assert "What do &lt;more&gt; steps bring? Look at the seam." in section
     assert base64.b64encode(figure.read_bytes()).decode() in section
     head, *lines = experiment_cells(rows, asked)
+    shown = section.replace("<strong>", "").replace("</strong>", "")
     for cell in (*head, *lines[0], *lines[-1]):
-        assert f">{html.escape(cell, quote=False)}</t" in section, cell
+        assert f">{html.escape(cell, quote=False)}</t" in shown, cell
+    assert re.findall(r"<strong>(\S+)</strong>", section) == best_scores(rows)
     assert f"Trained on: {MACHINE}." in section
     left_out = "Not run on this low-field set, which was made for the methods of “Steps” and for the reference alone"
     assert f"{left_out}: costly." in page.partition('id="benchmark"')[2].partition('id="similarity"')[0]
@@ -360,7 +380,9 @@ def test_the_error_at_patch_borders_is_that_of_the_voxels_on_either_side() -> No
     assert found == pytest.approx(0.3)
     assert ratio == pytest.approx(3)
     assert border_error(reference, reference + 0.1, mask, ([], [], [])) is None
-    assert border_error(reference, reference, mask, borders) is None
+    exact, nothing = border_error(reference, reference, mask, borders)
+    assert exact == 0
+    assert np.isnan(nothing), "0 over 0"
     even = border_error(reference, reference + 0.2, mask, borders)
     assert even == pytest.approx((0.2, 1))
 

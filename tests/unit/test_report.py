@@ -30,7 +30,7 @@ from iqt.report import (
     tables,
     viewer,
 )
-from iqt.report.page_tables import extremes_lines
+from iqt.report.page_tables import extremes_lines, further_lines
 from iqt.report.panels import PLANES, Panel
 from iqt.report.scores import FURTHER_METRICS, METRICS, NAMES, Score, read_scores
 from iqt.report.styles import styles_of
@@ -209,6 +209,19 @@ def test_further_measures_have_a_table_of_their_own(made: Path) -> None:
     assert best.count("**") == 2 * len(FURTHER_METRICS), "smaller errors are better; all tie in MS-SSIM min-max"
     assert "**0.0250** (0.0200–0.0300)" in best
     assert r"\textbf{0.0250}" in (made / "tables/similarity.tex").read_text()
+
+
+def test_a_distance_that_nobody_asked_for_is_no_column_and_no_failure(made: Path, tmp_path: Path) -> None:
+    assert "LPIPS" in (made / "tables/similarity.md").read_text()
+    write_table(tmp_path / "subjects.csv", [score("sub-a", method, 0, lpips="") for method in METHODS])
+    tables.write_tables(tmp_path / "subjects.csv", tmp_path, "main", 200, 1)
+    for name in ("similarity.md", "similarity.tex"):
+        assert "LPIPS" not in (tmp_path / name).read_text()
+    rows = read_table(tmp_path / "benchmark.csv")
+    assert {(row["lpips"], row["n_failed"]) for row in rows} == {("", "0")}
+    lines = further_lines(rows)
+    assert lines["head"] == [NAMES[name] for name in FURTHER_METRICS if name != "lpips"]
+    assert {len(line["cells"]) for line in lines["lines"]} == {len(lines["head"])}
 
 
 def test_a_method_without_a_row_for_a_scan_is_a_failure(tmp_path: Path) -> None:

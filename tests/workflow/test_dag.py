@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from iqt.config import read_config
+from iqt.config.benchmark import LPIPS_FILES
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 
@@ -231,6 +232,23 @@ def test_a_wrong_configuration_stops_before_any_job(workflow: Path, text: str, p
     assert "Traceback" not in message
     assert all(part in message for part in ("config/wrong.yaml", *parts))
     assert not (workflow / "results").exists()
+
+
+def test_weights_of_the_perceptual_distance_are_inputs_and_named_where_they_lack(workflow: Path) -> None:
+    config = workflow / "config" / "perceptual.yaml"
+    config.write_text(
+        (workflow / "config" / "smoke.yaml").read_text().replace("evaluate:", "evaluate:\n  lpips: weights")
+    )
+    (workflow / "weights").mkdir()
+    first, second = (workflow / "weights" / name for name in LPIPS_FILES)
+    first.touch()
+    done = snakemake(workflow, "--dry-run", config="config/perceptual.yaml")
+    message = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Traceback" not in message
+    assert f"weights/{second.name}: no such file; evaluate.lpips must name a folder" in message
+    second.touch()
+    assert set(planned(workflow, config="config/perceptual.yaml")) == CHAIN
 
 
 @pytest.mark.parametrize("engine", ["cohort", "labels", "hmrf", "fast"])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -194,11 +195,37 @@ def test_an_experiment_shows_what_was_measured_and_measures_nothing_again(finish
             sizes = [one["max_rss"] for path in results.glob(f"benchmarks/{job}.tsv") for one in read_table(path)]
             largest = max((float(size) for size in sizes if size not in ("NA", "-")), default=np.nan)
             assert float(row[name] or "nan") == pytest.approx(largest, rel=1e-4, nan_ok=True)
+        assert float(row["train_mb"]) > 100, "what holds torch is as large, and a training long enough to be seen"
     mean, regression = rows
     calibration = [float(one["correlation"]) for one in read_table(results / "metrics/calibration/main.csv")]
     assert float(mean["correlation"]) == pytest.approx(np.mean(calibration), rel=1e-4)
     assert (regression["correlation"], regression["patch_seam"]) == ("", ""), "it draws no samples and knows no patches"
     assert mean["patch_seam"]
+
+
+def test_a_further_seed_is_trained_and_scored_and_nothing_else(finished: Path) -> None:
+    results = finished / "results/smoke"
+    raw = yaml.safe_load((finished / "config/smoke.yaml").read_text()) | {"seeds": [1, 2]}
+    raw["experiments"] = {"twice": {"title": "t", "question": "q", "methods": ["unet"], "metrics": ["psnr", "miou"]}}
+    (finished / "twice.yaml").write_text(yaml.safe_dump(raw))
+    first = {path: path.stat().st_mtime_ns for path in (results / "metrics/parts").rglob("*.csv")}
+    done = snakemake(finished, "--", "experiment_twice", config="twice.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    ran = re.findall(r"^(?:local)?rule (\w+?)(?:_\d+)?:$", done.stdout + done.stderr, re.MULTILINE)
+    batches = {"enhance": 2, "parcellate_result": 2, "evaluate": 2}
+    assert Counter(ran) == {"train": 1, **batches, "gather_experiment": 1, "draw_experiment": 1, "experiment_twice": 1}
+    (row,) = read_table(results / "tables/experiments/twice.csv")
+    means = {}
+    for path in (results / "metrics/parts/main").glob("batch-*/unet*/**/subjects.csv"):
+        for one in read_table(path):
+            means.setdefault(one["seed"], []).append(float(one["psnr"]))
+    assert {seed: len(values) for seed, values in means.items()} == {"1": 2, "2": 2}
+    by_seed = [np.mean(values) for values in means.values()]
+    assert by_seed[0] != by_seed[1]
+    assert (row["n_seeds"], row["n_subjects"], row["n_failed"]) == ("2", "2", "0")
+    assert float(row["psnr"]) == pytest.approx(np.mean(by_seed), rel=1e-4)
+    assert float(row["psnr_seed_sd"]) == pytest.approx(np.std(by_seed, ddof=1), rel=1e-3)
+    assert all(path.stat().st_mtime_ns == changed for path, changed in first.items()), "what was scored is left"
 
 
 def test_fastsurfer_reads_the_same_run(finished: Path, repository: Path, tmp_path: Path) -> None:

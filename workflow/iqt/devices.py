@@ -6,11 +6,13 @@ import contextlib
 import functools
 import platform
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch.overrides import TorchFunctionMode
 
+from iqt.config.benchmark import Precision
+from iqt.errors import UserError
 from iqt.gpus import claim_gpus
 
 
@@ -31,7 +33,12 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
 
     `auto` takes it on a GPU, and on a CPU only where it has bfloat16 instructions: elsewhere it is emulated, which was
     measured to be tens of times slower than float32.
+
+    Raises:
+        UserError: there is no such precision.
     """
+    if precision not in get_args(Precision):
+        raise UserError(f"precision {precision!r} must be one of {', '.join(get_args(Precision))}")
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":

@@ -79,8 +79,10 @@ def write_json(path: str | Path, content: Mapping) -> None:
 def read_json(path: str | Path) -> dict:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file; run the stage that writes it first") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, where a JSON file is needed") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); delete it and run again") from None
 
@@ -103,8 +105,10 @@ def read_table(path: str | Path, required: Sequence[str] = ()) -> list[dict[str,
         with Path(path).open(newline="", encoding="utf-8") as handle:
             reader = csv.DictReader(handle, delimiter=delimiter)
             rows, found = list(reader), reader.fieldnames or []
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such table") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, where a table is needed") from None
     missing = [name for name in required if name not in found]
     if missing:
         raise UserError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(found) or 'none'}")

@@ -224,10 +224,16 @@ def start_files(wildcards):
     return model_files(start, wildcards.seed) if start else []
 
 
-def lpips_weights():
+def lpips_weights(wildcards):
     """The weights of the perceptual distance, where somebody has them."""
     folder = CONFIG.evaluate.lpips
-    return [f"{folder}/{name}" for name in LPIPS_FILES] if folder else []
+    files = [f"{folder}/{name}" for name in LPIPS_FILES] if folder is not None else []
+    for path in files:
+        if not Path(path).is_file():
+            raise WorkflowError(
+                f"{path}: no such file; evaluate.lpips must name a folder with {' and '.join(LPIPS_FILES)}, or be null"
+            )
+    return files
 
 
 def parts(set_name, folder, batch):

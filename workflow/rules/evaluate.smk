@@ -20,7 +20,7 @@ rule evaluate:
         parcellation=lambda wildcards: sidecars(
             f"parcellation/{wildcards.set}/{wildcards.method}", "test", wildcards.batch, "dseg.json", flat
         ),
-        weights=lpips_weights(),
+        weights=lpips_weights,
         code=code(*(f"evaluate/{name}.py" for name in SCORES)),
     output:
         parts("{set}", "{method}", "{batch}"),

@@ -27,7 +27,6 @@ from iqt.devices import autocast, best_device
 from iqt.enhance import memory
 from iqt.enhance.run import MARGIN
 from iqt.enhance.tiling import Tiling
-from iqt.errors import UserError
 from iqt.networks.build import build_network, count_parameters, memory_layout
 from iqt.volumes import bounding_box
 
@@ -61,13 +60,8 @@ class Cost(NamedTuple):
 
 
 def measure_costs(method: DiffusionIQTMethod, recommended: int, precision: str) -> list[Cost]:
-    """Cost of each way on the template brain; `recommended` is our number of network calls.
-
-    Raises:
-        UserError: the network is not one that sees its patches' neighbours.
-    """
-    if not method.network.cross_batch.padding:
-        raise UserError("the authors' protocol pads patches with their neighbours: network.cross_batch.padding is off")
+    """Cost of each way on the template brain; `recommended` is our number of network calls. The
+    network must be one whose patches are padded with their neighbours."""
     mask, region, device = template_mask(), method.patches.region, best_device()
     network = build_network(method).eval().to(device)  # with channels first in memory, as theirs
     with halo_padding():

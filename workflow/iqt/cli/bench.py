@@ -51,13 +51,18 @@ def bench_speed(
         found[path] = read_config(path)
         if not isinstance(found[path].methods.get(method), DiffusionIQTMethod):
             raise UserError(f"--method {method}: {path} has no such method of kind diffusion_iqt")
+        if not found[path].methods[method].network.cross_batch.padding:
+            raise UserError(
+                f"{path}: network.cross_batch.padding of {method} is off, but the authors' protocol pads patches with "
+                "their neighbours; name another --method"
+            )
     full, small = found[config].methods[method], found[trained]
     recommended = small.methods[method].sampling
     run = Path("results") / small.name
     model = run / "models" / small.model_of(method) / f"seed-{small.training_seeds[0]}"
     # Quality first: it fails at once where the run is not there.
     quality = measure_quality(run, model, recommended, small.suffix, precision)
-    costs = measure_costs(full, recommended.steps, precision)
+    costs = measure_costs(full, recommended.steps * recommended.samples, precision)
     layouts = {
         "full": measure_layouts(full, precision),
         "trained": measure_layouts(small.methods[method], precision),

@@ -27,6 +27,8 @@ from iqt.config.training import Patches, Training
 from iqt.errors import UserError
 from iqt.naming import Result
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 class Compute(Section):
     """How work is cut into jobs."""
@@ -39,7 +41,7 @@ class Compute(Section):
     """CPU threads of any other job."""
     gpus: Positive = 1
     """GPUs of a training job, which share each batch; without a GPU, processes."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Autocast of the networks. `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, else float32."""
 
 
@@ -57,8 +59,8 @@ class Evaluate(Section):
     """Resamplings of the people behind each 95 % interval."""
     lpips: str | None = None
     """Folder with the weights of LPIPS, which are not shipped: `alexnet-owt-7be5be79.pth` (torchvision's AlexNet) and
-    `alex.pth` (of the package lpips, version 0.1). With it metrics/subjects.csv has that perceptual distance, which
-    experiments can show; null: it has not."""
+    `alex.pth` (of the package lpips, version 0.1). With it that perceptual distance is in metrics/subjects.csv and in
+    the table of further similarity, and experiments can show it; null: it is nowhere."""
     reference: Name | None = None
     """Method that the statistics compare every other with, named before any result is seen; null: the first one, and
     the tables and the page say that it was not named."""

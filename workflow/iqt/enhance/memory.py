@@ -44,7 +44,7 @@ def largest_tile(shape: tuple[int, int, int], unit: tuple[int, int, int], per_vo
         edges = [tile_edge(size, step, tile) for size, step in zip(shape, unit, strict=True)]
         if math.prod(edges) <= voxels:
             return tile
-    return max(unit)
+    return min(unit)
 
 
 def smaller_tiles(shape: tuple[int, int, int], unit: tuple[int, int, int], below: float) -> Iterator[int]:
@@ -52,7 +52,7 @@ def smaller_tiles(shape: tuple[int, int, int], unit: tuple[int, int, int], below
     edges = {
         step * count for size, step in zip(shape, unit, strict=True) for count in range(1, 1 + math.ceil(size / step))
     }
-    # Below the longest unit nothing gets smaller.
+    # Below the shortest edge of a unit nothing gets smaller.
     return (edge for edge in sorted(edges, reverse=True) if min(unit) <= edge < below)
 
 

@@ -87,7 +87,7 @@ class Enhancer:
                 if at_once > 1:
                     at_once = 1
                     continue
-                tile = next(memory.smaller_tiles(shape, unit, 0.75 * max(tiling.edges)), 0)
+                tile = next(memory.smaller_tiles(shape, unit, min(tile, 0.75 * max(tiling.edges))), 0)
             edges = " x ".join(map(str, tiling.edges))
             if not tile:
                 raise StopError(f"memory does not suffice for a tile of {edges} voxels; free some, or use fewer jobs")

@@ -124,6 +124,8 @@ def _check_outputs(image: Path, out: Path, mask: Path | None, extras: dict[str, 
     record = out.with_name(out.name.removesuffix(".gz").removesuffix(".nii") + ".json")
     if any(path.is_dir() for path in (*outputs, record)):
         raise UserError(f"{out}: an output is the name of a folder; choose another name")
-    if record.exists() and "weights_sha256" not in read_json(record).get("model", {}):
+    known = read_json(record) if record.exists() else None
+    model = known.get("model") if isinstance(known, dict) else None
+    if record.exists() and not (isinstance(model, dict) and "weights_sha256" in model):
         raise UserError(f"{record}: is there already and no record of an enhancement; choose another name than {out}")
     return record

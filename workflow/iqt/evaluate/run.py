@@ -145,21 +145,20 @@ def _score(
     if scores is None:
         return row, []
     row.update(scores)
+    row["parcellator"] = reference.parcellator
+    structures: list[Structure] = []
+    row["status"] = reference.labels_status
+    if reference.labels is not None:
+        compared, row["status"] = attempt(_compare, reference, parcellation, scan, names)
+        if compared is not None:
+            structures, row["status"] = compared
+            row["miou"], row["dice"] = mean_overlap(structures)
+            row["n_structures"] = n_present(structures)
     if lpips is not None:
         row["lpips"], status = attempt(lpips, reference.volume.data, made.data, reference.mask)
         if row["lpips"] is None:
-            row["status"] = f"LPIPS: {status}"
-            return row, []
-    row["parcellator"] = reference.parcellator
-    if reference.labels is None:
-        row["status"] = reference.labels_status
-        return row, []
-    compared, row["status"] = attempt(_compare, reference, parcellation, scan, names)
-    if compared is None:
-        return row, []
-    structures, row["status"] = compared
-    row["miou"], row["dice"] = mean_overlap(structures)
-    row["n_structures"] = n_present(structures)
+            reasons = [] if row["status"] == OK else [row["status"]]
+            row["status"] = "; ".join([*reasons, f"LPIPS: {status}"])
     return row, structures
 
 

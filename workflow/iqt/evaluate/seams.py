@@ -72,8 +72,8 @@ def border_error(
     """Root mean square error of the voxels on either side of a border, and its ratio to that of all others at the same
     places between low-field slices.
 
-    A ratio of 1 means that a network is as good at the edge of what it sees as inside. None where no voxel of the
-    brain, or every one of them, lies at a border, or the result is exact.
+    A ratio of 1 means that a network is as good at the edge of what it sees as inside; NaN where no other voxel lies at
+    such a place, or all others are exact. None where no voxel of the brain lies at a border.
 
     Args:
         reference, volume: (X, Y, Z) on one grid.
@@ -89,10 +89,11 @@ def border_error(
         places = _places(size, period)
         kinds = kinds * (places.max() + 1) + np.expand_dims(places, [other for other in range(3) if other != axis])
     squares = np.square(volume.astype(np.float64) - reference)[mask]
-    ratio = _against_elsewhere(squares, np.ones_like(squares), at[mask], kinds[mask])
-    if np.isnan(ratio):
+    beside_border = squares[at[mask]]
+    if not beside_border.size:
         return None
-    return float(np.sqrt(squares[at[mask]].mean())), math.sqrt(ratio)
+    ratio = _against_elsewhere(squares, np.ones_like(squares), at[mask], kinds[mask])
+    return float(np.sqrt(beside_border.mean())), math.sqrt(ratio)
 
 
 def _places(size: int, period: float) -> np.ndarray:

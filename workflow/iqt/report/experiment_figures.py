@@ -135,6 +135,8 @@ def _lines(
     by_set = experiment.x == "set"
     axis = [_place(row, experiment, keys) for row in table]
     numeric = all(isinstance(value, int | float) for value in axis if value is not None)
+    if not numeric:
+        axis = [None if value is None else written(value) for value in axis]  # `auto` beside numbers
     known = dict.fromkeys(value for value in axis if value is not None)
     ticks = sorted(known) if numeric else list(known)
     lines: dict[str, list[tuple[Any, Mapping[str, str]]]] = {}

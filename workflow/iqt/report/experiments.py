@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,12 +14,11 @@ from iqt.naming import seed_of
 from iqt.report.formats import bracketed, latex, markdown
 from iqt.report.people import seed_sd
 from iqt.report.scores import DECIMALS, NAMES, Score, by_seed, mean_over_seeds, numbers_of
-from iqt.report.shared import count, differences, failures, means_of, number, scans_all_have
+from iqt.report.shared import best_of, count, differences, failures, means_of, number, scans_all_have
 
 OF_PEOPLE = (*get_args(Similarity), *get_args(Seam), *get_args(Calibration))
 """What is measured in each person, so that it has an interval over people; the rest is cost."""
 LABELS = NAMES | {
-    "lpips": "LPIPS",
     "tile_seam": "tile seam",
     "patch_seam": "patch seam",
     "patch_error": "error at patch borders",
@@ -39,13 +38,14 @@ LABELS = NAMES | {
 DIGITS = DECIMALS | {
     **dict.fromkeys(("tile_seam", "patch_seam", "patch_error_ratio", "correlation", "ratio"), 3),
     **dict.fromkeys(COVERAGES, 3),
-    **{"lpips": 4, "patch_error": 4, "seconds": 2, "train_gpu_gib": 1},
+    **{"patch_error": 4, "seconds": 2, "train_gpu_gib": 1},
 }
 """Digits after the point; none where a quantity is not here."""
 NOTE = (
     "Means over people, in brackets 95 % percentile bootstrap limits (none for a single person){seeds}; where a mean "
     "is not over everybody, the people behind it in square brackets. Failed: scans on which a stage failed. A dash: "
-    "the method has no such quantity, or no result.{notes}"
+    "the method has no such quantity, or no result. Best scores of a set in bold, by the mean over the scans that all "
+    "methods have.{notes}"
 )
 SEEDS_NOTE = (
     "; a scan's value is the mean over {n} training seeds, and left out where one of them lost it, and after ± is the "
@@ -142,8 +142,8 @@ def write_experiment(
             rows.append(row)
     write_table(table, rows, columns_of(experiment))
 
-    def cells(bold: object) -> list[list[str]]:
-        return experiment_cells(rows, experiment)
+    def cells(bold: Callable[[str], str]) -> list[list[str]]:
+        return experiment_cells(rows, experiment, bold)
 
     title = f"{experiment.title}. {experiment.question}"
     note = " ".join([experiment_note(rows, experiment), *failed])
@@ -153,12 +153,17 @@ def write_experiment(
     return rows
 
 
-def experiment_cells(rows: Sequence[Mapping[str, str]], experiment: Experiment) -> list[list[str]]:
-    """A heading and a line a low-field set and method, for people."""
+def experiment_cells(
+    rows: Sequence[Mapping[str, str]], experiment: Experiment, bold: Callable[[str], str] = str
+) -> list[list[str]]:
+    """A heading and a line a low-field set and method, for people; of each set's scores the best are `bold`."""
     texts = _text_columns(rows, experiment)
     lines = [[*_headings(texts), *(LABELS[name] for name in experiment.metrics), "people", "failed"]]
+    scores = [name for name in experiment.metrics if name in get_args(Similarity)]
+    best = {set_name: best_of([row for row in rows if row["set"] == set_name], scores) for set_name in experiment.sets}
     for row in rows:
-        cells = [_cell(row, name) for name in experiment.metrics]
+        marked = {name for name, methods in best[row["set"]].items() if row["method"] in methods}
+        cells = [_cell(row, name, bold if name in marked else str) for name in experiment.metrics]
         lines.append([*(row[text] or "–" for text in texts), *cells, row["n_subjects"], row["n_failed"]])
     return lines
 
@@ -210,8 +215,9 @@ def _headings(keys: Sequence[str]) -> list[str]:
     return [next((end for end in ends(key) if every.count(end) == 1), key) for key in keys]
 
 
-def _cell(row: Mapping[str, str], name: str) -> str:
+def _cell(row: Mapping[str, str], name: str, bold: Callable[[str], str]) -> str:
     value, low, high = (shown(name, float(row[f"{name}{end}"] or math.nan)) for end in ("", "_lo", "_hi"))
+    value = bold(value)
     spread = f" ± {shown(name, float(row[f'{name}_seed_sd']))}" if row[f"{name}_seed_sd"] else ""
     cell = bracketed(f"{value}{spread}", (low, high))
     behind = count(row, name) if name in OF_PEOPLE and row[name] else ""

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from iqt.batch import OK
+from iqt.errors import UserError
 from iqt.files import read_table, replacing
 from iqt.report.panels import PLANES, WINDOW, Panel
 from iqt.report.scores import NAMES, Score, methods_of, named, parcellator_of, read_scores, shown
@@ -284,7 +285,14 @@ def _curve(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[flo
 
 
 def save_figure(figure: Figure, out: list[Path]) -> None:
-    """Write a figure as every file of `out`, by ending; the same figure gives the same bytes."""
+    """Write a figure as every file of `out`, by ending; the same figure gives the same bytes.
+
+    Raises:
+        UserError: a name ends in none of `METADATA`.
+    """
+    for path in map(Path, out):
+        if path.suffix not in METADATA:
+            raise UserError(f"{path}: a figure's name must end in {', '.join(METADATA)}")
     if figure.get_layout_engine() is not None:
         # The solver of the layout ends now here, now there in the last of sixteen digits, and an SVG's ids tell.
         figure.set_dpi(DPI)  # texts are as wide as when they are saved
@@ -294,4 +302,4 @@ def save_figure(figure: Figure, out: list[Path]) -> None:
             axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
     for path in map(Path, out):
         with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=DPI, metadata=METADATA.get(path.suffix))
+            figure.savefig(temporary, dpi=DPI, metadata=METADATA[path.suffix])

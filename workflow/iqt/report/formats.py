@@ -33,7 +33,7 @@ def latex(cells: Cells, title: str, note: str, n_text: int = 1, long: bool = Fal
     environment = "longtable" if long else "tabular"
     packages = r"\usepackage{booktabs}" + (r", \usepackage{longtable}" if long else "")
     written = [
-        f"% needs {packages}; {title}",
+        f"% needs {packages}; {' '.join(title.split())}",
         *(f"% {sentence}" for sentence in _escaped(note).split(". ")),
         rf"\begin{{{environment}}}{{{'l' * n_text}{'r' * (len(head) - n_text)}}}",
         r"\toprule",

@@ -17,14 +17,9 @@ from iqt.files import read_json, read_table, write_text
 from iqt.report.assessments import calibration_table, seam_table
 from iqt.report.comparisons import statistics_cells
 from iqt.report.experiments import columns_of, experiment_cells, experiment_note
+from iqt.report.formats import BOLD, PLAIN
 from iqt.report.page_tables import SHOWN, benchmark_lines, extremes_lines, further_lines, left_out, shared_lines
-from iqt.report.scores import (
-    FURTHER_METRICS,
-    METRICS,
-    Score,
-    named,
-    read_scores,
-)
+from iqt.report.scores import METRICS, Score, further_metrics, named, read_scores
 from iqt.report.shared import blind_judge
 from iqt.report.structure_table import structure_cells, structure_differences
 from iqt.report.structures import NEEDED, compare_methods, judge, mean_over_seeds, read_colours
@@ -33,6 +28,8 @@ from iqt.report.viewer import collect
 TEMPLATE = Path(__file__).with_name("page.html")
 FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overlap", "reliability", "experiment")
 """What a figure's file name begins with, in the order of the page."""
+PLAIN_KINDS = ("cubic", "linear")
+"""Kinds of method without a network."""
 FEW_PEOPLE = 10
 FIGURE_BUDGET = 6_000_000
 """Characters of the page that figures may take, so that it stays below 15 MB; the others are named."""
@@ -74,13 +71,15 @@ def write_page(
     structures = mean_over_seeds(read_table(metrics / "structures.csv", required=NEEDED))
     colours = read_colours(lut)
     plain = next((name for name, method in run.get("methods", {}).items() if method.get("kind") == "cubic"), None)
-    trained = [name for name, method in run.get("methods", {}).items() if method.get("kind") != "cubic"]
+    trained = [name for name, method in run.get("methods", {}).items() if method.get("kind") not in PLAIN_KINDS]
     benchmarks = []
     for path in found:
         rows = read_table(path, required=("method", "set", "n_failed"))
         if not rows:
             raise UserError(f"{path}: no row; run the tables again")
         set_name = rows[0]["set"]
+        if set_name not in run.get("lowfield", {set_name: None}):
+            continue  # of a set that the configuration had once
         scores = read_scores(metrics / "subjects.csv", set_name)
         people = max(int(row["n_subjects"]) for row in rows)
         volumetry = _beside(path, "structures.csv", structure_cells)
@@ -101,7 +100,7 @@ def write_page(
                 "n_scans": len({score.scan for score in scores}),
                 "extremes": [
                     ("", extremes_lines(scores, METRICS)),
-                    (" by further similarity", extremes_lines(scores, FURTHER_METRICS)),
+                    (" by further similarity", extremes_lines(scores, further_metrics(rows))),
                 ],
                 "structures": compare_methods([row for row in structures if row["set"] == set_name], plain, colours),
                 "failures": [score for score in scores if score.failed and not _listed(score, set_name, skipped)],
@@ -110,6 +109,8 @@ def write_page(
                 "n_people": people,
             }
         )
+    if not benchmarks:
+        raise UserError(f"{tables}: no benchmark.csv of a low-field set of this run; run the tables first")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -118,6 +119,7 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"plain": _plain}
+    environment.globals |= {"BOLD": BOLD, "PLAIN": PLAIN}
     page = environment.get_template(TEMPLATE.name).render(
         run=run,
         methods=[row["method"] for row in benchmarks[0]["rows"]],
@@ -139,7 +141,7 @@ def write_page(
 
 def _experiment(name: str, experiment: Experiment, tables: Path) -> dict[str, Any]:
     rows = read_table(tables / "experiments" / f"{name}.csv", required=columns_of(experiment))
-    head, *lines = experiment_cells(rows, experiment)
+    head, *lines = experiment_cells(rows, experiment, lambda text: f"{BOLD}{text}{PLAIN}")
     table = {"head": head, "lines": lines, "n_text": head.index("method") + 1 + len(experiment.keys)}
     return {"name": name, "settings": experiment, "table": table, "note": experiment_note(rows, experiment)}
 
@@ -185,7 +187,7 @@ def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> 
     value = {row["method"]: float(row["psnr_shared"]) for row in rows if row["psnr_shared"]}
     plain = max((value[name] for name in value if kinds.get(name) == "cubic"), default=math.nan)
     for name, psnr in value.items():
-        if kinds.get(name) != "cubic" and psnr <= plain:
+        if kinds.get(name) not in PLAIN_KINDS and psnr <= plain:
             warnings.append(f"{name} does not exceed cubic interpolation in PSNR ({psnr:.2f} against {plain:.2f} dB).")
     pairs = run.get("lowfield", {}).get(rows[0]["set"], {})
     if pairs.get("registration"):

@@ -12,6 +12,7 @@ from iqt.report.scores import (
     LOWER_IS_BETTER,
     METRICS,
     Score,
+    further_metrics,
     methods_of,
     named,
     people_of,
@@ -46,9 +47,10 @@ def left_out(rows: list[dict[str, str]], methods: Iterable[str], experiments: Ma
 
 def further_lines(rows: list[dict[str, str]]) -> dict[str, Any]:
     """Errors and others' definitions."""
-    lines = _metric_cells(rows, FURTHER_METRICS)
+    names = further_metrics(rows)
+    lines = _metric_cells(rows, names)
     lines = [{"method": row["method"], "cells": cells} for row, cells in zip(rows, lines, strict=True)]
-    return {"head": [named(name, "") for name in FURTHER_METRICS], "lines": lines}
+    return {"head": [named(name, "") for name in names], "lines": lines}
 
 
 def _metric_cells(rows: list[dict[str, str]], names: Sequence[str]) -> list[list[dict[str, Any]]]:

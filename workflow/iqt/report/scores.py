@@ -18,9 +18,11 @@ METRICS = (*IMAGE_METRICS, *OVERLAPS)
 """What the benchmark table shows."""
 COMMON = "miou_common"
 """A column of the tables: mIoU over the scans on which every method succeeded."""
-FURTHER_METRICS = ("nmse", "mae", "hfen", "psnr_minmax", "msssim_minmax", "ulfenc")
+FURTHER_METRICS = ("nmse", "mae", "hfen", "lpips", "psnr_minmax", "msssim_minmax", "ulfenc")
 """What a table of its own shows: other errors, and others' definitions."""
-LOWER_IS_BETTER = ("nmse", "mae", "hfen")
+OPTIONAL = ("lpips",)
+"""Measured only where the configuration asks for it: shown where some method has it, and no failure where it lacks."""
+LOWER_IS_BETTER = ("nmse", "mae", "hfen", "lpips")
 FACTS = ("msssim_scales", "msssim_minmax_scales", "seconds", "nfe", "samples", "n_parameters")
 COLUMNS = ("scan", "set", "method", "status", *METRICS, *FURTHER_METRICS, *FACTS)
 
@@ -35,12 +37,13 @@ NAMES = {
     "nmse": "NMSE",
     "mae": "MAE",
     "hfen": "HFEN",
+    "lpips": "LPIPS",
     "psnr_minmax": "PSNR min-max (dB)",
     "msssim_minmax": "MS-SSIM min-max",
     "ulfenc": "ULF-EnC score",
 }
 DECIMALS = {"psnr": 2, "msssim": 4, "ssim": 4, "hfcorr": 3, "miou": 3, "dice": 3, "miou_common": 3}
-DECIMALS |= {"nmse": 4, "mae": 4, "hfen": 3, "psnr_minmax": 2, "msssim_minmax": 4, "ulfenc": 4}
+DECIMALS |= {"nmse": 4, "mae": 4, "hfen": 3, "lpips": 4, "psnr_minmax": 2, "msssim_minmax": 4, "ulfenc": 4}
 """Digits after the point wherever a person reads the number."""
 
 NO_ROW = "not evaluated: subjects.csv has no row for it"
@@ -78,7 +81,8 @@ class Score(NamedTuple):
 
     @property
     def _unmeasured(self) -> list[str]:
-        return [name for name in (*IMAGE_METRICS, *FURTHER_METRICS) if math.isnan(self.values.get(name, 0))]
+        needed = [name for name in (*IMAGE_METRICS, *FURTHER_METRICS) if name not in OPTIONAL]
+        return [name for name in needed if math.isnan(self.values.get(name, 0))]
 
 
 def scored_scans(metrics: Path) -> list[str]:
@@ -174,6 +178,12 @@ def parcellator_of(scores: list[Score]) -> str:
 def named(name: str, parcellator: str) -> str:
     """A metric's name as a person reads it, with the parcellator that it depends on."""
     return f"{NAMES[name]} ({parcellator})" if name in OVERLAPS and parcellator else NAMES[name]
+
+
+def further_metrics(rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """`FURTHER_METRICS` less those that were not asked for: optional ones that no row has."""
+    rows = list(rows)
+    return [name for name in FURTHER_METRICS if name not in OPTIONAL or any(row[name] for row in rows)]
 
 
 def methods_of(scores: list[Score]) -> list[str]:

@@ -20,6 +20,7 @@ from iqt.report.scores import (
     METRICS,
     Score,
     by_seed,
+    further_metrics,
     mean_over_seeds,
     methods_of,
     named,
@@ -57,10 +58,14 @@ NOTE = (
 FURTHER_NOTE = (
     "Means over people; in brackets 95 % percentile bootstrap limits. NMSE, MAE (in units of the reference's 99.5th "
     "percentile) and HFEN (Ravishankar and Bresler 2011, normalised) are in the brain mask; smaller is better. "
-    "The others rescale each volume by its own minimum and maximum and compare with nothing but figures of the same "
-    "definition. PSNR and MS-SSIM min-max: the definition of DiffusionIQT's code, on the central 192 voxels a side, "
-    "background included. ULF-EnC score: the challenge of 2025, 0.7 SSIM + 0.1 PSNR / 32 dB + 0.1 (1 - MAE) + 0.1 (1 - "
-    "NMSE). Best in bold, by the mean over the scans that all methods have."
+    "Min-max and ULF-EnC rescale each volume by its own minimum and maximum and compare with nothing but figures of "
+    "the same definition. PSNR and MS-SSIM min-max: the definition of DiffusionIQT's code, on the central 192 voxels a "
+    "side, background included. ULF-EnC score: the challenge of 2025, 0.7 SSIM + 0.1 PSNR / 32 dB + 0.1 (1 - MAE) + "
+    "0.1 (1 - NMSE). Best in bold, by the mean over the scans that all methods have."
+)
+LPIPS_NOTE = (
+    "LPIPS: the perceptual distance of Zhang et al. 2018 (version 0.1, AlexNet), mean over the slices of three planes; "
+    "smaller is better."
 )
 
 SEEDS_NOTE = (
@@ -105,7 +110,8 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     for name, further, text in (("benchmark", False, NOTE), ("similarity", True, FURTHER_NOTE)):
         unequal = differences(read_back, FURTHER_METRICS if further else METRICS)
         blind = [] if further else blind_judge(read_back)
-        note = " ".join([text, *blind, *seeds, *unequal, *failed])
+        optional = [LPIPS_NOTE] if further and "lpips" in further_metrics(read_back) else []
+        note = " ".join([text, *optional, *blind, *seeds, *unequal, *failed])
 
         def cells(bold: Callable[[str], str], further: bool = further) -> list[list[str]]:
             return _further_cells(read_back, bold) if further else _cells(read_back, bold=bold)
@@ -118,7 +124,10 @@ def format_terminal(csv: Path) -> str:
     """benchmark.csv as aligned plain text for a terminal, intervals for PSNR and mIoU only."""
     rows = read_table(csv, (*CONTRACT, *FURTHER))
     lines = [[*line[:-2], line[-1]] for line in _cells(rows, compact=True)]
-    unequal = [f"{textwrap.fill(sentence, 118, subsequent_indent='  ')}\n" for sentence in differences(rows, METRICS)]
+    unequal = [
+        f"{textwrap.fill(sentence, 118, subsequent_indent='  ')}\n"
+        for sentence in [*blind_judge(rows), *differences(rows, METRICS)]
+    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
     for line in lines:
@@ -228,10 +237,11 @@ def _cells(rows: list[dict[str, str]], compact: bool = False, bold: Callable[[st
 
 
 def _further_cells(rows: list[dict[str, str]], bold: Callable[[str], str]) -> list[list[str]]:
-    best = best_of(rows, FURTHER_METRICS)
-    lines = [["method", *(named(name, "") for name in FURTHER_METRICS), "people", "failed"]]
+    names = further_metrics(rows)
+    best = best_of(rows, names)
+    lines = [["method", *(named(name, "") for name in names), "people", "failed"]]
     for row in rows:
-        line = [row["method"], *(_cell(row, name, best[name], bold) for name in FURTHER_METRICS)]
+        line = [row["method"], *(_cell(row, name, best[name], bold) for name in names)]
         lines.append([*line, f"{row['psnr_n']} of {row['n_subjects']}", row["n_failed"]])
     return lines
 
