@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from iqt.bench import cost
 from iqt.bench.authors import STEPS, enhance_as_authors, halo_convolution, padded_shape, tile_plan
 from iqt.bench.cost import count_macs, macs_of, measure_costs, monai_network, monai_windows, template_mask
 from iqt.bench.page import write_speed
 from iqt.bench.quality import Quality
+from iqt.cli import app
 from iqt.config import DiffusionIQTMethod
+from iqt.devices import use_bfloat16
+from iqt.errors import UserError
 from iqt.networks.build import count_parameters
 from iqt.networks.cross_batch import PatchConv3d, PatchGrid
 
@@ -107,6 +111,21 @@ def test_both_memory_layouts_are_what_they_are_called(monkeypatch: pytest.Monkey
     monkeypatch.setattr(cost, "measure_call", measured)
     assert set(cost.measure_layouts(METHOD, "float32")) == {"last", "first"}
     assert seen == [True, False]
+
+
+def test_a_network_without_neighbours_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    config = tmp_path / "alone.yaml"
+    network = "network: {cross_batch: {padding: false}}"
+    config.write_text(f"methods: {{diffusion_iqt: {{kind: diffusion_iqt, {network}}}}}")
+    paths = ["--config", str(config), "--trained", str(config)]
+    done = CliRunner().invoke(app, ["bench", "speed", str(tmp_path / "out.md"), *paths])
+    assert isinstance(done.exception, UserError)
+    assert f"{config}: network.cross_batch.padding of diffusion_iqt is off" in str(done.exception)
+
+
+def test_a_precision_that_does_not_exist_is_named() -> None:
+    with pytest.raises(UserError, match="precision 'bf16' must be one of auto, float32, bfloat16"):
+        use_bfloat16("bf16", torch.device("cpu"))
 
 
 def test_macs_are_those_of_a_convolution_worked_out_by_hand() -> None:

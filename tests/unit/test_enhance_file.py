@@ -274,10 +274,11 @@ def test_somebody_elses_record_is_not_replaced_and_ones_own_is(model: Path, tmp_
     """A scanner's JSON, as dcm2niix writes it, lies where the record would."""
     image = phantom(tmp_path / "scan.nii.gz")
     taken = tmp_path / "out.json"
-    taken.write_text('{"MagneticFieldStrength": 0.064}')
-    with pytest.raises(UserError, match=r"out\.json: is there already and no record of an enhancement"):
-        go(image, tmp_path / "out.nii.gz", model)
-    assert taken.read_text() == '{"MagneticFieldStrength": 0.064}'
+    for theirs in ('[{"model": "a list"}]', '{"model": null}', '{"MagneticFieldStrength": 0.064}'):
+        taken.write_text(theirs)
+        with pytest.raises(UserError, match=r"out\.json: is there already and no record of an enhancement"):
+            go(image, tmp_path / "out.nii.gz", model)
+        assert taken.read_text() == theirs
     assert not (tmp_path / "out.nii.gz").exists()
     taken.unlink()
     go(image, tmp_path / "out.nii.gz", model)

@@ -225,6 +225,18 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return figures
 
 
+def test_an_axis_may_hold_numbers_and_words(metrics: Path, kept: list[Figure]) -> None:
+    """As `tiling.tile` does: 32, 64 and auto."""
+    keys = {"cubic": {"tiling.tile": None}, "one": {"tiling.tile": 32}, "many": {"tiling.tile": "auto"}}
+    asked = experiment(figure="lines", x="tiling.tile", keys=("tiling.tile",), sets=("main",))
+    rows = write_experiment(metrics / "results.csv", asked, keys, metrics / "tiles.csv", 500, 1)
+    out = [metrics / "none.png"]
+    draw_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, keys, rows, METHODS, out)
+    (figure,) = kept
+    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert ticks == ["32", "auto"]
+
+
 def test_a_figure_names_whoever_has_no_curve(metrics: Path, kept: list[Figure]) -> None:
     draw(metrics, experiment(figure="reliability"), metrics / "none.png")
     (figure,) = kept

@@ -66,6 +66,15 @@ def test_tables_come_back_and_miss_nothing_silently(tmp_path: Path) -> None:
         read_table(tmp_path / "absent.tsv")
 
 
+def test_a_file_where_a_folder_belongs_and_the_reverse_are_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    for read in (read_json, read_table):
+        with pytest.raises(UserError, match=r"model\.safetensors/model\.json: no such"):
+            read(tmp_path / "model.safetensors" / "model.json")
+        with pytest.raises(UserError, match=f"{tmp_path}: is a folder"):
+            read(tmp_path)
+
+
 def test_one_failing_scan_does_not_stop_the_others(tmp_path: Path) -> None:
     def sidecar(scan: str) -> Path:
         return tmp_path / f"{scan}.json"

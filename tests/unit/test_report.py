@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from iqt.errors import UserError
-from iqt.files import read_table, write_json, write_table
+from iqt.files import read_json, read_table, write_json, write_table
 from iqt.naming import anat, flat, seed_of
 from iqt.report import (
     comparisons,
@@ -407,6 +407,31 @@ def test_page_says_when_a_method_does_not_beat_interpolation(made: Path, tmp_pat
     page.write_page(made / "metrics", tmp_path / "tables", [], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert re.findall(r"<li>(\w+) does not exceed cubic interpolation", text) == ["diffusion_iqt"]
+    run = read_json(made / "metrics/run.json")
+    run["methods"]["diffusion_iqt"]["kind"] = "linear"
+    shutil.copytree(made / "metrics", tmp_path / "metrics")
+    write_json(tmp_path / "metrics/run.json", run)
+    page.write_page(tmp_path / "metrics", tmp_path / "tables", [], tmp_path / "report.html")
+    assert "does not exceed" not in (tmp_path / "report.html").read_text(), "that linear does not is no warning"
+
+
+def test_a_figure_of_another_ending_is_refused_and_nothing_written(made: Path, tmp_path: Path) -> None:
+    for name in ("metrics", "metrics.foo"):
+        with pytest.raises(UserError, match=rf"{name}: a figure's name must end in \.png, \.svg, \.pdf"):
+            figures.draw_metrics(made / "metrics/subjects.csv", "main", [tmp_path / name])
+    assert not list(tmp_path.iterdir())
+
+
+def test_page_leaves_out_the_tables_of_a_set_that_the_run_no_longer_has(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "tables", tmp_path / "tables")
+    (tmp_path / "tables/gone").mkdir()
+    rows = read_table(tmp_path / "tables/benchmark.csv")
+    write_table(tmp_path / "tables/gone/benchmark.csv", [row | {"set": "gone"} for row in rows])
+    page.write_page(made / "metrics", tmp_path / "tables", [], tmp_path / "report.html")
+    assert "Low-field set gone" not in (tmp_path / "report.html").read_text()
+    (tmp_path / "tables/benchmark.csv").unlink()
+    with pytest.raises(UserError, match=r"no benchmark\.csv of a low-field set of this run"):
+        page.write_page(made / "metrics", tmp_path / "tables", [], tmp_path / "report.html")
 
 
 def test_page_says_when_the_parcellator_tells_nothing_apart(made: Path, tmp_path: Path) -> None:
