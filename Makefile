@@ -86,8 +86,8 @@ experiments: $(READY) ## The experiments of config/experiments.yaml, and the swe
 sampling-sweep: $(READY) ## Quality against cost of the samplers (about 40 minutes)
 	$(SNAKEMAKE) sampling_sweep --configfile config/sweep.yaml
 
-scale: $(READY) ## Measure planning at 1,113 and 50,000 people and write docs/scale.md (an hour)
-	$(BIN)/python docs/measurements/scale.py docs/scale.md
+scale: $(READY) ## Measure what 1,113 and 5,000 people cost, after make demo (five minutes)
+	$(BIN)/python docs/measurements/scale.py docs/measurements/scale.md --run results/demo
 
 pins: ## Write envs/*.linux-64.pin.txt; needs conda and the network
 	sh envs/pin.sh

@@ -1,4 +1,4 @@
-"""What 1,113 and 50,000 people cost before and while they run: `scale.py OUT.md [--run results/NAME]`.
+"""What many people cost before and while they run: `scale.py OUT.md [--run results/NAME] [--people N ...]`.
 
 Plans the demo's configuration for that many people and measures the planning: wall time, CPU time, memory, jobs. With
 --run, a finished run of the same chain, its bytes and seconds a person are scaled to the wanted grid. Nothing of the
@@ -33,7 +33,9 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from checkout import checkout  # noqa: E402
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+PLANNED = (1113, 5000)
 PEOPLE = (1113, 50_000)
+"""Whom storage and work are reckoned for."""
 HCP_VOXELS = 260 * 311 * 260
 STAGES = {
     "cohort": ("all", 1.0),
@@ -90,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--run", type=Path, help="A finished run to take bytes and seconds a person from.")
-    parser.add_argument("--people", type=int, nargs="+", default=PEOPLE)
+    parser.add_argument("--people", type=int, nargs="+", default=PLANNED)
     arguments = parser.parse_args()
     demo = read_config(REPOSITORY / "config/config.yaml")
     facts = {"n_models": len(demo.models()), "n_rows": len(demo.methods), "machine": machine()}
@@ -234,10 +236,10 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of an {name}, Python {platform.python_version()}"
 
 
-HEAD = """# Scale
+HEAD = """# Scale, measured
 
-Made by `make scale` (docs/measurements/scale.py), {date}, {machine}; load of the machine at the start: {load}. `s` is
-wall time and suffers from other load; `CPU s` does not. The people are planned, not made: 72 % training, 10 %
+`make scale` after `make demo`, {date}, {machine}; load of the machine at the start: {load}. `s` is wall
+time and suffers from other load; `CPU s` does not. The people are planned, not made: 72 % training, 10 %
 validation, 18 % test, and the demo's methods ({n_models} networks, one parcellator, {n_rows} rows). *Cluster jobs*
 leaves out what runs on the login node (the lists of scans) and counts the report's drawings as the one job that the
 Slurm profile makes of them.
