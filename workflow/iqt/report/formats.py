@@ -28,7 +28,7 @@ def markdown(cells: Cells, title: str, note: str, n_text: int = 1) -> str:
 
 def latex(cells: Cells, title: str, note: str, n_text: int = 1, long: bool = False) -> str:
     """A tabular of booktabs, its title and note as comments; a longtable where `long`, since a tabular never breaks."""
-    lines = cells(lambda text: f"{BOLD}{text}{PLAIN}")
+    lines = cells(marked)
     head, *body = ([_escaped(cell) for cell in line] for line in lines)
     environment = "longtable" if long else "tabular"
     packages = r"\usepackage{booktabs}" + (r", \usepackage{longtable}" if long else "")
@@ -45,6 +45,11 @@ def latex(cells: Cells, title: str, note: str, n_text: int = 1, long: bool = Fal
         rf"\end{{{environment}}}",
     ]
     return "\n".join(written) + "\n"
+
+
+def marked(text: str) -> str:
+    """Text that shall be bold, whatever escapes it later."""
+    return f"{BOLD}{text}{PLAIN}"
 
 
 def bracketed(value: str, interval: Sequence[str]) -> str:

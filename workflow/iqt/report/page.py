@@ -17,7 +17,7 @@ from iqt.files import read_json, read_table, write_text
 from iqt.report.assessments import calibration_table, seam_table
 from iqt.report.comparisons import statistics_cells
 from iqt.report.experiments import columns_of, experiment_cells, experiment_note
-from iqt.report.formats import BOLD, PLAIN
+from iqt.report.formats import BOLD, PLAIN, marked
 from iqt.report.page_tables import SHOWN, benchmark_lines, extremes_lines, further_lines, left_out, shared_lines
 from iqt.report.scores import METRICS, Score, further_metrics, named, read_scores
 from iqt.report.shared import blind_judge
@@ -141,7 +141,7 @@ def write_page(
 
 def _experiment(name: str, experiment: Experiment, tables: Path) -> dict[str, Any]:
     rows = read_table(tables / "experiments" / f"{name}.csv", required=columns_of(experiment))
-    head, *lines = experiment_cells(rows, experiment, lambda text: f"{BOLD}{text}{PLAIN}")
+    head, *lines = experiment_cells(rows, experiment, marked)
     table = {"head": head, "lines": lines, "n_text": head.index("method") + 1 + len(experiment.keys)}
     return {"name": name, "settings": experiment, "table": table, "note": experiment_note(rows, experiment)}
 

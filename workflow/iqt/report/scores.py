@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,9 +180,8 @@ def named(name: str, parcellator: str) -> str:
     return f"{NAMES[name]} ({parcellator})" if name in OVERLAPS and parcellator else NAMES[name]
 
 
-def further_metrics(rows: Iterable[Mapping[str, str]]) -> list[str]:
+def further_metrics(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """`FURTHER_METRICS` less those that were not asked for: optional ones that no row has."""
-    rows = list(rows)
     return [name for name in FURTHER_METRICS if name not in OPTIONAL or any(row[name] for row in rows)]
 
 
