@@ -73,7 +73,7 @@ def test_what_a_rigid_registration_leaves_is_measured(high: tuple[Volume, np.nda
     larger = np.diag([1.08, 1.08, 1.08, 1])
     low = partner(volume, larger)
     affine = register(low, volume, mask, "affine")
-    assert errors(affine.matrix, larger, volume, mask).max() < HALF_A_VOXEL
+    assert errors(affine.matrix, larger, volume, mask).max() < HALF_A_VOXEL / 2
     assert describe(affine.matrix, center(mask, volume.affine))["volume_ratio"] == pytest.approx(1.08**3, rel=0.02)
 
 
