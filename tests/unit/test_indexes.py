@@ -364,9 +364,10 @@ def test_an_engine_that_is_not_installed_stops_with_a_sentence(monkeypatch: pyte
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StopError, match="FSL's bet is not on PATH"):
         brain_mask.make_mask(head, Mask(engine="bet"))
-    monkeypatch.setitem(__import__("sys").modules, "brainextractor", None)
-    with pytest.raises(StopError, match="brainextractor is not installed"):
-        brain_mask.make_mask(head, Mask())
+    for engine in ("deepbet", "brainextractor"):
+        monkeypatch.setitem(__import__("sys").modules, engine, None)
+        with pytest.raises(StopError, match=f"{engine} is not installed"):
+            brain_mask.make_mask(head, Mask(engine=engine))
 
 
 def test_bet_is_called_through_nipype(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

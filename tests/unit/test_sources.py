@@ -422,8 +422,8 @@ def test_a_wrong_mask_is_drawn_and_kept_or_skipped(tmp_path: Path, wrong: str) -
     tree = folder_with(tmp_path / "t", {"brainmask_fs": (part.astype(np.uint8), made.affine)})
     folder = build(tmp_path, hcp("tree", tree).model_copy(update={"mask": Mask(wrong=wrong)}))
     facts = read_json(anat(folder, f"sub-{IDS[0]}", "T1w.json"))
-    assert facts["warnings"]
-    assert "outside 0.7 to 2.2 l" in facts["warnings"][0]
+    assert "outside 0.7 to 2.2 l" in facts["mask_warnings"][0]
+    assert facts["warnings"] == []
     assert (folder / f"sub-{IDS[0]}" / "figures" / f"sub-{IDS[0]}_desc-mask_T1w.png").stat().st_size > 5000
     assert (facts["status"] == "ok") == (wrong == "keep")
     assert anat(folder, f"sub-{IDS[0]}", "T1w.nii.gz").exists() == (wrong == "keep")
@@ -453,6 +453,6 @@ def test_iqt_check_prints_a_table_and_says_whether_all_is_well(
     (folder / "T1w_acpc_dc_restore.nii.gz").write_bytes(b"not an image")
     bad = CliRunner().invoke(app, ["check", str(folder)])
     assert bad.exit_code == 1
-    assert "the brain mask is empty" in bad.output
+    assert "is constant: every voxel is 0" in bad.output
     assert "not readable as an image" in bad.output
     assert bad.output.count(" ok\n") == 3

@@ -60,6 +60,17 @@ def nearest_folder(path: str | Path) -> Path:
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
+def missing_file(path: str | Path) -> str:
+    """What to say of a file that cannot be opened because it is not there: a link may have lost what it points to."""
+    path = Path(path)
+    if not path.is_symlink():
+        return f"{path}: no such file"
+    target = os.readlink(path)
+    if ".git/annex" in target:
+        return f"{path}: its content was not fetched (it is a git-annex link); get the file first, with `datalad get`"
+    return f"{path}: is a link to {target}, which is not there; get the file first"
+
+
 def checksum(path: str | Path) -> str:
     """SHA-256 of a file as hexadecimal text."""
     with Path(path).open("rb") as handle:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import re
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 
 from iqt.errors import UserError
-from iqt.files import replacing
+from iqt.files import missing_file, replacing
 from iqt.naming import SCAN_PATTERN
+from iqt.nifti import Opened, UnusableError, open_image
 
 SCALE_PERCENTILE = 99.5
-BROKEN = (OSError, EOFError, ValueError, zlib.error, HeaderDataError, KeyError, OverflowError)
-"""What nibabel raises of files that are cut off, or that a header lies about."""
-LARGEST = 2**31
-"""Voxels of a volume that nobody has; a header that names more is damaged."""
+SAME_PLACE = 0.05
+"""Distance in voxels up to which two grids are the same: what writing an affine with few digits leaves."""
+ROUNDING = 1e-3
+"""How far from an integer a label may be stored."""
+COARSEST_STEP = 0.1
+"""The largest slope of scaled integers that labels survive: half of it is how far off a label may then be stored."""
+FULL = (1, 100, 255)
+"""What stands for certainty in a map of probabilities."""
+MANY = 32
+"""Different values above which integers up to 100 or 255 are probabilities, not a mask."""
 
 
 class Volume(NamedTuple):
@@ -28,6 +33,8 @@ class Volume(NamedTuple):
 
     data: np.ndarray
     affine: np.ndarray
+    doubts: tuple[str, ...] = ()
+    """What the file's header leaves in doubt about where its voxels lie, sentences."""
 
     @property
     def voxel_size(self) -> np.ndarray:
@@ -36,46 +43,150 @@ class Volume(NamedTuple):
 
 
 def read_volume(path: str | Path, dtype: type = np.float32) -> Volume:
-    """A 3D volume as `dtype`; UserError where it is absent, unreadable, not 3D, not finite or has no usable affine."""
+    """A 3D volume as `dtype`, with what its header leaves in doubt.
+
+    As integers, values within a thousandth of one (or half a step of a scaled integer file) are rounded to it.
+
+    Raises:
+        UserError: absent, unreadable, incomplete, not 3D, not finite, beyond what `dtype` holds, without a usable
+            affine, or no labels where integers are wanted.
+    """
     path = Path(path)
     try:
-        image = nib.load(path)
-        if min(image.shape, default=0) < 1 or math.prod(image.shape) > LARGEST:
-            raise ValueError(f"shape {image.shape}")
-        data = np.asanyarray(image.dataobj)
+        opened = open_image(path)
     except FileNotFoundError:
         # The workflow knows a volume by its record alone, and would not make it again.
         scan = re.match(SCAN_PATTERN, path.name)
         record = next(path.parent.glob(f"{scan.group()}_*.json"), None) if scan else None
         gone = f"; it was made once and deleted: run snakemake again with --forcerun {record}" if record else ""
-        raise UserError(f"{path}: no such file{gone}") from None
-    except (nib.filebasedimages.ImageFileError, *BROKEN) as error:
-        raise UserError(f"{path}: not readable as an image ({error}); is it complete?") from None
-    if data.ndim == 4 and data.shape[3] == 1:
-        data = data[..., 0]
-    if data.ndim != 3:
-        raise UserError(f"{path}: has shape {data.shape}, but a single 3D volume is needed; extract one volume")
+        raise UserError(f"{missing_file(path)}{gone}") from None
+    except UnusableError as error:
+        raise UserError(f"{path}: {error}") from None
+    except MemoryError as error:
+        raise UserError(f"{path}: does not fit into this machine's memory ({error})") from None
+    except OSError as error:
+        if error.errno is None:
+            raise UserError(f"{path}: not readable as an image ({error}); is it complete?") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # a damaged header makes nibabel and numpy raise what they may
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: not readable as an image ({reason}); is it complete?") from None
+    data, affine = opened.data, opened.affine
     if data.dtype.names or np.iscomplexobj(data):
         kind = "colours" if data.dtype.names else "complex numbers"
         raise UserError(f"{path}: holds {kind}, but a magnitude image with one number a voxel is needed")
     if not np.isfinite(data).all():
         raise UserError(f"{path}: holds {np.count_nonzero(~np.isfinite(data))} voxels that are NaN or infinite")
-    affine = np.asarray(image.affine, dtype=float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise UserError(f"{path}: its affine is not invertible, so voxels have no place in the world; fix the header")
-    return Volume(np.ascontiguousarray(data, dtype=dtype), affine)
+    converted = _as_labels(path, opened, dtype) if np.issubdtype(dtype, np.integer) else _as_numbers(path, data, dtype)
+    return Volume(np.ascontiguousarray(converted), affine, opened.doubts)
+
+
+def _as_numbers(path: Path, data: np.ndarray, dtype: type) -> np.ndarray:
+    """The values as floating point; UserError where that cannot hold them."""
+    with np.errstate(over="ignore", under="ignore"):
+        converted = data.astype(dtype)
+    if not np.isfinite(converted).all():
+        raise UserError(f"{path}: holds values up to {np.abs(data).max():.3g}, more than 32-bit numbers can; rescale it")
+    if data.any() and not converted.any():
+        raise UserError(f"{path}: its values, up to {np.abs(data).max():.3g}, are 0 as 32-bit numbers; rescale it")
+    return converted
+
+
+def _as_labels(path: Path, opened: Opened, dtype: type) -> np.ndarray:
+    """The values as integers; UserError where they are none, or more than `dtype` holds."""
+    data = opened.data
+    if not np.issubdtype(data.dtype, np.integer):
+        rounded = np.rint(data)
+        off = np.abs(data - rounded)
+        tolerance = max(ROUNDING, 0.51 * opened.step if opened.step <= COARSEST_STEP else 0)
+        if off.max(initial=0) > tolerance:
+            example = data.flat[int(off.argmax())]
+            raise UserError(
+                f"{path}: holds values between integers, such as {example:.6g}, which are no labels; was it resampled "
+                "by interpolation, or is it another image? Use nearest neighbour"
+            )
+        data = rounded
+    limits = np.iinfo(dtype)
+    if data.size and (data.min() < limits.min or data.max() > limits.max):
+        raise UserError(f"{path}: holds labels from {data.min():g} to {data.max():g}, beyond {limits.min} to {limits.max}")
+    return data.astype(dtype)
+
+
+def same_place(volume: Volume, reference: Volume) -> bool:
+    """Whether two volumes have the same voxels, as far as a header written with few digits tells."""
+    if volume.data.shape != reference.data.shape:
+        return False
+    corners = np.stack(np.meshgrid(*((0, side - 1) for side in reference.data.shape)), axis=-1).reshape(-1, 3)
+    there = nib.affines.apply_affine(np.linalg.inv(reference.affine) @ volume.affine, corners)
+    return bool(np.abs(there - corners).max() <= SAME_PLACE)
+
+
+def as_stored_in(volume: Volume, reference: Volume) -> Volume | None:
+    """The volume with its axes in the order and direction of `reference`'s, if it then has the same voxels, on exactly
+    its affine; None where it lies on another grid. No value changes."""
+    if same_place(volume, reference):
+        return Volume(volume.data, reference.affine, volume.doubts)
+    own, wanted = (nib.io_orientation(each.affine) for each in (volume, reference))
+    if np.isnan(own).any() or np.isnan(wanted).any():
+        return None
+    turn = nib.orientations.ornt_transform(own, wanted)
+    data = nib.orientations.apply_orientation(volume.data, turn)
+    turned = Volume(data, volume.affine @ nib.orientations.inv_ornt_aff(turn, volume.data.shape))
+    if not same_place(turned, reference):
+        return None
+    return Volume(np.ascontiguousarray(data), reference.affine, volume.doubts)
 
 
 def read_on_grid(path: str | Path, reference: Volume, dtype: type = np.float32) -> np.ndarray:
-    """The data of a volume that must lie on `reference`'s grid; UserError where shape or affine differ."""
+    """The data of a volume that must have `reference`'s voxels, in whatever order its axes are stored; UserError where
+    it lies on another grid."""
     volume = read_volume(path, dtype)
-    same = volume.data.shape == reference.data.shape
-    if not same or not np.allclose(volume.affine, reference.affine, atol=1e-3):
+    found = as_stored_in(volume, reference)
+    if found is None:
         raise UserError(
             f"{path}: lies on another grid than its reference: shape {volume.data.shape} against "
             f"{reference.data.shape}, or another affine; resample it first"
         )
-    return volume.data
+    return found.data
+
+
+def cut_mask(data: np.ndarray, where: object) -> np.ndarray:
+    """What a file of a brain mask marks, bool (X, Y, Z): a half and more of a map of probabilities (to 1, or to 100 or
+    255 where there are many values), else what is not 0.
+
+    Raises:
+        UserError: it is empty, has negative values, or is neither a mask nor probabilities.
+    """
+    highest, lowest = float(data.max(initial=0)), float(data.min(initial=0))
+    if highest <= 0 and lowest == 0:
+        raise UserError(f"{where}: the brain mask is empty")
+    if lowest < -ROUNDING * max(highest, 1):
+        raise UserError(f"{where}: has values down to {lowest:.3g}, so it is no brain mask; give another file")
+    if highest <= 1 + ROUNDING:
+        inside = data >= 0.5
+    elif np.abs(data - np.rint(data)).max() <= ROUNDING:
+        soft = round(highest) in FULL and np.unique(np.rint(data)).size > MANY
+        inside = data >= (highest / 2 if soft else 0.5)
+    else:
+        raise UserError(
+            f"{where}: has values between integers up to {highest:.3g}, so it is neither a mask nor probabilities from "
+            "0 to 1; give a mask"
+        )
+    if not inside.any():
+        raise UserError(f"{where}: nothing of the brain mask reaches one half, its largest value is {highest:.3g}")
+    return inside
+
+
+def read_mask(path: str | Path, reference: Volume) -> np.ndarray:
+    """A brain mask on `reference`'s grid, bool: as `read_on_grid` and `cut_mask`."""
+    return cut_mask(read_on_grid(path, reference), path)
+
+
+def say_doubts(path: str | Path, doubts: Sequence[str]) -> list[str]:
+    """The doubts of a file as warnings that name it."""
+    return [f"{Path(path).name}: {doubt}" for doubt in doubts]
 
 
 def resample_linear(volume: Volume, reference: Volume) -> Volume:

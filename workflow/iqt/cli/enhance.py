@@ -18,7 +18,7 @@ LIST_ONLY = {
 SINGLE_ONLY = {
     "image": "IMAGE", "output": "OUTPUT", "sd": "--sd", "sample": "--sample", "mask": "--mask",
     "skull_stripped": "--skull-stripped", "mask_engine": "--mask-engine", "fraction": "--fraction",
-    "samples": "--samples", "steps": "--steps", "sampler": "--sampler",
+    "keep_doubtful_mask": "--keep-doubtful-mask", "samples": "--samples", "steps": "--steps", "sampler": "--sampler",
 }  # fmt: skip
 """Options that go with --list alone, and with a single scan alone."""
 
@@ -37,8 +37,11 @@ def enhance(
     mask: Annotated[Path | None, typer.Option(help="Brain mask of IMAGE; found without it.")] = None,
     skull_stripped: Annotated[bool, typer.Option("--skull-stripped", help="IMAGE is 0 outside the brain.")] = False,
     mask_engine: Annotated[
-        str, typer.Option(help="What finds the mask: brainextractor, or FSL's bet.")
-    ] = "brainextractor",
+        str, typer.Option(help="What finds the mask: deepbet, brainextractor, or FSL's bet.")
+    ] = "deepbet",
+    keep_doubtful_mask: Annotated[
+        bool, typer.Option("--keep-doubtful-mask", help="Go on although the brain mask looks wrong.")
+    ] = False,
     fraction: Annotated[float, typer.Option(help="Its intensity threshold; smaller finds larger brains.")] = 0.5,
     scans: Annotated[
         Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")
@@ -88,6 +91,7 @@ def enhance(
         mask,
         skull_stripped,
         parse_section(Mask, json.dumps({"engine": mask_engine, "fraction": fraction})),
+        keep_doubtful_mask,
         seed,
         precision,
     )

@@ -81,7 +81,8 @@ class Anatomy(NamedTuple):
 def load_anatomy() -> Anatomy:
     """The template with its structures, built once a process."""
     folder = _nilearn_data()
-    (t1, affine), (gm, _), (wm, _) = (read_volume(folder / name) for name in FILES[:3])
+    maps = [read_volume(folder / name) for name in FILES[:3]]
+    (t1, gm, wm), affine = (each.data for each in maps), maps[0].affine
     box = bounding_box(t1)
     origin = affine[:3, 3] + [side.start for side in box]
     t1, gm, wm = t1[box], gm[box] / 255, wm[box] / 255

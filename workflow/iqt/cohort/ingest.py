@@ -10,18 +10,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from iqt.batch import require_ok, run_scans
 from iqt.cohort.fetch import split_member
 from iqt.cohort.picture import draw_mask, picture_path
 from iqt.cohort.synthesize import make_person
 from iqt.config import Cohort, Grid
-from iqt.errors import UserError
+from iqt.errors import StopError, UserError
 from iqt.naming import anat, flat
 from iqt.scans import checks, regrid
-from iqt.scans.brain_mask import make_mask
-from iqt.volumes import Volume, read_volume, save_volume
+from iqt.scans.brain_mask import find_brain
+from iqt.scans.contrast import contrast_of
+from iqt.volumes import Volume, cut_mask, read_volume, save_volume, say_doubts
 
 POSTERIORS = {"wm": "label-WM_probseg", "gm": "label-GM_probseg", "csf": "label-CSF_probseg"}
 KINDS = {"brain": "image", "head": "image", "mask": "mask", "labels": "labels"}
@@ -48,20 +48,22 @@ def ingest_scans(scans: Iterable[str], files: Path, out: Path, suffix: str, seed
         if set(record["files"]) == {"labels"}:
             volumes, facts = synthesize(record["files"], scan, suffix, seed, cohort)
         else:
-            volumes, facts = prepare(record["files"], record["lut"], cohort)
-        if facts["warnings"]:
+            volumes, facts = prepare(record["files"], record["lut"], suffix, cohort)
+        doubtful = facts["mask_warnings"]
+        if doubtful:
             draw_mask(volumes["image"], volumes["desc-brain_mask"].data, picture_path(out, scan, suffix))
             if cohort.mask.wrong == "skip":
                 volumes = {}
         for ending, volume in volumes.items():
-            save_volume(anat(out, scan, f"{suffix if ending == 'image' else ending}.nii.gz"), *volume)
-        status = {} if volumes else {"status": "; ".join(facts["warnings"])}
+            path = anat(out, scan, f"{suffix if ending == 'image' else ending}.nii.gz")
+            save_volume(path, volume.data, volume.affine)
+        status = {} if volumes else {"status": "; ".join(doubtful)}
         return facts | {"files": record["files"]} | status
 
     run_scans(scans, lambda scan: anat(out, scan, f"{suffix}.json"), outputs, work)
 
 
-def prepare(files: Mapping[str, Mapping], lut: str, cohort: Cohort) -> tuple[dict[str, Volume], dict]:
+def prepare(files: Mapping[str, Mapping], lut: str, suffix: str, cohort: Cohort) -> tuple[dict[str, Volume], dict]:
     """The cohort's volumes (`image`, and the others by their ending) and the facts of the sidecar.
 
     Raises:
@@ -70,8 +72,16 @@ def prepare(files: Mapping[str, Mapping], lut: str, cohort: Cohort) -> tuple[dic
     volumes = _read(files)
     name = "brain" if "brain" in volumes else "head"
     source, where = volumes[name], files[name]["source"]
-    _stop(where, [problem for problem in checks.image_problems(source) if "sheared" not in problem])
-    volumes["mask"] = _given_mask(volumes) or make_mask(source, cohort.mask)
+    _stop(where, [problem for problem in checks.scan_problems(source) if "sheared" not in problem])
+    origin = files["mask"]["source"] if "mask" in files else "image not 0"
+    try:
+        volumes["mask"] = _given_mask(volumes, origin)
+        if volumes["mask"] is None:
+            volumes["mask"], origin = find_brain(source, cohort.mask)
+    except StopError:
+        raise
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     volumes, lost = _regrid(volumes, cohort.grid)
     mask = volumes["mask"]
     inside = mask.data > 0
@@ -92,8 +102,9 @@ def prepare(files: Mapping[str, Mapping], lut: str, cohort: Cohort) -> tuple[dic
         if field in volumes:
             result[ending] = Volume(np.where(inside, np.clip(volumes[field].data, 0, 1), 0), mask.affine)
     _stop(where, problems)
-    made = {} if "mask" in files else {"mask_engine": "image > 0" if name == "brain" else cohort.mask.engine}
-    return result, _facts(result, source, lut) | made
+    made = {} if "mask" in files else {"mask_engine": origin}
+    warnings = say_doubts(where, source.doubts) + _contrast_doubts(where, suffix)
+    return result, _facts(result, source, lut) | made | {"warnings": warnings}
 
 
 def synthesize(
@@ -123,7 +134,8 @@ def synthesize(
     for field, ending in POSTERIORS.items():
         result[ending] = Volume(np.where(inside, moved[field].data / total, 0).astype(np.float32), affine)
     facts = {"seed": seed, "synthesised": True, **person.drawn}
-    return result, _facts(result, labels, cohort.labelmaps.lut) | facts
+    warnings = say_doubts(files["labels"]["source"], labels.doubts)
+    return result, _facts(result, labels, cohort.labelmaps.lut) | facts | {"warnings": warnings}
 
 
 @contextlib.contextmanager
@@ -154,14 +166,21 @@ def _read(files: Mapping[str, Mapping]) -> dict[str, Volume]:
     return volumes
 
 
-def _given_mask(volumes: Mapping[str, Volume]) -> Volume | None:
+def _given_mask(volumes: Mapping[str, Volume], where: str) -> Volume | None:
     """The source's own mask; for an image without skull that has none, where it is not 0; else None."""
     if "mask" in volumes:
-        return Volume((volumes["mask"].data > 0).astype(np.uint8), volumes["mask"].affine)
+        return Volume(cut_mask(volumes["mask"].data, where).astype(np.uint8), volumes["mask"].affine)
     if "brain" in volumes:
-        filled = ndimage.binary_fill_holes(volumes["brain"].data > 0)
-        return Volume(filled.astype(np.uint8), volumes["brain"].affine)
+        return Volume(checks.brain_where_not_zero(volumes["brain"]).astype(np.uint8), volumes["brain"].affine)
     return None
+
+
+def _contrast_doubts(where: str, suffix: str) -> list[str]:
+    """A sentence where a scan's name says another contrast than the configuration's."""
+    found, _ = contrast_of(Path(where))
+    if found in (None, suffix):
+        return []
+    return [f"{Path(where).name}: its name says {found}, but the configuration's suffix is {suffix}"]
 
 
 def _regrid(volumes: Mapping[str, Volume], grid: Grid) -> tuple[dict[str, Volume], float]:
@@ -196,5 +215,5 @@ def _facts(result: Mapping[str, Volume], source: Volume, lut: str) -> dict:
         **{f"{field}_ml": round(float(volume.data.sum(dtype=float)) * ml, 1) for field, volume in tissues.items()},
         "lut": lut if labels else "",
         "labels": labels,
-        "warnings": checks.mask_problems(mask.data, mask.affine),
+        "mask_warnings": checks.mask_problems(mask.data, mask.affine),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,9 @@ from iqt.errors import UserError
 from iqt.scans import checks
 from iqt.volumes import read_volume
 
-MASK = re.compile(r"mask", re.IGNORECASE)
-LABELS = re.compile(r"dseg|aseg|aparc|wmparc|_seg\b", re.IGNORECASE)
-
 
 def inspect(paths: list[Path], lut: str) -> list[dict[str, str]]:
-    """A row a volume: file, kind (by its name: image, mask or labels), shape, voxel, axes, and what is wrong.
+    """A row a volume: file, kind (by its content: image, mask or labels), shape, voxel, axes, and what is wrong.
 
     Each file is judged by itself; that a mask fits its image is checked when a cohort is made.
 
@@ -50,10 +46,12 @@ def _volumes(path: Path) -> list[Path]:
 
 
 def _row(path: Path, lut: str) -> dict[str, str]:
-    kind = "labels" if LABELS.search(path.name) else "mask" if MASK.search(path.name) else "image"
-    row = {"file": str(path), "kind": kind, "shape": "", "voxel (mm)": "", "axes": ""}
+    row = {"file": str(path), "kind": "", "shape": "", "voxel (mm)": "", "axes": ""}
     try:
-        volume = read_volume(path, np.float32 if kind == "image" else np.int32)
+        volume = read_volume(path)
+        kind = checks.kind_of(volume.data)
+        if kind == "labels":
+            volume = read_volume(path, np.int32)
     except UserError as error:
         return row | {"problems": str(error).removeprefix(f"{path}: ")}
     problems = checks.image_problems(volume)
@@ -61,7 +59,11 @@ def _row(path: Path, lut: str) -> dict[str, str]:
         problems += checks.mask_problems(volume.data > 0, volume.affine)
     if kind == "labels":
         problems += checks.label_problems(np.unique(volume.data).tolist(), checks.read_labels(lut))
+    if kind == "image" and not problems:
+        problems += checks.scan_problems(volume)
+    problems += [f"warning: {doubt}" for doubt in volume.doubts]
     return row | {
+        "kind": kind,
         "shape": "x".join(map(str, volume.data.shape)),
         "voxel (mm)": "x".join(f"{size:.3g}" for size in volume.voxel_size),
         "axes": checks.axes_of(volume.affine),

@@ -89,11 +89,12 @@ class Grid(Section):
 class Mask(Section):
     """Brain masks, for scans whose source has none; and what is done about one that looks wrong."""
 
-    engine: Literal["brainextractor", "bet"] = "brainextractor"
-    """`brainextractor`: BET's published method as a Python library; `bet`: FSL's own, which has to be installed (or run
-    with --use-conda)."""
+    engine: Literal["deepbet", "brainextractor", "bet"] = "deepbet"
+    """`deepbet`: a network made for whole heads of healthy adults; `brainextractor`: BET's published method as a Python
+    library; `bet`: FSL's own, which has to be installed (or run with --use-conda)."""
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Fractional intensity threshold of either; smaller gives larger brains."""
+    """Threshold of deepbet's probability, or fractional intensity threshold of the other two; smaller gives larger
+    brains."""
     wrong: Literal["keep", "skip"] = "keep"
     """What to do with a scan whose mask looks wrong (volume outside 0.7 to 2.2 l, cut off at the border, in pieces). It
     is reported with a picture in either case."""

@@ -18,7 +18,7 @@ from iqt.config import LowField
 from iqt.errors import UserError
 from iqt.files import read_json
 from iqt.scans.regrid import FWHM
-from iqt.volumes import Volume, bounding_box, read_on_grid, read_volume, save_volume
+from iqt.volumes import Volume, bounding_box, read_on_grid, read_volume, save_volume, say_doubts
 
 WORKING_MM = 2.0
 """Voxels of the high-quality scan that is registered to: finer ones tell nothing about slices of millimetres."""
@@ -92,12 +92,15 @@ def register_scans(
             "largest_residual_mm": round(largest, 3),
             "covered": round(found.covered, 4),
             "voxel_size_mm": [round(float(edge), 4) for edge in placed.voxel_size],
-            "warnings": []
-            if largest <= limit
-            else [
-                f"a part of the brain lies {largest:.1f} mm from its place after registration, more than half a voxel "
-                f"of the low-field scan ({limit:.1f} mm)"
-            ],
+            "warnings": say_doubts(partner["source"], low.doubts)
+            + (
+                []
+                if largest <= limit
+                else [
+                    f"a part of the brain lies {largest:.1f} mm from its place after registration, more than half a "
+                    f"voxel of the low-field scan ({limit:.1f} mm)"
+                ]
+            ),
         }
 
     batch.run_scans(scans, lambda scan: naming.anat(out, scan, f"{suffix}.json"), outputs, work)

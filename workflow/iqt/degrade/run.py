@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from iqt.degrade.record import Draw
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
-from iqt.volumes import Volume, read_on_grid, read_volume, save_volume
+from iqt.volumes import Volume, read_on_grid, read_volume, save_volume, say_doubts
 
 
 class Extras(NamedTuple):
@@ -208,9 +209,12 @@ def _simulate_file(
         observe.save(extras.preview)
     made = {"draw": drawn.to_dict(), "measured": result.measured}
     sidecar = _without_ending(Path(out))
+    warnings = say_doubts(image, volume.doubts)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     write_json(
         sidecar.with_name(f"{sidecar.name}.json"),
-        {"status": batch.OK, **_record(scan, seed, suffix, name, settings, made)},
+        {"status": batch.OK, **_record(scan, seed, suffix, name, settings, made), "warnings": warnings},
     )
 
 

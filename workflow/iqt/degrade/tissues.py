@@ -16,7 +16,7 @@ from iqt.degrade.labels import tissues_from_labels
 from iqt.errors import UserError
 from iqt.files import write_table
 from iqt.naming import anat, flat
-from iqt.volumes import Volume, read_on_grid, read_volume, save_volume
+from iqt.volumes import Volume, as_stored_in, cut_mask, read_on_grid, read_volume, save_volume
 
 GIVEN = "posteriors"
 """Name of the engine in a record where the user gave the posteriors."""
@@ -105,31 +105,33 @@ def tissues_of_file(
         missing = [name for name in TISSUES if name not in given.probseg]
         if missing:
             raise UserError(f"tissue posterior {', '.join(missing)} is not given; the simulator needs all three")
-        return GIVEN, {name: read_like(given.probseg[name], volume, order=1) for name in TISSUES}
-    mask = None if given.mask is None else read_like(given.mask, volume, order=0) > 0
+        return GIVEN, {name: read_like(given.probseg[name], volume, "posterior") for name in TISSUES}
+    mask = None if given.mask is None else cut_mask(read_like(given.mask, volume, "mask"), given.mask)
     if given.labels is not None:
-        labels = np.rint(read_like(given.labels, volume, order=0)).astype(np.int32)
+        labels = read_like(given.labels, volume, "labels")
         return "labels", tissues_from_labels(labels, mask, volume.voxel_size, settings.labels)
     brain = classify.brain_of(volume, mask)
     return "hmrf", classify.tissues_by_hmrf(volume.data, brain, suffix, settings.hmrf)
 
 
-def read_like(path: Path, volume: Volume, order: int) -> np.ndarray:
+def read_like(path: Path, volume: Volume, kind: str) -> np.ndarray:
     """A file's data on the scan's grid, resampled by their affines where it lies on another one.
 
     Args:
-        order: 0 nearest neighbour, 1 linear.
+        kind: `posterior` (resampled linearly), `mask` or `labels` (nearest neighbour, whole numbers).
 
     Raises:
         UserError: unreadable, or nothing of it lies within the scan.
     """
-    found = read_volume(path)
-    if found.data.shape == volume.data.shape and np.allclose(found.affine, volume.affine, atol=1e-3):
-        return found.data
+    found = read_volume(path, np.int32 if kind == "labels" else np.float32)
+    stored = as_stored_in(found, volume)
+    if stored is not None:
+        return stored.data
     from fsl.data.image import Image
     from fsl.utils.image.resample import resampleToReference
 
     reference = Image(np.empty(volume.data.shape, np.uint8), xform=volume.affine)
+    order = 1 if kind == "posterior" else 0
     data, _ = resampleToReference(Image(found.data, xform=found.affine), reference, order=order)
     if not data.any():
         raise UserError(f"{path}: nothing of it lies within the scan; do both have the right affine?")

@@ -13,17 +13,14 @@ from scipy import ndimage
 
 from iqt.config import Mask
 from iqt.errors import UserError
-from iqt.scans.brain_mask import make_mask
-from iqt.scans.checks import image_problems, mask_problems
+from iqt.scans.brain_mask import NOTICED, find_brain
+from iqt.scans.checks import brain_where_not_zero, mask_problems, scan_problems
+from iqt.scans.contrast import contrast_of
 from iqt.scans.regrid import FWHM, to_ras
-from iqt.volumes import Volume, read_on_grid, read_volume, resample_axis
+from iqt.volumes import Volume, read_mask, read_volume, resample_axis, say_doubts
 
-FEWEST = 8
-"""Voxels along each axis that a scan needs: fewer slices show too little of a brain, and splines have no room."""
-FEWEST_VALUES = 32
-"""Different values below which an image is a mask or a label map."""
 NEGATIVE = 0.1
-"""Share of voxels that may be negative: magnitudes have none, but splines and noise corrections leave a few."""
+"""Share of the brain's voxels that may be negative: magnitudes have none, but noise corrections leave a few."""
 TOLERANCE = 0.25
 """How much coarser or finer than in training an acquired voxel may be before it is worth a warning."""
 
@@ -39,43 +36,72 @@ class Intake(NamedTuple):
     warnings: list[str]
 
 
-def take_in(path: Path, mask: Path | None, stripped: bool, settings: Mask, grid: Mapping[str, Any]) -> Intake:
+def take_in(
+    path: Path,
+    mask: Path | None,
+    stripped: bool,
+    settings: Mask,
+    grid: Mapping[str, Any],
+    contrast: str | None = None,
+    keep_doubtful_mask: bool = False,
+) -> Intake:
     """Read a scan of any orientation, voxel size and data type, and bring it to the grid that a model was trained on.
 
     Its axes are turned to the order right, front, up and keep their directions, so that slices stay slices; voxels get
     the model's size by cubic splines, as in the simulator that made the model's training scans.
 
     Args:
-        mask: brain mask on the scan's grid; None to find one.
+        mask: brain mask with the scan's voxels; None to find one, which for a scan that shows the brain alone is where
+            it stands out of what surrounds it.
         stripped: the scan is skull-stripped, its brain is where it is not 0.
         grid: the `grid` of a model's card.
+        contrast: BIDS suffix of the scans that the model was trained on.
+        keep_doubtful_mask: go on with a brain mask that looks wrong.
 
     Raises:
-        UserError: the file or its mask is no usable scan; the message says why.
+        UserError: the file or its mask is no usable scan, or the mask looks wrong; the message says why.
     """
     source = read_volume(path)
-    _check(path, source)
-    warnings = [*_header_warnings(path), *_range_warnings(source.voxel_size, source.affine, grid)]
-    if mask is not None:
-        inside, origin = read_on_grid(mask, source) > 0, str(mask)
-        if not inside.any():
-            raise UserError(f"{mask}: the brain mask is empty")
-    elif stripped:
-        inside, origin = ndimage.binary_fill_holes(source.data > 0), "image > 0"
-    else:
-        try:
-            inside, origin = make_mask(source, settings).data > 0, settings.engine
-        except UserError as error:
-            raise type(error)(f"{path}: {error}. Hint: --mask FILE, or --skull-stripped") from None
-    warnings += mask_problems(inside, source.affine)
-    if np.ptp(source.data[inside]) == 0:
+    problems = scan_problems(source)
+    if problems:
+        raise UserError(f"{path}: {'; '.join(problems)}")
+    warnings = say_doubts(path, source.doubts)
+    warnings += _contrast_warnings(path, contrast) + _range_warnings(source.voxel_size, source.affine, grid)
+    inside, origin = _brain(path, source, mask, stripped, settings)
+    doubtful = mask_problems(inside, source.affine)
+    if doubtful and not keep_doubtful_mask:
+        raise UserError(
+            f"{path}: {'; '.join(doubtful)} ({origin}); a result inside a wrong brain is wrong. Hint: give a better mask "
+            "(--mask FILE), another --mask-engine, or keep this one with --keep-doubtful-mask"
+        )
+    warnings += doubtful
+    values = source.data[inside]
+    if np.ptp(values) == 0:
         raise UserError(f"{path}: constant inside the brain mask ({origin}); give another mask")
+    if (values < 0).mean() > NEGATIVE:
+        share = 100 * (values < 0).mean()
+        raise UserError(
+            f"{path}: negative in {share:.0f} % of the brain ({origin}), as no MRI scanner's magnitude image is"
+        )
     scan = to_grid(source, grid["voxel_size_mm"])
     soft = to_grid(Volume(inside.astype(np.float32), source.affine), grid["voxel_size_mm"], order=1)
     moved = soft.data >= 0.5
     if not moved.any():
         raise UserError(f"{path}: nothing of the brain mask ({origin}) is left on the model's grid; check the mask")
     return Intake(scan, moved, origin, _rounded(source.voxel_size), warnings)
+
+
+def _brain(path: Path, source: Volume, mask: Path | None, stripped: bool, settings: Mask) -> tuple[np.ndarray, str]:
+    """The brain mask (bool) on the scan's grid, and where it came from."""
+    if mask is not None:
+        return read_mask(mask, source), str(mask)
+    if stripped:
+        return brain_where_not_zero(source), "image not 0"
+    try:
+        found, origin = find_brain(source, settings)
+    except UserError as error:
+        raise type(error)(f"{path}: {error}. Hint: --mask FILE, or --skull-stripped") from None
+    return found.data > 0, origin
 
 
 def to_grid(volume: Volume, voxel_size: list[float], order: int = 3) -> Volume:
@@ -100,35 +126,15 @@ def to_grid(volume: Volume, voxel_size: list[float], order: int = 3) -> Volume:
     return Volume(np.ascontiguousarray(data), affine)
 
 
-def _check(path: Path, volume: Volume) -> None:
-    """UserError where a volume that could be read is no scan of a head."""
-    if min(volume.data.shape) < FEWEST:
-        shape = " x ".join(map(str, volume.data.shape))
-        raise UserError(
-            f"{path}: has {shape} voxels, and at least {FEWEST} are needed along each axis; a few slices are not enough"
-        )
-    problems = image_problems(volume)
-    if not problems:
-        values = np.unique(volume.data)
-        if len(values) < FEWEST_VALUES:
-            problems.append(f"holds {len(values)} different values, so it is a mask or a label map, not an MRI scan")
-        elif (volume.data < 0).mean() > NEGATIVE:
-            share = 100 * (volume.data < 0).mean()
-            problems.append(f"is negative in {share:.0f} % of its voxels, as no MRI scanner's magnitude image is")
-    if problems:
-        raise UserError(f"{path}: {'; '.join(problems)}")
-
-
-def _header_warnings(path: Path) -> list[str]:
-    """What the header leaves open about where voxels lie."""
-    header = nib.load(path).header
-    codes = [int(header[name]) for name in ("qform_code", "sform_code") if name in header]
-    if codes and not any(codes):
-        return [
-            f"{path.name} has no affine (qform_code and sform_code are 0): its axes are taken to run left, front and "
-            "up, so left and right may be swapped"
-        ]
-    return []
+def _contrast_warnings(path: Path, trained: str | None) -> list[str]:
+    """A sentence where the scan's contrast is another than that of the model's training scans."""
+    found, where = contrast_of(path)
+    if trained is None or found in (None, trained):
+        return []
+    return [
+        f"{where} says {found}, but the model was trained on {trained} scans: the result is not to be trusted; use a "
+        f"model of {found}"
+    ]
 
 
 def _range_warnings(voxel_size: np.ndarray, affine: np.ndarray, grid: Mapping[str, Any]) -> list[str]:

@@ -50,6 +50,8 @@ def enhance_scans(
     """Write `<scan>_<suffix>.nii.gz` on the high-quality intensity scale, with a sidecar (seconds, nfe, samples,
     n_parameters, and where tiles and patches meet), and `_desc-sd` where there are several samples. Outside the brain
     mask a result is 0."""
+    if model is not None:
+        _require_contrast(model, suffix)
     enhance = load_method(model, usage, precision, memory_mb)
 
     def work(scan: str) -> dict:
@@ -68,6 +70,15 @@ def enhance_scans(
         return [flat(out, scan, f"{suffix}.nii.gz"), flat(out, scan, f"desc-sd_{suffix}.nii.gz")]
 
     run_scans(scans, lambda scan: flat(out, scan, f"{suffix}.json"), outputs, work)
+
+
+def _require_contrast(model: Path, suffix: str) -> None:
+    """UserError where a model was trained on another contrast than the scans have."""
+    from iqt.training.checkpoints import load_card
+
+    trained = load_card(model).get("suffix")
+    if trained not in (None, suffix):
+        raise UserError(f"{model}: was trained on {trained} scans, but these are {suffix}; train a model of {suffix}")
 
 
 def enhance_volume(

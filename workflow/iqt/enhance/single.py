@@ -18,6 +18,7 @@ from iqt.files import read_json, replacing, write_json
 from iqt.naming import seed_of
 from iqt.networks.build import parse_method
 from iqt.training.checkpoints import load_card
+from iqt.scans.brain_mask import NOTICED
 from iqt.volumes import SCALE_PERCENTILE, save_volume
 
 ENDINGS = (".nii.gz", ".nii")
@@ -32,6 +33,7 @@ def enhance_file(
     mask: Path | None = None,
     stripped: bool = False,
     engine: Mask = Mask(),
+    keep_doubtful_mask: bool = False,
     seed: int = 1,
     precision: str = "auto",
 ) -> None:
@@ -54,7 +56,9 @@ def enhance_file(
     samples = usage.get("sampling", {}).get("samples", 1)
     if "sd" in extras and samples < 2:
         raise UserError("--sd: a standard deviation needs several samples; give --samples 4, say")
-    found = take_in(image, mask, stripped, engine, card["grid"])
+    found = take_in(image, mask, stripped, engine, card["grid"], card.get("suffix"), keep_doubtful_mask)
+    if found.mask_source == NOTICED:
+        print(f"note: {image.name} is taken as skull-stripped: it shows one piece of a brain's size", file=sys.stderr)
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
 

@@ -69,7 +69,11 @@ def gather(
         "seed": run.seed,
         "suffix": run.suffix,
         "cohort": _cohort(people, run.source)
-        | {"skipped": _skipped(root, people, scored, run), "masks": _masks(root, people, run.suffix)},
+        | {
+            "skipped": _skipped(root, people, scored, run),
+            "doubts": _doubts(root, people, run.suffix),
+            "masks": _masks(root, people, run.suffix),
+        },
         "lowfield": {name: _lowfield(root, name, people, run) for name in run.lowfield},
         "models": {model: _model(card) for model, card in cards.items()},
         "methods": {name: _method(root, name, people, run) for name in run.methods},
@@ -135,12 +139,18 @@ def _cohort(people: Sequence[Mapping], source: str) -> dict[str, Any]:
     }
 
 
+def _doubts(root: Path, people: Sequence[Mapping], suffix: str) -> list[str]:
+    """What the headers and names of the source's scans leave in doubt, a sentence a scan."""
+    sidecars = [anat(root / "cohort", person["scan"], f"{suffix}.json") for person in people]
+    return [text for sidecar in sidecars if sidecar.exists() for text in read_json(sidecar).get("warnings", [])]
+
+
 def _masks(root: Path, people: Sequence[Mapping], suffix: str) -> list[dict[str, str]]:
     """Scans whose brain mask looks wrong, why, and the picture that was drawn of it (as base64, the first ones)."""
     found = []
     for scan in (person["scan"] for person in people):
         sidecar = anat(root / "cohort", scan, f"{suffix}.json")
-        warnings = read_json(sidecar).get("warnings") if sidecar.exists() else None
+        warnings = read_json(sidecar).get("mask_warnings") if sidecar.exists() else None
         if warnings:
             picture = sidecar.parents[1] / "figures" / f"{scan}_desc-mask_{suffix}.png"
             shown = picture.exists() and len(found) < MASKS_SHOWN

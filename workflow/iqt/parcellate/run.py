@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from iqt.files import write_json
 from iqt.labels import LabelTable
 from iqt.naming import flat
 from iqt.parcellate.images import Images
-from iqt.volumes import Volume, intensity_scale, read_on_grid, read_volume, save_volume
+from iqt.volumes import Volume, intensity_scale, read_mask, read_volume, save_volume, say_doubts
 
 ENGINE = "builtin"
 
@@ -110,7 +111,9 @@ def fastsurfer_file(image: Path, out: Path, mask: Path, table: LabelTable, setti
 
 def _read(image: Path, mask: Path) -> tuple[Volume, np.ndarray]:
     volume = read_volume(image)
-    brain = read_on_grid(mask, volume, np.uint8) > 0
+    for warning in say_doubts(image, volume.doubts):
+        print(f"warning: {warning}", file=sys.stderr)
+    brain = read_mask(mask, volume)
     return volume._replace(data=volume.data / intensity_scale(volume.data, brain)), brain
 
 
@@ -119,4 +122,5 @@ def _save(out: Path, labels: np.ndarray, volume: Volume, record: dict) -> None:
         raise UserError("the parcellator found no structure in the brain mask; look at the image")
     save_volume(out, labels, volume.affine)
     sidecar = out.with_name(out.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-    write_json(sidecar, {"status": "ok", **record, "seconds": round(record["seconds"], 2)})
+    record = {**record, "seconds": round(record["seconds"], 2), "warnings": list(volume.doubts)}
+    write_json(sidecar, {"status": "ok", **record})

@@ -81,9 +81,10 @@ def train_parcellator(
         "ids": list(table.ids),
         "mirrors": list(table.mirrors),
         "voxel_size": voxel_size,
+        "suffix": suffix,
         "seed": seed,
     }
-    identity = {**card, "scans": scans, "suffix": suffix}
+    identity = {**card, "scans": scans}
     result = fit(ParcellationTask(network, weights), train, val, budget, out, seed, precision, identity)
     counts = {split: len(found) for split, found in people.items()}
     save_model(out, network, {**card, "scans": counts, **summary(result)})

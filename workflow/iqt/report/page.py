@@ -31,6 +31,7 @@ FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overla
 PLAIN_KINDS = ("cubic", "linear")
 """Kinds of method without a network."""
 FEW_PEOPLE = 10
+DOUBTS_SHOWN = 20
 FIGURE_BUDGET = 6_000_000
 """Characters of the page that figures may take, so that it stays below 15 MB; the others are named."""
 
@@ -119,7 +120,7 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"plain": _plain}
-    environment.globals |= {"BOLD": BOLD, "PLAIN": PLAIN}
+    environment.globals |= {"BOLD": BOLD, "PLAIN": PLAIN, "DOUBTS_SHOWN": DOUBTS_SHOWN}
     page = environment.get_template(TEMPLATE.name).render(
         run=run,
         methods=[row["method"] for row in benchmarks[0]["rows"]],

@@ -15,21 +15,40 @@ from scipy import ndimage
 
 from iqt.config import Grid, Mask
 from iqt.errors import StopError, UserError
+from iqt.scans.checks import skull_stripped_brain
 from iqt.scans.regrid import to_ras
-from iqt.volumes import Volume, read_on_grid, save_volume
+from iqt.volumes import Volume, as_stored_in, read_mask, save_volume
 
 WORKING_MM = 1.0
 """Voxels that brainextractor works on: it wants cubes, and smaller ones only take longer."""
 
 
+NOTICED = "noticed to be skull-stripped"
+"""Where the mask of a scan comes from that shows the brain alone."""
+
+
+def find_brain(scan: Volume, settings: Mask) -> tuple[Volume, str]:
+    """The brain mask (uint8) of a scan that came without one, and what it comes from: the scan itself where it shows the
+    brain alone, else the engine.
+
+    Raises:
+        StopError, UserError: as `make_mask`.
+    """
+    found = skull_stripped_brain(scan)
+    if found is not None:
+        return Volume(found.astype(np.uint8), scan.affine), NOTICED
+    return make_mask(scan, settings), settings.engine
+
+
 def make_mask(head: Volume, settings: Mask) -> Volume:
-    """A brain mask (uint8) of a whole-head image, on its grid.
+    """A brain mask (uint8) of a whole-head image, on its grid: the engine's largest piece, holes filled.
 
     Raises:
         StopError: the engine is not installed.
         UserError: it fails on this image.
     """
-    found = {"brainextractor": _brainextractor, "bet": _bet}[settings.engine](head, settings)
+    engines = {"deepbet": _deepbet, "brainextractor": _brainextractor, "bet": _bet}
+    found = engines[settings.engine](head, settings)
     parts, count = ndimage.label(found)
     if count == 0:
         raise UserError(
@@ -37,6 +56,28 @@ def make_mask(head: Volume, settings: Mask) -> Volume:
         )
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     return Volume(ndimage.binary_fill_holes(largest).astype(np.uint8), head.affine)
+
+
+def _deepbet(head: Volume, settings: Mask) -> np.ndarray:
+    """deepbet's two networks (Fisch et al., Computers in Biology and Medicine 2024), which its package brings."""
+    try:
+        from deepbet import BrainExtraction
+    except ImportError:
+        raise StopError(
+            "cohort.mask.engine: deepbet is not installed; `make setup` or `pip install iqt[masks]` does it"
+        ) from None
+    import torch
+
+    network = BrainExtraction(no_gpu=True)
+    ras = to_ras(head)
+    try:
+        # The first network marks the brain's box, the second one reads it at 256 voxels a side.
+        with torch.jit.optimized_execution(False):
+            inside = network.run_model(ras.data.copy()) > settings.fraction
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise UserError(f"cohort.mask: deepbet fails on this image ({error}); give a mask") from None
+    turned = as_stored_in(Volume(inside.astype(np.uint8), ras.affine), head)
+    return turned.data > 0
 
 
 def _brainextractor(head: Volume, settings: Mask) -> np.ndarray:
@@ -78,6 +119,6 @@ def _bet(head: Volume, settings: Mask) -> np.ndarray:
         bet.inputs.frac, bet.inputs.output_type = settings.fraction, "NIFTI_GZ"
         try:
             bet.run(cwd=folder)
-            return read_on_grid(f"{folder}/brain_mask.nii.gz", head, np.float32) > 0
+            return read_mask(f"{folder}/brain_mask.nii.gz", head)
         except (RuntimeError, FileNotFoundError) as error:
             raise UserError(f"cohort.mask: bet fails on this image ({error}); give a mask") from None

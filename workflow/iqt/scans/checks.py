@@ -15,7 +15,7 @@ from iqt.volumes import Volume
 
 RESOURCES = Path(__file__).resolve().parents[3] / "resources"
 COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mirror", "tissue")
-VOXEL_MM = (0.2, 12)
+VOXEL_MM = (0.2, 20)
 FIELD_MM = (80, 450)
 BRAIN_LITRES = (0.7, 2.2)
 SHEAR = 0.01
@@ -23,6 +23,21 @@ SHEAR = 0.01
 LARGEST_PIECE = 0.98
 BORDER_SHARE = 0.001
 FILLED = 0.9
+FEWEST = 8
+"""Voxels along each axis that a scan needs: fewer slices show too little of a brain, and splines have no room."""
+LABEL_LIKE = 0.4
+"""Share of a value's neighbours that have it too, in the median over the values, from which on they are labels: an image
+has hardly any voxel beside another one of exactly its value."""
+MOST_LABELS = 512
+LOOKED_AT = 96
+"""Voxels a side of the middle that tells a label map from an image."""
+SIGNED = 0.3
+"""How far below zero a magnitude image may reach, as a share of how far above: Gaussian noise around a background of
+zero, splines and corrections of noise leave some, a phase or a difference reaches as far on both sides."""
+EMPTY_BORDER = 0.75
+"""Share of zeros in the outermost voxels from which on zeros are what lies around the brain or head."""
+NOISE_DEVIATIONS = 6
+"""Standard deviations above the noise around it from which on a voxel is brain or head."""
 
 
 class Labels(NamedTuple):
@@ -63,6 +78,90 @@ def image_problems(volume: Volume) -> list[str]:
     if is_sheared(volume.affine):
         problems.append("has a sheared affine: its axes are not at right angles; resample it")
     return problems
+
+
+def scan_problems(volume: Volume) -> list[str]:
+    """What says that a volume is no scan of a head, sentences: its geometry first, and only where that is in order what
+    is in it."""
+    if min(volume.data.shape) < FEWEST:
+        shape = " x ".join(map(str, volume.data.shape))
+        return [f"has {shape} voxels, and at least {FEWEST} are needed along each axis; a few slices are not enough"]
+    problems = image_problems(volume)
+    if problems:
+        return problems
+    kind = kind_of(volume.data)
+    if kind != "image":
+        what = "a mask" if kind == "mask" else "a label map"
+        return [f"holds {np.unique(volume.data).size} different values, so it is {what}, not an MRI scan"]
+    low, high = (float(np.percentile(volume.data, share)) for share in (1, 99))
+    if low < 0 and -low > SIGNED * max(high, 0):
+        return [
+            f"reaches from {low:.4g} to {high:.4g} (1st and 99th percentile), so it is signed, as a phase or a "
+            "difference is and no MRI scanner's magnitude image"
+        ]
+    return []
+
+
+def kind_of(data: np.ndarray) -> str:
+    """What a volume (X, Y, Z) holds by its content: `mask` (0 and one more value), `labels` (few values, most of which
+    form patches), else `image`."""
+    highest = data.max()
+    if highest > 0 and data.min() == 0 and bool(((data == 0) | (data == highest)).all()):
+        return "mask"
+    middle = [(size - min(size, LOOKED_AT)) // 2 for size in data.shape]
+    block = data[tuple(slice(first, first + LOOKED_AT) for first in middle)]
+    values, where = np.unique(block, return_inverse=True)
+    if values.size > MOST_LABELS:
+        return "image"
+    where = where.reshape(block.shape)
+    alike, counted = np.zeros(values.size), np.zeros(values.size)
+    for axis in range(3):
+        first, second = np.moveaxis(where, axis, 0)[:-1], np.moveaxis(where, axis, 0)[1:]
+        counted += np.bincount(first.ravel(), minlength=values.size)
+        alike += np.bincount(first[first == second].ravel(), minlength=values.size)
+    patches = (alike / np.maximum(counted, 1))[values != 0]
+    return "labels" if patches.size and np.median(patches) >= LABEL_LIKE else "image"
+
+
+def skull_stripped_brain(volume: Volume) -> np.ndarray | None:
+    """The brain (bool, holes filled) of a scan that shows the brain alone, with zeros or noise around it; None for a
+    scan of a head.
+
+    What stands out of the outermost voxels is a brain if it is one piece of a brain's size with nothing beside it: a
+    head's is closed by the scalp and larger.
+    """
+    border = np.ones(volume.data.shape, bool)
+    border[1:-1, 1:-1, 1:-1] = False
+    around = volume.data[border]
+    zeros = (around == 0).mean() >= EMPTY_BORDER
+    if zeros:
+        found = volume.data != 0
+    else:
+        middle = np.median(around)
+        spread = 1.4826 * np.median(np.abs(around - middle))
+        found = ndimage.binary_opening(volume.data > middle + NOISE_DEVIATIONS * spread)
+    parts, count = ndimage.label(found)
+    if count == 0:
+        return None
+    sizes = np.bincount(parts.ravel())[1:]
+    if sizes.max() < LARGEST_PIECE * sizes.sum():
+        return None
+    piece = parts == 1 + np.argmax(sizes)
+    # Slices are filled one by one, too: the scalp of a scan cut off at the neck closes nothing in three dimensions.
+    filled = ndimage.binary_fill_holes(piece)
+    axial = int(np.argmax(volume.voxel_size))
+    for number in range(filled.shape[axial]):
+        place = tuple(number if axis == axial else slice(None) for axis in range(3))
+        filled[place] = ndimage.binary_fill_holes(filled[place])
+    litres = np.count_nonzero(filled) * abs(np.linalg.det(volume.affine[:3, :3])) / 1e6
+    if litres > BRAIN_LITRES[1] or (not zeros and mask_problems(filled, volume.affine)):
+        return None
+    return filled
+
+
+def brain_where_not_zero(volume: Volume) -> np.ndarray:
+    """The brain of a scan that is known to show it alone, bool: where it is not 0, holes filled."""
+    return ndimage.binary_fill_holes(volume.data != 0)
 
 
 def mask_problems(mask: np.ndarray, affine: np.ndarray) -> list[str]:

@@ -10,7 +10,7 @@ from scipy import ndimage
 from iqt.config import Grid
 from iqt.errors import UserError
 from iqt.scans.checks import is_sheared
-from iqt.volumes import Volume
+from iqt.volumes import Volume, as_stored_in
 
 FWHM = 2.3548
 """Of a Gaussian, in standard deviations."""
@@ -36,7 +36,7 @@ def crop(volume: Volume, settings: Grid) -> Volume:
 def to_ras(volume: Volume) -> Volume:
     """The same voxels, with axes turned so that they run to the right, to the front and up."""
     turned = nib.as_closest_canonical(nib.Nifti1Image(volume.data, volume.affine))
-    return Volume(np.ascontiguousarray(turned.dataobj), turned.affine)
+    return Volume(np.ascontiguousarray(turned.dataobj), turned.affine, volume.doubts)
 
 
 def like(volume: Volume, reference: Volume, kind: str, where: object) -> Volume:
@@ -48,9 +48,9 @@ def like(volume: Volume, reference: Volume, kind: str, where: object) -> Volume:
     Raises:
         UserError: nothing of it lies within the image.
     """
-    same = volume.data.shape == reference.data.shape and np.allclose(volume.affine, reference.affine, atol=1e-3)
-    if same:
-        return Volume(volume.data, reference.affine)
+    stored = as_stored_in(volume, reference)
+    if stored is not None:
+        return stored
     order = 1 if kind == "posterior" else 0
     moved = resample_from_to(
         nib.Nifti1Image(volume.data, volume.affine), (reference.data.shape, reference.affine), order=order

@@ -81,6 +81,7 @@ def train_model(
         "settings": {key: value for key, value in settings.items() if key != "size_like"}
         | {"network": method.network.model_dump(mode="json")}
         | ({"start": beginning["settings"]} if beginning else {}),
+        "suffix": scans["train"][0].record["suffix"],
         "seed": seed,
         "tensors": _tensors(method),
         "grid": _grid(scans["train"]),

@@ -27,7 +27,7 @@ MARGIN = 8
 
 
 def build_store(scans: Iterable[str], cohort: Path, lowfield: Path, out: Path, suffix: str) -> None:
-    """Write each scan's arrays and sidecar (`status`, `shape`, `voxel_size`, the array's `left_right_axis`, `scale_hq`,
+    """Write each scan's arrays and sidecar (`status`, `suffix`, `shape`, `voxel_size`, the array's `left_right_axis`, `scale_hq`,
     `n_brain`, `scale_lowfield`, `moments`, `further_draws` with these two of each further acquisition, and the
     low-field `acquisition` with which the scan was made)."""
 
@@ -49,6 +49,7 @@ def build_store(scans: Iterable[str], cohort: Path, lowfield: Path, out: Path, s
             draws.append({"scale_lowfield": scale_lowfield, "moments": _moments(low, high, mask)})
         _save(flat(out, scan, "mask.npy"), mask[box].astype(np.uint8))
         return {
+            "suffix": suffix,
             "shape": [int(edge.stop - edge.start) for edge in box],
             "voxel_size": [round(float(size), 4) for size in reference.voxel_size],
             "left_right_axis": int(np.flatnonzero(nib.io_orientation(reference.affine)[:, 0] == 0)[0]),

@@ -1,0 +1,44 @@
+"""The contrast of a scan, by what its name and its sidecar say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+CONTRASTS = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "inplaneT2", "T1map", "T2map", "bold", "dwi", "angio")
+WORDS = {
+    "T1w": r"t1w?|mp2?rage|spgr|tfl|bravo|fspgr|mpr",
+    "T2w": r"t2w?|space_?t2|t2_?tse|t2_?fse",
+    "FLAIR": r"flair|(?:t2|dark)_?fluid",
+    "PDw": r"pdw?",
+}
+"""What people write into names, as whole words."""
+PROTOCOL = ("SeriesDescription", "ProtocolName")
+
+
+def contrast_of(path: Path) -> tuple[str | None, str]:
+    """The BIDS suffix of a scan's contrast and what says so: the suffix of its name, else a word in it, else a word in
+    its sidecar's description of the series; None where nothing says anything."""
+    stem = re.sub(r"(\.nii)?\.gz$|\.(nii|mgz|mgh|img|hdr)$", "", path.name)
+    suffix = stem.rpartition("_")[2]
+    if suffix in CONTRASTS:
+        return suffix, path.name
+    if (found := _word(stem)) is not None:
+        return found, path.name
+    sidecar = path.with_name(f"{stem}.json")
+    try:
+        facts = json.loads(sidecar.read_text(encoding="utf-8"))
+        text = " ".join(str(facts.get(key, "")) for key in PROTOCOL)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None, ""
+    return _word(text), sidecar.name
+
+
+def _word(text: str) -> str | None:
+    """The contrast that a text names, if it names but one."""
+    parts = f"_{re.sub(r'[^a-z0-9]+', '_', text.lower())}_"
+    found = [name for name, words in WORDS.items() if re.search(rf"_(?:{words})_", parts)]
+    if "FLAIR" in found:  # is often called T2 FLAIR
+        return "FLAIR"
+    return found[0] if len(found) == 1 else None
