@@ -15,6 +15,7 @@ WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
 
 from iqt.cohort.entries import Entry, index_path, list_entries
+from iqt.cohort.needs import check_needs
 from iqt.cohort.split import split_scans, template_scans
 from iqt.config import RunFacts, parse_config
 from iqt.config.benchmark import LPIPS_FILES
@@ -38,6 +39,8 @@ try:
     else:
         ENTRIES = list_entries(CONFIG.cohort, CONFIG.suffix, INDEX)
         SCANS = split_scans(ENTRIES, CONFIG.cohort.split, CONFIG.seed)
+        if workflow.is_main_process:
+            check_needs(CONFIG, ENTRIES, SCANS)
     SHOWN = CONFIG.report.shown(SCANS["test"])
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -45,7 +48,8 @@ except UserError as error:
 # A function of each job's shell, so that a line of a log can be pasted where `iqt` is installed. PYTHONPATH is set in it,
 # because --use-conda blanks an inherited one.
 # The strict mode is Snakemake's own, which it leaves out where there is a prefix: without it `| tee` would hide a failure.
-shell.prefix(f'set -euo pipefail; iqt() {{{{ PYTHONPATH={shlex.quote(str(WORKFLOW))} python -m iqt "$@"; }}}}; ')
+PACKAGE = shlex.quote(str(WORKFLOW)).replace("{", "{{").replace("}", "}}")
+shell.prefix(f'set -euo pipefail; iqt() {{{{ PYTHONPATH={PACKAGE} python -m iqt "$@"; }}}}; ')
 # For --sdm apptainer; built by hand from envs/iqt.def, since nobody publishes it.
 IMAGE = WORKFLOW.parent / "envs" / "iqt.sif"
 
@@ -68,6 +72,11 @@ def here(path):
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def lut_file(name):
+    """A look-up table: one of resources/, or a user's own file."""
+    return name if name.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{name}_dseg.tsv")
+
+
 SYNTHESISED = CONFIG.cohort.source == "labelmaps"
 INGEST_ENVIRONMENT = "iqt"
 if any(entry.head and not (entry.mask or entry.brain) for entry in ENTRIES.values()):
@@ -78,8 +87,9 @@ TRAINED = [Result.of(name, seed, SEEDS[0]) for name in CONFIG.models() for seed 
 TRAINED += [Result(PARCELLATOR, SEED)] if CONFIG.parcellate.engine == "builtin" else []
 """Every training: its model and seed."""
 TABLE = CONFIG.parcellate.table(CONFIG.cohort.source)
-LUT = TABLE if TABLE.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{TABLE}_dseg.tsv")
-"""Look-up table of the parcellator's labels."""
+PARCELLATED = CONFIG.parcellate.engine != "none"
+LUT = [lut_file(TABLE)] if PARCELLATED else []
+"""Look-up table of the parcellator's labels; nothing where there is no parcellator."""
 TABLES = {name: "tables" if name == "main" else f"tables/{name}" for name in CONFIG.lowfield}
 """Folder of each low-field set's tables."""
 TABLE_FILES = [
@@ -166,10 +176,30 @@ def result_of(folder):
     return next(result for result in CONFIG.results() if result.folder == folder)
 
 
+def verbatim(value):
+    """A user's text as an input or parameter. Snakemake formats strings, where braces would be wildcards; what a
+    function returns it takes as it is."""
+    return lambda wildcards: value
+
+
+def option(name, files):
+    """An option with a user's file, quoted for the shell; nothing where there is no file."""
+    return verbatim(" ".join(f"{name} {shlex.quote(str(path))}" for path in files))
+
+
 def as_json(section):
-    """A section of the configuration as one command-line argument: only what a rule uses, so only that reruns it."""
-    content = section if isinstance(section, dict) else section.model_dump(mode="json")
-    return json.dumps(content, separators=(",", ":"))
+    """A section of the configuration as one command-line argument: only what a rule uses, so only that reruns it.
+
+    It is a section, a dictionary, or a function of the wildcards that returns one; the result is a function, which
+    Snakemake calls and does not format.
+    """
+
+    def text(wildcards):
+        content = section(wildcards) if callable(section) else section
+        content = content if isinstance(content, dict) else content.model_dump(mode="json")
+        return json.dumps(content, separators=(",", ":"))
+
+    return text
 
 
 def source_settings():
@@ -181,7 +211,7 @@ def source_settings():
 def source_lut():
     """The look-up table of the source's labels."""
     name = getattr(CONFIG.cohort.settings, "lut", "freesurfer" if CONFIG.cohort.source == "hcp" else "template")
-    return name if name.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{name}_dseg.tsv")
+    return lut_file(name)
 
 
 def ingest_settings():
@@ -263,8 +293,10 @@ def gathered(name):
 
 def figure_files(*endings):
     """Every figure as every ending."""
-    names = ["metrics", "training", "published", "overlap", *(["reliability"] if CONFIG.sampled() else [])]
-    names += [f"{kind}_{scan}" for scan in SHOWN for kind in ("slices", "parcellation")]
+    names = ["metrics", "training", "published", *(["reliability"] if CONFIG.sampled() else [])]
+    names += ["overlap"] if PARCELLATED else []
+    kinds = ("slices", "parcellation") if PARCELLATED else ("slices",)
+    names += [f"{kind}_{scan}" for scan in SHOWN for kind in kinds]
     names += [f"experiment_{name}" for name in CONFIG.experiments]
     return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
 

@@ -42,7 +42,7 @@ for batch in batches("test"):
             lowfield=lambda wildcards: R / "lowfield" / wildcards.set,
             out=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
             model=lambda wildcards, input: f"--model {Path(input.model[0]).parent}" if input.model else "",
-            settings=lambda wildcards: as_json(CONFIG.used_by(result_of(wildcards.method).method)),
+            settings=as_json(lambda wildcards: CONFIG.used_by(result_of(wildcards.method).method)),
         shell:
             r"""
             iqt --threads {threads} enhance \

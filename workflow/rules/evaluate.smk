@@ -6,20 +6,23 @@ out: metrics/parts/<set>/batch-<n>/<method>/*.csv, and gathered from these metri
 """
 
 
+def readings(folder, batch):
+    """The sidecars of the parcellator's label maps of a batch; nothing where there is no parcellator."""
+    return sidecars(f"parcellation/{folder}", "test", batch, "dseg.json", flat) if PARCELLATED else []
+
+
 rule evaluate:
     """Score one result of a batch of scans against the high-quality ones."""
     input:
         scans=lambda wildcards: scan_list("test", wildcards.batch),
         cohort=lambda wildcards: sidecars("cohort", "test", wildcards.batch),
-        lut=LUT,
+        lut=verbatim(LUT),
         lowfield=lambda wildcards: sidecars(f"lowfield/{wildcards.set}", "test", wildcards.batch),
         enhanced=lambda wildcards: sidecars(
             f"enhanced/{wildcards.set}/{wildcards.method}", "test", wildcards.batch, name=flat
         ),
-        reference=lambda wildcards: sidecars("parcellation/hq", "test", wildcards.batch, "dseg.json", flat),
-        parcellation=lambda wildcards: sidecars(
-            f"parcellation/{wildcards.set}/{wildcards.method}", "test", wildcards.batch, "dseg.json", flat
-        ),
+        reference=lambda wildcards: readings("hq", wildcards.batch),
+        parcellation=lambda wildcards: readings(f"{wildcards.set}/{wildcards.method}", wildcards.batch),
         weights=lpips_weights,
         code=code(*(f"evaluate/{name}.py" for name in SCORES)),
     output:
@@ -38,6 +41,7 @@ rule evaluate:
         suffix=SUFFIX,
         root=R,
         result=lambda wildcards: result_of(wildcards.method).text,
+        lut=option("--lut", LUT),
         settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap", "reference"})),
         out=lambda wildcards, output: Path(output[0]).parent,
     shell:
@@ -46,7 +50,7 @@ rule evaluate:
             --list {input.scans:q} \
             --run {params.root:q} \
             --result {params.result} \
-            --lut {input.lut:q} \
+            {params.lut} \
             --set {wildcards.set} \
             --suffix {params.suffix} \
             --settings {params.settings:q} \
@@ -62,7 +66,7 @@ rule gather_metrics:
         participants=rules.list_participants.output.participants,
         models=[model_files(model.method, model.seed) for model in TRAINED],
         histories=[f"{model_folder(model.method, model.seed)}/history.csv" for model in TRAINED],
-        lut=LUT,
+        lut=verbatim(LUT),
         code=code("evaluate/gather.py", "provenance/collect.py"),
     output:
         subjects=f"{R}/metrics/subjects.csv",
@@ -83,6 +87,7 @@ rule gather_metrics:
     params:
         results=R,
         out=R / "metrics",
+        lut=option("--lut", LUT),
         batches=",".join(map(str, batches("test"))),
         histories=[
             f"--history {model.folder}={model_folder(model.method, model.seed)}/history.csv" for model in TRAINED
@@ -95,7 +100,7 @@ rule gather_metrics:
             --batches {params.batches} \
             {params.histories} \
             --settings {params.settings:q} \
-            --lut {input.lut:q} \
+            {params.lut} \
             --out {params.out:q} \
             >{log:q} 2>&1
         """
@@ -106,7 +111,7 @@ rule score_parcellator:
     input:
         participants=rules.list_participants.output.participants,
         parcellation=sidecars("parcellation/hq", "test", ending="dseg.json", name=flat),
-        lut=LUT,
+        lut=verbatim(LUT),
         code=code("labels.py", "evaluate/judge.py", "evaluate/overlap.py", "evaluate/run.py"),
     output:
         f"{R}/metrics/parcellator.csv",
@@ -146,10 +151,13 @@ rule extract_panels:
             flat(R / "enhanced" / wildcards.set / result.folder, wildcards.scan, f"{SUFFIX}.json")
             for result in first_on(wildcards.set)
         ],
-        reference=f"{R}/parcellation/hq/{{scan}}_dseg.json",
         parcellation=lambda wildcards: [
-            flat(R / "parcellation" / wildcards.set / result.folder, wildcards.scan, "dseg.json")
-            for result in first_on(wildcards.set)
+            flat(R / "parcellation" / folder, wildcards.scan, "dseg.json")
+            for folder in (
+                ["hq", *(f"{wildcards.set}/{result.folder}" for result in first_on(wildcards.set))]
+                if PARCELLATED
+                else []
+            )
         ],
         code=code("report/panels.py"),
     output:
@@ -168,6 +176,7 @@ rule extract_panels:
         suffix=SUFFIX,
         results=R,
         methods=lambda wildcards: ",".join(result.method for result in first_on(wildcards.set)),
+        unread="" if PARCELLATED else "--unread",
     shell:
         r"""
         iqt panels \
@@ -175,6 +184,7 @@ rule extract_panels:
             --results {params.results:q} \
             --set {wildcards.set} \
             --methods {params.methods} \
+            {params.unread} \
             --suffix {params.suffix} \
             --out {output:q} \
             >{log:q} 2>&1

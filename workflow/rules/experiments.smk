@@ -40,7 +40,7 @@ rule gather_experiment:
         lists=[f"--list {path}" for path in scan_lists("test")],
         sets=lambda wildcards: [f"--set {name}" for name in CONFIG.sets_of(wildcards.experiment)],
         results=lambda wildcards: ",".join(result.text for result in experiment_results(wildcards.experiment)),
-        models=lambda wildcards: as_json(experiment_models(wildcards.experiment)),
+        models=as_json(lambda wildcards: experiment_models(wildcards.experiment)),
         out=lambda wildcards, output: Path(output.results).parent,
     shell:
         r"""
@@ -94,8 +94,8 @@ rule draw_experiment:
     params:
         seed=SEED,
         bootstrap=CONFIG.evaluate.bootstrap,
-        settings=lambda wildcards: as_json(experiment_settings(wildcards.experiment)),
-        shown=lambda wildcards: as_json(experiment_keys(wildcards.experiment)),
+        settings=as_json(lambda wildcards: experiment_settings(wildcards.experiment)),
+        shown=as_json(lambda wildcards: experiment_keys(wildcards.experiment)),
         methods=",".join(CONFIG.methods),
     shell:
         r"""

@@ -1,4 +1,4 @@
-"""Parcellate: one parcellator reads the references and every result; which, `parcellate.engine` says.
+"""Parcellate: one parcellator reads the references and every result; which, `parcellate.engine` says; `none` has none.
 
 in:  cohort/, enhanced/<set>/<method>/
 out: parcellation/hq/*, parcellation/<set>/<method>/*; models/parcellator/ or fastsurfer/, as the engine needs
@@ -8,6 +8,6 @@ if CONFIG.parcellate.engine == "builtin":
 
     include: "parcellate_builtin.smk"
 
-else:
+elif CONFIG.parcellate.engine == "fastsurfer":
 
     include: "parcellate_fastsurfer.smk"

@@ -33,8 +33,8 @@ rule find_fastsurfer:
         mem_mb=growing(2000),
         runtime=growing(15),
     params:
-        package=WORKFLOW,
-        home=HOME,
+        package=verbatim(WORKFLOW),
+        home=verbatim(HOME),
     shell:
         r"""
         PYTHONPATH={params.package:q} python3 -m iqt.parcellate.fastsurfer find \
@@ -113,8 +113,8 @@ for batch in batches("test"):
             runtime=minutes(30, "test", batch),
             gpu=int(FASTSURFER.device == "cuda"),
         params:
-            package=WORKFLOW,
-            home=HOME,
+            package=verbatim(WORKFLOW),
+            home=verbatim(HOME),
         shell:
             r"""
             PYTHONPATH={params.package:q} python3 -m iqt.parcellate.fastsurfer run \
@@ -135,7 +135,7 @@ for batch in batches("test"):
             enhanced=lambda wildcards, batch=batch: read_by_fastsurfer(wildcards, batch),
             jobs=f"{R}/fastsurfer/{{judged}}/batch-{batch}_jobs.json",
             runs=f"{R}/fastsurfer/{{judged}}/batch-{batch}_runs.json",
-            lut=LUT,
+            lut=verbatim(LUT),
             code=code("labels.py", "parcellate/images.py", "parcellate/grid.py", "parcellate/fastsurfer/read.py"),
         output:
             sidecars("parcellation/{judged}", "test", batch, "dseg.json", flat),

@@ -33,7 +33,7 @@ rule write_provenance:
         results=lambda wildcards, input: [f"--result {path}" for path in input.results],
         snakemake=snakemake_version,
         # A function, since the patterns of a folder's files hold braces of their own.
-        settings=lambda wildcards: as_json(CONFIG),
+        settings=as_json(lambda wildcards: CONFIG),
     shell:
         r"""
         iqt record-provenance \

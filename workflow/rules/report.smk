@@ -115,7 +115,7 @@ rule draw_parcellation:
     """Draw the parcellator's labels over a person's reference and results."""
     input:
         panel=gathered("panels/main/{scan}.npz"),
-        lut=LUT,
+        lut=verbatim(LUT),
         subjects=gathered("subjects.csv"),
         code=code(*DRAWING),
     output:
@@ -333,10 +333,10 @@ rule write_page:
             rules.gather_metrics.output.subjects,
             rules.gather_metrics.output.structures,
             rules.gather_metrics.output.run,
-            rules.score_parcellator.output[0],
+            *([rules.score_parcellator.output[0]] if PARCELLATED else []),
             *assessment_files(),
         ],
-        lut=LUT,
+        lut=verbatim(LUT),
         panels=[f"{R}/metrics/panels/main/{scan}.npz" for scan in SHOWN],
         figures=figure_files("png"),
         vectors=figure_files("svg"),
@@ -361,6 +361,7 @@ rule write_page:
     params:
         metrics=R / "metrics",
         tables=R / "tables",
+        lut=option("--lut", LUT),
         figures=[f"--figure {path}" for path in figure_files("png")],
         experiments=as_json({name: experiment_settings(name).model_dump(mode="json") for name in CONFIG.experiments}),
         named="" if isinstance(CONFIG.report.people, int) else "--people-named",
@@ -370,7 +371,7 @@ rule write_page:
         iqt page \
             --metrics {params.metrics:q} \
             --tables {params.tables:q} \
-            --lut {input.lut:q} \
+            {params.lut} \
             {params.figures} \
             {params.panels} \
             --experiments {params.experiments:q} \

@@ -73,7 +73,7 @@ rule train:
         store=R / "store" / "main",
         out=lambda wildcards, output: Path(output.card).parent,
         start=lambda wildcards, input: f"--start {Path(input.start[0]).parent}" if input.start else "",
-        settings=lambda wildcards: as_json(CONFIG.trained_by(wildcards.model)),
+        settings=as_json(lambda wildcards: CONFIG.trained_by(wildcards.model)),
     shell:
         r"""
         iqt --threads {threads} train \

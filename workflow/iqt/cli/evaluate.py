@@ -25,8 +25,10 @@ def evaluate(
     scans: ListOption,
     run: RunOption,
     result: Annotated[str, typer.Option(help="Folder of the result, with =SEED where it was trained.")],
-    lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
     out: OutOption,
+    lut: Annotated[
+        Path | None, typer.Option(help="Look-up table of the labels; without it nothing was parcellated.")
+    ] = None,
     suffix: SuffixOption = "T1w",
     set_name: SetOption = "main",
     settings: SettingsOption = None,
@@ -60,17 +62,17 @@ def score_parcellator(
 def gather(
     run: RunOption,
     batches: BatchesOption,
-    history: Annotated[list[str], typer.Option(help="MODEL=history.csv; may be repeated.")],
     settings: Annotated[str, typer.Option(help="Facts of the configuration, as JSON text.")],
-    lut: Annotated[Path, typer.Option(help="Look-up table of the parcellator's labels.")],
     out: OutOption,
+    history: Annotated[list[str] | None, typer.Option(help="MODEL=history.csv; may be repeated.")] = None,
+    lut: Annotated[Path | None, typer.Option(help="Look-up table of the parcellator's labels, if there is one.")] = None,
 ) -> None:
     """Gather scores, training curves and the facts of the run in one folder."""
     from iqt.config import parse_section
     from iqt.evaluate.gather import RunFacts, gather
     from iqt.provenance.collect import git_state
 
-    histories = {name: Path(path) for name, path in (item.split("=", 1) for item in history)}
+    histories = {name: Path(path) for name, path in (item.split("=", 1) for item in history or [])}
     numbers = [int(batch) for batch in batches.split(",")]
     code = git_state(Path(__file__).parent)
     gather(run, numbers, histories, parse_section(RunFacts, settings), lut, out, code)
@@ -84,6 +86,7 @@ def panels(
     out: Annotated[Path, typer.Option(help="NPZ to write.")],
     suffix: SuffixOption = "T1w",
     set_name: SetOption = "main",
+    unread: Annotated[bool, typer.Option("--unread", help="Nothing was parcellated.")] = False,
 ) -> None:
     """Cut the slices that figures show out of a scan's volumes."""
     from iqt.report.panels import extract_panels
@@ -96,6 +99,6 @@ def panels(
         results / "cohort",
         results / "lowfield" / set_name,
         {name: results / "enhanced" / set_name / name for name in names},
-        {"hq": results / "parcellation" / "hq", **parcellation},
+        {} if unread else {"hq": results / "parcellation" / "hq", **parcellation},
         out,
     )

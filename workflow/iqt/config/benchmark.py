@@ -168,7 +168,7 @@ class Config(Section):
         if self.cohort.source == "template" and self.suffix != "T1w":
             raise ValueError(f"suffix {self.suffix}: the template source has T1w contrast only; set suffix: T1w")
         if self.parcellate.engine == "fastsurfer" and self.suffix != "T1w":
-            raise ValueError(f"suffix {self.suffix}: FastSurfer reads T1w only; set parcellate.engine: builtin")
+            raise ValueError(f"suffix {self.suffix}: FastSurfer reads T1w only; set parcellate.engine: builtin, or none")
         if self.cohort.source == "hcp" and self.suffix == "FLAIR":
             raise ValueError("suffix FLAIR: the hcp source has T1w and T2w only; set suffix: T1w or T2w")
         if not self.methods:
@@ -222,12 +222,19 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _tissues(self) -> Config:
+        if self.tissues.engine is None:
+            engine = "cohort" if self.cohort.source in ("template", "labelmaps") else "hmrf"
+            self.tissues = self.tissues.model_copy(update={"engine": engine})
+        return self
+
+    @model_validator(mode="after")
     def _judge(self) -> Config:
         without = getattr(self.cohort.settings, "labels", "") in (None, "none")
         if self.parcellate.engine == "builtin" and without:
             raise ValueError(
                 f"parcellate.engine builtin learns from labels, and cohort.{self.cohort.source}.labels names none; set "
-                "it, or parcellate.engine: fastsurfer"
+                "it, or parcellate.engine: fastsurfer, or none to score similarity alone"
             )
         return self
 
@@ -251,6 +258,13 @@ class Config(Section):
             for method in experiment.methods:
                 if method not in self.methods:
                     raise ValueError(f"{where}.methods names {method!r}, no method. {hint(method, self.methods)}")
+            unread = [metric for metric in ("miou", "dice") if metric in experiment.metrics]
+            if self.parcellate.engine == "none" and unread:
+                if "metrics" in experiment.model_fields_set:
+                    raise ValueError(
+                        f"{where}.metrics names {' and '.join(unread)}, but parcellate.engine is none; leave it out"
+                    )
+                experiment.metrics = tuple(metric for metric in experiment.metrics if metric not in unread)
             for set_name in self.sets_of(name):
                 if set_name not in self.lowfield:
                     raise ValueError(

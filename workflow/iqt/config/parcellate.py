@@ -74,6 +74,12 @@ class FastSurfer(Section):
     allow_root: bool = False
     """Let it run as root, which it refuses otherwise."""
 
+    @model_validator(mode="after")
+    def _plain_image(self) -> FastSurfer:
+        if set("{}") & set(self.container):
+            raise ValueError(f"image {self.image!r}: braces stand for nothing but {{device}}; leave others out")
+        return self
+
     @property
     def container(self) -> str:
         """The image for this device."""
@@ -83,8 +89,9 @@ class FastSurfer(Section):
 class Parcellate(Section):
     """The judge behind mIoU: it reads the reference and each result alike."""
 
-    engine: Literal["builtin", "fastsurfer"] = "builtin"
-    """Who labels: the built-in network, trained on the training people's high-quality scans alone, or FastSurfer."""
+    engine: Literal["builtin", "fastsurfer", "none"] = "builtin"
+    """Who labels: the built-in network, trained on the training people's high-quality scans and labels alone;
+    FastSurfer; or `none`: results are scored by similarity alone, without mIoU and Dice."""
     labels: str | None = None
     """Look-up table: `template`, `aseg` or `fastsurfer` (tables in `resources/`), or a file ending in .tsv.
     Default: what the source brings, `template` or (source `labelmaps`) `aseg`, else `fastsurfer`."""
@@ -101,8 +108,10 @@ class Parcellate(Section):
             raise ValueError(f"labels {self.labels!r}: FastSurfer has its own, so leave labels out")
         return self
 
-    def table(self, source: str) -> str:
-        """The name or file of the look-up table for a kind of cohort."""
+    def table(self, source: str) -> str | None:
+        """The name or file of the look-up table for a kind of cohort; None where nothing is labelled."""
+        if self.engine == "none":
+            return None
         if self.engine == "fastsurfer":
             return "fastsurfer"
         return self.labels or {"template": "template", "labelmaps": "aseg"}.get(source, "fastsurfer")

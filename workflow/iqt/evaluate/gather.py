@@ -28,7 +28,7 @@ def gather(
     batches: Sequence[int],
     histories: Mapping[str, Path],
     run: RunFacts,
-    lut: Path,
+    lut: Path | None,
     out: Path,
     code: Mapping[str, Any] | None = None,
 ) -> None:
@@ -41,7 +41,7 @@ def gather(
         root: folder of the run, with cohort/, lowfield/, enhanced/, parcellation/ and metrics/parts/.
         batches: those that hold a test scan.
         histories: each model's history.csv, its model.json beside it, in the order to show them.
-        lut: look-up table of the parcellator's labels.
+        lut: look-up table of the parcellator's labels; None where nothing was parcellated.
         code: what is known of the code that ran, such as its commit.
 
     Raises:
@@ -240,7 +240,9 @@ def _method(root: Path, name: str, people: Sequence[Mapping], run: RunFacts) -> 
     return {**run.methods[name].model_dump(), "nfe": record.get("nfe"), "samples": record.get("samples")}
 
 
-def _parcellator(root: Path, people: Sequence[Mapping], run: RunFacts, lut: Path) -> dict[str, Any]:
+def _parcellator(root: Path, people: Sequence[Mapping], run: RunFacts, lut: Path | None) -> dict[str, Any]:
+    if lut is None:
+        return {"engine": run.engine, "version": None, "n_structures": 0}
     record = _first_ok(flat(root / "parcellation" / "hq", row["scan"], "dseg.json") for row in people)
     labels = read_table(lut, required=("index",))
     return {

@@ -44,6 +44,8 @@ TABLES = dict(
 )
 """What is written of a result, each a CSV with these columns: a row a scan, but a row a structure in `structures` and a
 row a part of the curve in `reliability`; the last three are empty for what has no samples, tiles or patches."""
+UNREAD = "none"
+"""What the column `parcellator` says where nothing was parcellated."""
 COSTS = ("seconds", "nfe", "samples", "n_parameters")
 ALONG = 0.9998
 """Cosine from which on an axis counts as running along another: 1.1 degrees."""
@@ -75,7 +77,7 @@ def evaluate_result(
     result: Result,
     suffix: str,
     root: Path,
-    lut: Path,
+    lut: Path | None,
     settings: Evaluate,
     out: Path,
 ) -> None:
@@ -87,12 +89,14 @@ def evaluate_result(
 
     Args:
         root: folder of the run, with cohort/, lowfield/, enhanced/ and parcellation/.
-        lut: look-up table with columns index and name.
+        lut: look-up table with columns index and name; None where nothing was parcellated, so that there is neither
+            mIoU nor Dice.
 
     Raises:
         UserError: the look-up table, or the weights that `settings.lpips` names, cannot be read.
     """
-    names = {int(row["index"]): row["name"] for row in read_table(lut, required=("index", "name"))}
+    rows = [] if lut is None else read_table(lut, required=("index", "name"))
+    names = {int(row["index"]): row["name"] for row in rows}
     enhanced = root / "enhanced" / set_name / result.folder
     parcellation = root / "parcellation" / set_name / result.folder
     lpips = _lpips(settings)
@@ -101,7 +105,7 @@ def evaluate_result(
         identity = {"scan": scan, "set": set_name, "method": result.method}
         identity["seed"] = "" if result.seed is None else str(result.seed)
         made = None
-        reference, status = attempt(_read_reference, root, scan, suffix)
+        reference, status = attempt(_read_reference, root, scan, suffix, lut is not None)
         if reference is not None:
             made, status = attempt(_read_result, enhanced, scan, suffix, reference)
         if made is None:
@@ -209,11 +213,13 @@ def _spread(reference: Reference, made: Made, sd: Path) -> tuple[dict, list[dict
     return calibration(reference.volume.data, made.data, spread, reference.mask, made.record["samples"])
 
 
-def _read_reference(root: Path, scan: str, suffix: str) -> Reference:
+def _read_reference(root: Path, scan: str, suffix: str, parcellated: bool) -> Reference:
     require_ok(anat(root / "cohort", scan, f"{suffix}.json"), "cohort")
     volume = read_volume(anat(root / "cohort", scan, f"{suffix}.nii.gz"))
     mask = read_on_grid(anat(root / "cohort", scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
     scaled = volume._replace(data=volume.data / np.float32(intensity_scale(volume.data, mask)))
+    if not parcellated:
+        return Reference(scaled, mask, None, OK, UNREAD)
     found, status = attempt(_read_labels, root / "parcellation" / "hq", scan, scaled)
     labels, parcellator = found or (None, "")
     return Reference(scaled, mask, labels, status, parcellator)

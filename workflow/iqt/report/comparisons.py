@@ -12,7 +12,16 @@ from iqt.errors import UserError
 from iqt.files import write_table, write_text
 from iqt.naming import seed_of
 from iqt.report.formats import bracketed, latex, markdown
-from iqt.report.scores import Score, methods_of, named, people_of, read_scores, signed
+from iqt.report.scores import (
+    Score,
+    measured,
+    methods_of,
+    named,
+    parcellator_of,
+    people_of,
+    read_scores,
+    signed,
+)
 from iqt.statistics import ALPHA, compare, holm, people_needed
 
 TESTED = ("psnr", "msssim", "miou")
@@ -65,7 +74,7 @@ def write_statistics(
     draw = seed_of(seed, "bootstrap", set_name)
     found = {
         (metric, method): compare(*_pairs(scores, method, reference, metric, people), bootstrap, draw)
-        for metric in TESTED
+        for metric in measured(TESTED, parcellator_of(scores))
         for method in methods
         if method != reference
     }

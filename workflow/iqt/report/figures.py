@@ -19,7 +19,7 @@ from iqt.batch import OK
 from iqt.errors import UserError
 from iqt.files import read_table, replacing
 from iqt.report.panels import PLANES, WINDOW, Panel
-from iqt.report.scores import NAMES, Score, methods_of, named, parcellator_of, read_scores, shown
+from iqt.report.scores import NAMES, Score, measured, methods_of, named, parcellator_of, read_scores, shown
 from iqt.report.sheet import DPI, Sheet
 from iqt.report.styles import styles_of
 
@@ -144,7 +144,8 @@ def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
     shift = dict(zip(scans, np.linspace(-0.22, 0.22, len(scans)) if len(scans) > 1 else [0.0], strict=True))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 1.2 + 0.5 * len(methods)), layout="constrained")
-        for axes, name in zip(figure.subplots(1, len(BOXPLOTS), sharey=True), BOXPLOTS, strict=True):
+        names = measured(BOXPLOTS, parcellator_of(scores))
+        for axes, name in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
             for place, (method, look) in enumerate(styles.items()):
                 own = [score for score in by_method[method] if not math.isnan(score.values[name])]
                 values = [score.values[name] for score in own]

@@ -19,7 +19,7 @@ from iqt.report.comparisons import statistics_cells
 from iqt.report.experiments import columns_of, experiment_cells, experiment_note
 from iqt.report.formats import BOLD, PLAIN, marked
 from iqt.report.page_tables import SHOWN, benchmark_lines, extremes_lines, further_lines, left_out, shared_lines
-from iqt.report.scores import METRICS, Score, further_metrics, named, read_scores
+from iqt.report.scores import METRICS, UNREAD, Score, further_metrics, measured, named, read_scores
 from iqt.report.shared import blind_judge
 from iqt.report.structure_table import structure_cells, structure_differences
 from iqt.report.structures import NEEDED, compare_methods, judge, mean_over_seeds, read_colours
@@ -83,12 +83,13 @@ def write_page(
             continue  # of a set that the configuration had once
         scores = read_scores(metrics / "subjects.csv", set_name)
         people = max(int(row["n_subjects"]) for row in rows)
+        judged_by = rows[0].get("parcellator", "")
         volumetry = _beside(path, "structures.csv", structure_cells)
         benchmarks.append(
             {
                 "set": set_name,
-                "head": [named(name, rows[0].get("parcellator", "")) for name in SHOWN],
-                "parcellator": rows[0].get("parcellator", ""),
+                "head": [named(name, judged_by) for name in measured(SHOWN, judged_by)],
+                "parcellator": judged_by,
                 "rows": benchmark_lines(rows),
                 "further": further_lines(rows),
                 "statistics": _beside(path, "statistics.csv", statistics_cells),
@@ -100,7 +101,7 @@ def write_page(
                 "seams": seam_table(metrics, set_name, trained, people),
                 "n_scans": len({score.scan for score in scores}),
                 "extremes": [
-                    ("", extremes_lines(scores, METRICS)),
+                    ("", extremes_lines(scores, measured(METRICS, judged_by))),
                     (" by further similarity", extremes_lines(scores, further_metrics(rows))),
                 ],
                 "structures": compare_methods([row for row in structures if row["set"] == set_name], plain, colours),
@@ -120,7 +121,7 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"plain": _plain}
-    environment.globals |= {"BOLD": BOLD, "PLAIN": PLAIN, "DOUBTS_SHOWN": DOUBTS_SHOWN}
+    environment.globals |= {"BOLD": BOLD, "PLAIN": PLAIN, "DOUBTS_SHOWN": DOUBTS_SHOWN, "UNREAD": UNREAD}
     page = environment.get_template(TEMPLATE.name).render(
         run=run,
         methods=[row["method"] for row in benchmarks[0]["rows"]],

@@ -13,6 +13,7 @@ from iqt.report.scores import (
     METRICS,
     Score,
     further_metrics,
+    measured,
     methods_of,
     named,
     people_of,
@@ -27,7 +28,7 @@ SHOWN = (*METRICS, COMMON)
 
 def benchmark_lines(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     """A line a method: its row of benchmark.csv, and the cells that methods are ranked by."""
-    lines = _metric_cells(rows, SHOWN)
+    lines = _metric_cells(rows, measured(SHOWN, rows[0]["parcellator"]))
     return [{**row, "cells": cells} for row, cells in zip(rows, lines, strict=True)]
 
 
@@ -71,7 +72,7 @@ def shared_lines(rows: list[dict[str, str]]) -> dict[str, Any]:
     methods = [row["method"] for row in rows]
     lines = [
         [named(name, ""), str(n), *(means.get(method, "–") for method in methods)]
-        for name, (n, means) in unequal(rows, (*METRICS, *FURTHER_METRICS)).items()
+        for name, (n, means) in unequal(rows, measured((*METRICS, *FURTHER_METRICS), rows[0]["parcellator"])).items()
     ]
     return {"head": ["metric", "people", *methods], "lines": lines}
 

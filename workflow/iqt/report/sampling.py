@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from iqt.errors import UserError
 from iqt.files import read_table
 from iqt.report.figures import STYLE, save_figure
-from iqt.report.scores import NAMES
+from iqt.report.scores import NAMES, measured
 from iqt.report.styles import styles_of
 
 SWEPT = ("psnr", "msssim", "hfcorr", "miou")
@@ -30,7 +30,7 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
     Raises:
         UserError: the table is absent, or no method in it belongs to a series.
     """
-    rows = read_table(benchmark_csv, required=("method", *COSTS, *SWEPT))
+    rows = read_table(benchmark_csv, required=("method", "parcellator", *COSTS, *SWEPT))
     lines: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         if row["method"] in series:
@@ -39,9 +39,10 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
         raise UserError(f"{benchmark_csv}: holds no method of a sweep; run the configuration that names them")
     styles = styles_of(dict.fromkeys(label.removesuffix(" mean") for label in lines))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 6), layout="constrained")
-        for row_of_axes, cost in zip(figure.subplots(len(COSTS), len(SWEPT)), COSTS, strict=True):
-            for axes, name in zip(row_of_axes, SWEPT, strict=True):
+        names = measured(SWEPT, rows[0]["parcellator"])
+        figure = Figure(figsize=(3 * len(names), 6), layout="constrained")
+        for row_of_axes, cost in zip(figure.subplots(len(COSTS), len(names)), COSTS, strict=True):
+            for axes, name in zip(row_of_axes, names, strict=True):
                 for label, members in lines.items():
                     points = sorted((float(row[cost]), float(row[name])) for row in members if row[cost] and row[name])
                     several, style = label.endswith(" mean"), styles[label.removesuffix(" mean")]

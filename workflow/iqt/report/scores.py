@@ -16,6 +16,8 @@ IMAGE_METRICS = ("psnr", "msssim", "ssim", "hfcorr")
 OVERLAPS = ("miou", "dice")
 METRICS = (*IMAGE_METRICS, *OVERLAPS)
 """What the benchmark table shows."""
+UNREAD = "none"
+"""The parcellator of scores where nothing was parcellated: there is neither mIoU nor Dice."""
 COMMON = "miou_common"
 """A column of the tables: mIoU over the scans on which every method succeeded."""
 FURTHER_METRICS = ("nmse", "mae", "hfen", "lpips", "psnr_minmax", "msssim_minmax", "ulfenc")
@@ -175,9 +177,14 @@ def parcellator_of(scores: list[Score]) -> str:
     return ", ".join(sorted({score.parcellator for score in scores if score.parcellator}))
 
 
+def measured(names: Iterable[str], parcellator: str) -> list[str]:
+    """The metrics less those that need a parcellator, where there was none."""
+    return [name for name in names if parcellator != UNREAD or name not in (*OVERLAPS, COMMON)]
+
+
 def named(name: str, parcellator: str) -> str:
     """A metric's name as a person reads it, with the parcellator that it depends on."""
-    return f"{NAMES[name]} ({parcellator})" if name in OVERLAPS and parcellator else NAMES[name]
+    return f"{NAMES[name]} ({parcellator})" if name in OVERLAPS and parcellator not in ("", UNREAD) else NAMES[name]
 
 
 def further_metrics(rows: Sequence[Mapping[str, str]]) -> list[str]:

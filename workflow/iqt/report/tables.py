@@ -18,10 +18,12 @@ from iqt.report.scores import (
     COMMON,
     FURTHER_METRICS,
     METRICS,
+    UNREAD,
     Score,
     by_seed,
     further_metrics,
     mean_over_seeds,
+    measured,
     methods_of,
     named,
     parcellator_of,
@@ -47,11 +49,14 @@ FURTHER = (
 )
 WITH_INTERVAL = ("psnr", "msssim", "miou", *FURTHER_METRICS)
 
+OVERLAP_NOTE = (
+    "mIoU and Dice compare the same parcellator's reading of the result and of the reference; a volume on which it fails "
+    "scores 0, and mIoU common is over the scans on which every method succeeded."
+)
+UNREAD_NOTE = "Nothing was parcellated (parcellate.engine: none), so there is neither mIoU nor Dice."
 NOTE = (
     "Means over people; in brackets 95 % percentile bootstrap limits (none for a single person). "
-    "PSNR in the brain mask with the reference's range. mIoU and Dice compare the same parcellator's reading of the "
-    "result and of the reference; a volume on which it fails scores 0, and mIoU common is over the scans on which "
-    "every method succeeded. NFE: network calls a volume, all samples together. People: those with a result, of all; "
+    "PSNR in the brain mask with the reference's range. {overlap} NFE: network calls a volume, all samples together. People: those with a result, of all; "
     "where a mean is over fewer, it says so in square brackets. Failed: scans on which a stage failed or a similarity "
     "could not be measured. Best in bold, by the mean over the scans that all methods have."
 )
@@ -107,8 +112,10 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     failed = failures(scores)
     n_seeds = max(int(row["n_seeds"]) for row in read_back)
     seeds = [SEEDS_NOTE.format(n=n_seeds)] if n_seeds > 1 else []
-    for name, further, text in (("benchmark", False, NOTE), ("similarity", True, FURTHER_NOTE)):
-        unequal = differences(read_back, FURTHER_METRICS if further else METRICS)
+    judge = parcellator_of(scores)
+    own_note = NOTE.format(overlap=UNREAD_NOTE if judge == UNREAD else OVERLAP_NOTE)
+    for name, further, text in (("benchmark", False, own_note), ("similarity", True, FURTHER_NOTE)):
+        unequal = differences(read_back, FURTHER_METRICS if further else measured(METRICS, judge))
         blind = [] if further else blind_judge(read_back)
         optional = [LPIPS_NOTE] if further and "lpips" in further_metrics(read_back) else []
         note = " ".join([text, *optional, *blind, *seeds, *unequal, *failed])
@@ -126,7 +133,7 @@ def format_terminal(csv: Path) -> str:
     lines = [[*line[:-2], line[-1]] for line in _cells(rows, compact=True)]
     unequal = [
         f"{textwrap.fill(sentence, 118, subsequent_indent='  ')}\n"
-        for sentence in [*blind_judge(rows), *differences(rows, METRICS)]
+        for sentence in [*blind_judge(rows), *differences(rows, measured(METRICS, rows[0]["parcellator"] if rows else ""))]
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
@@ -135,7 +142,9 @@ def format_terminal(csv: Path) -> str:
         text.append("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]))
     most = max((int(row["n_subjects"]) for row in rows), default=0)
     foot = f"{most} test {'person' if most == 1 else 'people'}; in brackets 95 % limits over people"
-    if rows and rows[0]["parcellator"]:
+    if rows and rows[0]["parcellator"] == UNREAD:
+        foot += f". {UNREAD_NOTE.removesuffix('.')}"
+    elif rows and rows[0]["parcellator"]:
         foot += f"; mIoU by the parcellator {rows[0]['parcellator']}"
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:], foot]) + "\n" + "".join(unequal)
 
@@ -222,9 +231,9 @@ def _whole(scores: list[Score], name: str) -> str:
 
 def _cells(rows: list[dict[str, str]], compact: bool = False, bold: Callable[[str], str] = str) -> list[list[str]]:
     """A heading and one line a method, for people; `compact` leaves out what a terminal has no room for."""
-    metrics = ["psnr", "msssim", "hfcorr", "miou"] if compact else [*METRICS, COMMON]
-    judge = rows[0]["parcellator"] if rows and not compact else ""
-    head = ["method", *(named(name, judge) for name in metrics)]
+    judge = rows[0]["parcellator"] if rows else ""
+    metrics = measured(["psnr", "msssim", "hfcorr", "miou"] if compact else [*METRICS, COMMON], judge)
+    head = ["method", *(named(name, "" if compact else judge) for name in metrics)]
     lines = [[*head, "parameters", "NFE", "s/volume", "people", "failed"]]
     best = best_of(rows, metrics)
     for row in rows:
