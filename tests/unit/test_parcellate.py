@@ -475,6 +475,8 @@ def test_a_volume_without_any_structure_is_a_failure(tmp_path):
 
 
 def test_another_kind_of_model_is_refused(tmp_path):
-    save_model(tmp_path / "model", torch.nn.Linear(1, 1), {"kind": "unet", "settings": {}})
+    standard = {"input_mean": 0.0, "input_sd": 1.0, "target_mean": 0.0, "target_sd": 1.0}
+    card = {"kind": "unet", "settings": {}, "standardisation": standard}
+    save_model(tmp_path / "model", torch.nn.Linear(1, 1), card)
     with pytest.raises(UserError, match="kind 'unet'"):
         parcellate_scans([], tmp_path, "anat", "T1w", tmp_path, tmp_path / "model", tmp_path / "out", "float32")

@@ -496,7 +496,7 @@ def test_a_damaged_or_foreign_model_is_refused(trained: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="format 99"):
         load_card(damaged)
     write_json(damaged / "model.json", {"format": load_card(trained)["format"], "kind": "unet"})
-    with pytest.raises(UserError, match="settings, n_parameters, weights_sha256 is missing"):
+    with pytest.raises(UserError, match=r"settings, n_parameters, weights_sha256, standardisation is missing"):
         load_card(damaged)
     (damaged / "model.json").write_text("[]")
     with pytest.raises(UserError, match="holds no model card"):

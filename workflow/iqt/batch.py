@@ -49,7 +49,8 @@ def run_scans(
     """Call `work` for each scan and write its sidecar: `status: ok` and what `work` returned, or the reason.
 
     `outputs` names the volumes that `work` writes: what an earlier run left there is removed first, so that a scan
-    that fails has no data. A full disk, lack of memory and the like are not a scan's fault and do stop the command.
+    that fails has no data. What wants too much memory is one scan, and fails alone; a full disk and the like are not a
+    scan's fault and do stop the command.
     """
     scans = list(scans)
     sweep(path for scan in scans for path in (sidecar(scan), *outputs(scan)))
@@ -61,8 +62,13 @@ def run_scans(
         except Exception as error:  # whatever it is, it is this scan's
             if _is_the_machines(error):
                 raise
+            known = isinstance(error, UserError | MemoryError)
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            if not isinstance(error, UserError):
+            if isinstance(error, MemoryError):
+                reason = (
+                    f"wants more memory than this job has ({error or 'no size is known'}); give it a machine with more"
+                )
+            if not known:
                 traceback.print_exc()
             for path in outputs(scan):
                 path.unlink(missing_ok=True)
@@ -73,4 +79,4 @@ def run_scans(
 
 def _is_the_machines(error: Exception) -> bool:
     full = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.EIO}
-    return isinstance(error, MemoryError | StopError) or (isinstance(error, OSError) and error.errno in full)
+    return isinstance(error, StopError) or (isinstance(error, OSError) and error.errno in full)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -94,8 +96,10 @@ def read_json(path: str | Path) -> dict:
         raise UserError(f"{path}: no such file; run the stage that writes it first") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, where a JSON file is needed") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); delete it and run again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def write_table(path: str | Path, rows: Sequence[Mapping], columns: Sequence[str] | None = None) -> None:
@@ -109,18 +113,90 @@ def write_table(path: str | Path, rows: Sequence[Mapping], columns: Sequence[str
         writer.writerows(rows)
 
 
-def read_table(path: str | Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Rows of a TSV or CSV as text; UserError where the file or a required column is missing."""
-    delimiter = "," if str(path).endswith(".csv") else "\t"
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8 or UTF-16 (by its mark), else in Western Europe's Windows code page, which is said.
+
+    Raises:
+        UserError: it is absent, not readable, or holds no text.
+    """
+    path = Path(path)
     try:
-        with Path(path).open(newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle, delimiter=delimiter)
-            rows, found = list(reader), reader.fieldnames or []
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: no such table") from None
+        raise UserError(missing_file(path)) from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, where a table is needed") from None
-    missing = [name for name in required if name not in found]
-    if missing:
-        raise UserError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(found) or 'none'}")
+        raise UserError(f"{path}: is a folder, where a file of text is needed") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in content and not wide:
+        raise UserError(f"{path}: holds no text (a byte 0 at {content.index(0)}); save it as text in UTF-8")
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if wide:
+            raise UserError(f"{path}: holds no text in UTF-16 ({error.reason}); save it as UTF-8") from None
+    try:
+        text = content.decode("cp1252")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: holds no text in UTF-8 (byte {error.start}); save it as UTF-8") from None
+    print(f"Note: {path} is no UTF-8 and is read in the code page Windows-1252", file=sys.stderr)
+    return text
+
+
+def read_table(path: str | Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Rows of a TSV or CSV as text, without blanks around cells. Empty lines are skipped, and cells that a row lacks at
+    its end are empty. Where the heading is not separated as the file's ending says, it is by tab, comma or semicolon.
+
+    Raises:
+        UserError: the file or a required column is missing, a column is named twice, or a line does not fit the
+            heading; the message names the line.
+    """
+    try:
+        text = read_text(path)
+    except UserError as error:
+        raise UserError(str(error).replace("no such file", "no such table")) from None
+    lines = text.splitlines(keepends=True)
+    reader = csv.reader(lines, delimiter=_delimiter(path, lines), strict=True)
+    head: list[str] = []
+    rows = []
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if not head:
+                head = _heading(path, cells, required)
+                continue
+            if any(cells[len(head) :]):
+                raise UserError(
+                    f"{path}: line {reader.line_num} has {len(cells)} cells, its heading {len(head)}; correct it"
+                )
+            row = dict.fromkeys(head, "") | dict(zip(head, cells, strict=False))
+            short = [name for name in required if head.index(name) >= len(cells)]
+            if short:
+                raise UserError(f"{path}: line {reader.line_num} ends before its column {short[0]}; complete it")
+            rows.append(row)
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num} is not readable ({error}); is a quote not closed?") from None
+    if not head:
+        _heading(path, [], required)
     return rows
+
+
+def _delimiter(path: str | Path, lines: Sequence[str]) -> str:
+    own = "," if str(path).endswith(".csv") else "\t"
+    first = next((line for line in lines if line.strip()), "")
+    return own if own in first else max((own, "\t", ";", ","), key=first.count)
+
+
+def _heading(path: str | Path, cells: Sequence[str], required: Sequence[str]) -> list[str]:
+    while cells and not cells[-1]:
+        cells = cells[:-1]
+    twice = sorted({name for name in cells if cells.count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: column {', '.join(map(repr, twice))} is named twice; give each a name of its own")
+    missing = [name for name in required if name not in cells]
+    if missing:
+        raise UserError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(cells) or 'none'}")
+    return list(cells)

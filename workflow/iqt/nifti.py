@@ -1,4 +1,4 @@
-"""Image files from outside, opened without trust: bounded in memory, complete, and with what their header leaves in doubt.
+"""Image files from outside, opened without trust: bounded, complete, and with what their header leaves in doubt.
 
 nibabel reads the formats. What it lets pass is caught here: sizes that a header claims and the file does not hold,
 checksums of compressed files (it stops reading before them), quaternions that are off by a rounding, units other than
@@ -169,7 +169,7 @@ def _nifti_place(image: nib.Nifti1Image) -> tuple[np.ndarray, list[str]]:
         if excess > LONG_QUATERNION and sform is None:
             raise ValueError(f"its quaternion's squared length exceeds 1 by {excess:.3g}, so it is no rotation")
         qform = header.get_qform() if excess <= LONG_QUATERNION else None
-        if 1e-5 < excess:
+        if excess > 1e-5:
             doubts.append(f"its quaternion's squared length exceeds 1 by {excess:.1g}, which is taken for a rounding")
     if sform is not None and not _usable(sform):
         doubts.append("its sform is not invertible and is passed over")

@@ -88,7 +88,9 @@ def _as_numbers(path: Path, data: np.ndarray, dtype: type) -> np.ndarray:
     with np.errstate(over="ignore", under="ignore"):
         converted = data.astype(dtype)
     if not np.isfinite(converted).all():
-        raise UserError(f"{path}: holds values up to {np.abs(data).max():.3g}, more than 32-bit numbers can; rescale it")
+        raise UserError(
+            f"{path}: holds values up to {np.abs(data).max():.3g}, more than 32-bit numbers can; rescale it"
+        )
     if data.any() and not converted.any():
         raise UserError(f"{path}: its values, up to {np.abs(data).max():.3g}, are 0 as 32-bit numbers; rescale it")
     return converted
@@ -110,7 +112,9 @@ def _as_labels(path: Path, opened: Opened, dtype: type) -> np.ndarray:
         data = rounded
     limits = np.iinfo(dtype)
     if data.size and (data.min() < limits.min or data.max() > limits.max):
-        raise UserError(f"{path}: holds labels from {data.min():g} to {data.max():g}, beyond {limits.min} to {limits.max}")
+        raise UserError(
+            f"{path}: holds labels from {data.min():g} to {data.max():g}, beyond {limits.min} to {limits.max}"
+        )
     return data.astype(dtype)
 
 

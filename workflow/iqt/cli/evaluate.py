@@ -65,7 +65,9 @@ def gather(
     settings: Annotated[str, typer.Option(help="Facts of the configuration, as JSON text.")],
     out: OutOption,
     history: Annotated[list[str] | None, typer.Option(help="MODEL=history.csv; may be repeated.")] = None,
-    lut: Annotated[Path | None, typer.Option(help="Look-up table of the parcellator's labels, if there is one.")] = None,
+    lut: Annotated[
+        Path | None, typer.Option(help="Look-up table of the parcellator's labels, if there is one.")
+    ] = None,
 ) -> None:
     """Gather scores, training curves and the facts of the run in one folder."""
     from iqt.config import parse_section

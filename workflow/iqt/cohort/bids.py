@@ -78,11 +78,17 @@ def _walk(root: Path) -> Iterator[str]:
     """Paths, relative to a dataset, of the files in its anat folders and those of its derivatives."""
     if not any(name.startswith("sub-") for name in list_names(root)):
         raise UserError(f"{root}: holds no folder sub-*; cohort.bids.path is the folder of a BIDS dataset")
+    seen: set[str] = set()  # links may lead back to where one came from
     for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         depth = Path(folder).relative_to(root).parts
         folders[:] = sorted(name for name in folders if not name.startswith(".") and _may_hold(depth, name))
         if depth[-1:] == ("anat",):
-            yield from ("/".join((*depth, name)) for name in sorted(files))
+            yield from ("/".join((*depth, name)) for name in sorted(files) if not name.startswith("."))
 
 
 def _may_hold(depth: tuple[str, ...], name: str) -> bool:
@@ -109,6 +115,8 @@ def _refuse_twins(files: Iterable[Named], suffix: str) -> None:
                 {key for key, value in file.entities.items() if other.entities.get(key) != value}
                 | {key for key, value in other.entities.items() if file.entities.get(key) != value}
             )
+            if not differing:
+                raise UserError(f"{other.place} and {file.place} are the same scan in two formats; remove one of them")
             raise UserError(
                 f"{other.place} and {file.place} are both the {suffix} scan {_scan(file.entities)}; choose one by "
                 f"cohort.bids.entities, with {', '.join(differing)} (an empty value: without that entity)"
@@ -144,7 +152,7 @@ def _entry(image: Named, derived: Iterable[Named], lowfield: Iterable[Named], se
         )
 
     labels = place(settings.labels) if settings.labels else ""
-    posteriors = {field: place(settings.posteriors.format(tissue=tissue)) for field, tissue in TISSUES.items()}
+    posteriors = {field: place(settings.posteriors.replace("{tissue}", tissue)) for field, tissue in TISSUES.items()}
     return Entry(
         scan=_scan(image.entities),
         **{"brain" if settings.skull_stripped else "head": image.place},

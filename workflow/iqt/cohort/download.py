@@ -65,8 +65,10 @@ class Downloader:
     def key_of(self, url: str) -> str:
         """The key of a URL of this bucket, refused where it would lead out of the folder."""
         key = url.removeprefix(f"s3://{self.settings.bucket}/")
-        if key == url or ".." in key.split("/"):
-            raise UserError(f"{url}: is no object of s3://{self.settings.bucket}")
+        parts = key.split("/")
+        odd = key == url or key.startswith("/") or "\\" in key or "\0" in key or {"", ".", ".."} & set(parts)
+        if odd or not (self.folder / key).resolve().is_relative_to(self.folder.resolve()):
+            raise UserError(f"{url}: is no object of s3://{self.settings.bucket} that a file can be named after")
         return key
 
     def size(self, url: str) -> int:

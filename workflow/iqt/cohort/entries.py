@@ -17,7 +17,7 @@ from pathlib import Path
 
 from iqt.config import S3, Cohort
 from iqt.errors import UserError
-from iqt.files import read_table, write_table
+from iqt.files import read_table, read_text, write_table
 
 READ = ("brain", "head", "mask", "labels", "wm", "gm", "csf", "lowfield")
 """Fields of an entry that are places."""
@@ -129,15 +129,12 @@ def read_people(path: str | Path) -> list[str]:
         column = id_column(path, rows)
         people = [person_of(row[column]).removeprefix("sub-") for row in rows]
     else:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: the list of people cannot be read ({error})") from None
+        lines = read_text(path).splitlines()
         people = [word.removeprefix("sub-") for line in lines if (word := line.partition("#")[0].strip())]
-    wrong = [person for person in people if not person.isalnum()]
+    wrong = [person for person in people if not (person.isascii() and person.isalnum())]
     if wrong or not people:
         raise UserError(
-            f"{path}: {repr(wrong[0]) if wrong else 'nothing'} is no id; one id of letters and digits a line"
+            f"{path}: {repr(wrong[0]) if wrong else 'nothing'} is no id; one id of letters (a to z) and digits a line"
         )
     return people
 

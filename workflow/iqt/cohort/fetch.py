@@ -18,7 +18,7 @@ from iqt.batch import run_scans
 from iqt.cohort.entries import READ, AbsentError, Entry, entry_of
 from iqt.config import S3, Cohort
 from iqt.errors import StopError, UserError
-from iqt.files import nearest_folder
+from iqt.files import missing_file, nearest_folder
 from iqt.naming import flat
 
 CHUNK = 1 << 20
@@ -164,7 +164,7 @@ def _size(entry: Entry, fetchers: Mapping[str, Any]) -> int:
             with _opened(archive, member) as opened:
                 opened.getinfo(member)
         elif not os.path.isfile(place):
-            raise AbsentError(f"{place}: no such file")
+            raise AbsentError(missing_file(place))
         return 0
 
     return sum(_each(entry, ask).values())
@@ -190,7 +190,7 @@ def _on_disk(place: str) -> dict:
         with open(place, "rb") as stream:
             size, checksum = digest(stream)
     except FileNotFoundError:
-        raise AbsentError(f"{place}: no such file") from None
+        raise AbsentError(missing_file(place)) from None
     except OSError as error:
         raise UserError(f"{place}: cannot be read ({error.strerror})") from None
     if size == 0:

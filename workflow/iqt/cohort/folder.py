@@ -53,6 +53,11 @@ def list_label_maps(settings: LabelMaps) -> list[Entry]:
     ]
 
 
+def stem_of(path: str | Path) -> str:
+    """A file's path without the ending of its format."""
+    return re.sub(r"(\.nii)?\.gz$|\.(nii|mgz|mgh)$", "", str(path))
+
+
 def find(settings: Folder | LabelMaps, glob: str, key: str) -> dict[str, str]:
     """Paths by scan name of the files that a glob finds, in order."""
     root, where = Path(settings.path), f"cohort.{'folder' if isinstance(settings, Folder) else 'labelmaps'}"
@@ -60,7 +65,7 @@ def find(settings: Folder | LabelMaps, glob: str, key: str) -> dict[str, str]:
         raise UserError(f"{where}.path: {root} is no folder")
     pattern = re.compile(settings.pattern)
     found: dict[str, str] = {}
-    for path in sorted(path for path in root.glob(glob) if path.name.endswith(READABLE)):
+    for path in _visible(root, glob):
         match = pattern.search(path.name)
         parts = (
             {name: re.sub(r"[^A-Za-z0-9]", "", value) for name, value in match.groupdict().items() if value}
@@ -73,9 +78,20 @@ def find(settings: Folder | LabelMaps, glob: str, key: str) -> dict[str, str]:
                 f"narrow {where}.{key}"
             )
         scan = "_".join(f"{name}-{parts[name]}" for name in ("sub", "ses", "run") if name in parts)
+        if scan in found and stem_of(found[scan]) == stem_of(path):
+            raise UserError(f"{found[scan]} and {path} are the same scan in two formats; remove one of them")
         if scan in found:
             raise UserError(f"{found[scan]} and {path} are both {scan} by {where}.pattern; add ses or run to it")
         found[scan] = str(path)
     if not found:
         raise UserError(f"{root}: {where}.{key} = {glob!r} finds no {', '.join(READABLE)} file")
     return found
+
+
+def _visible(root: Path, glob: str) -> list[Path]:
+    """The volumes that a glob finds; hidden files, such as the ._ ones that macOS leaves, are none."""
+    try:
+        found = sorted(path for path in root.glob(glob) if path.name.endswith(READABLE))
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"{glob!r} is no glob below {root} ({error})") from None
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]

@@ -39,7 +39,11 @@ def _volumes(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder")
-    found = sorted(file for file in path.rglob("*") if file.name.endswith(READABLE) and not file.name.startswith("."))
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if file.name.endswith(READABLE) and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
     if not found:
         raise UserError(f"{path}: holds no {', '.join(READABLE)} file")
     return found

@@ -30,9 +30,9 @@ def check_needs(config: Config, entries: Mapping[str, Entry], splits: Mapping[st
         for name in ("train", "val"):
             if not any(entries[scan].labels for scan in splits[name]):
                 raise UserError(
-                    f"parcellate.engine builtin learns from label maps, and none of the {len(splits[name])} {name} scans "
-                    f"of cohort.{source} has one; set cohort.{source}.labels to where they are, or parcellate.engine to "
-                    "none (similarity alone, no mIoU) or fastsurfer"
+                    f"parcellate.engine builtin learns from label maps, and none of the {len(splits[name])} {name} "
+                    f"scans of cohort.{source} has one; set cohort.{source}.labels to where they are, or "
+                    "parcellate.engine to none (similarity alone, no mIoU) or fastsurfer"
                 )
     if not any(settings.needs_tissues for settings in config.lowfield.values()):
         return

@@ -6,6 +6,7 @@ HCP's bucket answers those who accepted its terms: https://balsa.wustl.edu, proj
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,7 @@ from iqt.errors import StopError
 WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthorizationHeaderMalformed"}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 ABSENT = {"404", "NoSuchKey", "NotFound"}
+SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
 CHANGED = {"412", "PreconditionFailed", "416", "InvalidRange"}
 RESET = (
     "HCP's are made at https://balsa.wustl.edu, project HCP_YA, 'Get/Reset AWS S3 Access' (a reset ends the old pair); "
@@ -80,7 +82,11 @@ def list_keys(settings: S3, prefix: str) -> list[str]:
     """Every key below `prefix` and the bucket's own prefix, without the latter."""
     start = "".join(f"{part.strip('/')}/" for part in (settings.prefix, prefix) if part)
     own = len(f"{settings.prefix.strip('/')}/") if settings.prefix else 0
-    return [item["Key"][own:] for page in _pages(settings, Prefix=start) for item in page.get("Contents", [])]
+    keys = [item["Key"] for page in _pages(settings, Prefix=start) for item in page.get("Contents", [])]
+    elsewhere = next((key for key in keys if not key.startswith(start)), None)
+    if elsewhere is not None:
+        raise StopError(f"s3://{settings.bucket}: lists {elsewhere!r}, which is not below {start!r} as was asked")
+    return [key[own:] for key in keys]
 
 
 def check_access(settings: S3) -> None:
@@ -119,6 +125,12 @@ def _session(settings: S3) -> boto3.Session:
         return boto3.Session()
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     key, secret, token = (os.environ.get(name) for name in names)
+    for name, value in zip(names, (key, secret, token), strict=True):
+        if value and value != value.strip():
+            raise StopError(
+                f"{name}: ends or begins with a blank or a line end, so it is not the key that was copied; set it "
+                "again without"
+            )
     if key and secret:
         return boto3.Session(aws_access_key_id=key, aws_secret_access_key=secret, aws_session_token=token)
     if key or secret:
@@ -156,6 +168,11 @@ def _refused(error: exceptions.ClientError, where: str, settings: S3) -> Excepti
         )
     if code in EXPIRED:
         return StopError(f"{where}: the AWS keys have expired ({code}); {RESET}")
+    if code in SKEWED:
+        return StopError(
+            f"{where}: this machine's clock is off, so the server refuses its signatures ({code}); set the clock (now "
+            f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC), and start again"
+        )
     if status == 403 and settings.anonymous:
         return StopError(
             f"{where}: access denied without keys (403 {code}); is the dataset public, and its name right?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -153,9 +154,20 @@ def _families(
         if not any(column in row for row in table.values()):
             known = ", ".join(next(iter(table.values()), {}))
             raise UserError(f"{split.table}: no column {column}, which cohort.split names; it has {known or 'none'}")
-    if split.family is None:
-        return {person: person for person in by_person}
     absent = [person for person in by_person if person not in table]
+    if table and len(absent) == len(by_person):
+        raise UserError(
+            f"{split.table}: none of its {len(table)} people is among the {len(by_person)} of the source; it has "
+            f"{next(iter(table))}, the source {absent[0]}. Hint: ids are compared as text, with their zeros"
+        )
+    if split.family is None:
+        if table and absent:
+            print(
+                f"Note: {split.table} has no row of {len(absent)} of the source's {len(by_person)} people "
+                f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}), who are a stratum of their own",
+                file=sys.stderr,
+            )
+        return {person: person for person in by_person}
     if absent:
         raise UserError(
             f"{split.table}: {len(absent)} people of the source have no row, {absent[0]} for one, so their families "
@@ -167,7 +179,15 @@ def _families(
 def _read_people(path: str) -> dict[str, dict[str, str]]:
     rows = read_table(path)
     column = id_column(path, rows)
-    return {person_of(row[column]): row for row in rows}
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if not row[column]:
+            told = ", ".join(f"{name} {value}" for name, value in row.items() if value)
+            raise UserError(f"{path}: the row with {told} has no {column}; complete or remove it")
+        other = found.setdefault(person_of(row[column]), row)
+        if other != row:
+            raise UserError(f"{path}: {person_of(row[column])} has several rows that differ; keep one row a person")
+    return found
 
 
 def id_column(path: str | Path, rows: Sequence[Mapping[str, str]]) -> str:
@@ -182,7 +202,7 @@ def _given(path: str, by_person: Mapping[str, list[str]]) -> dict[str, list[str]
     people: dict[str, list[str]] = {name: [] for name in SPLITS}
     seen: dict[str, str] = {}
     for row in read_table(path, required=("participant_id", "split")):
-        person, name = person_of(row["participant_id"]), row["split"]
+        person, name = person_of(row["participant_id"]), row["split"].lower()
         if name not in SPLITS:
             raise UserError(f"{path}: {person} has split {name}; allowed are {', '.join(SPLITS)}")
         if person not in by_person:
@@ -191,6 +211,13 @@ def _given(path: str, by_person: Mapping[str, list[str]]) -> dict[str, list[str]
             raise UserError(f"{path}: {person} is in {seen[person]} and in {name}; keep one row a person")
         if person not in people[name]:
             people[name].append(person)
+    unnamed = [person for person in by_person if person not in seen]
+    if unnamed:
+        print(
+            f"Note: {path} gives no split to {len(unnamed)} of the source's {len(by_person)} people "
+            f"({', '.join(unnamed[:5])}{', ...' if len(unnamed) > 5 else ''}), who are not read",
+            file=sys.stderr,
+        )
     empty = [name for name in SPLITS if not people[name]]
     if empty:
         raise UserError(f"{path}: nobody is in {', '.join(empty)}; each split needs at least one person")

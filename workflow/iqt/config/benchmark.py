@@ -21,7 +21,8 @@ from iqt.config.methods import (
     UNetMethod,
 )
 from iqt.config.parcellate import Parcellate
-from iqt.config.section import Name, Positive, Section, flat_keys, hint
+from iqt.config.section import Name, Section, flat_keys, hint
+from iqt.config.sources import as_id
 from iqt.config.tissues import Tissues
 from iqt.config.training import Patches, Training
 from iqt.errors import UserError
@@ -33,13 +34,13 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class Compute(Section):
     """How work is cut into jobs."""
 
-    batches: Positive = 2
+    batches: Annotated[int, Field(ge=1, le=10_000)] = 2
     """Jobs that a stage's scans are spread over (by a hash of the person's id)."""
-    train_threads: Positive = 2
+    train_threads: Annotated[int, Field(ge=1, le=1024)] = 2
     """CPU threads of a training job."""
-    batch_threads: Positive = 1
+    batch_threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of any other job."""
-    gpus: Positive = 1
+    gpus: Annotated[int, Field(ge=1, le=1024)] = 1
     """GPUs of a training job, which share each batch; without a GPU, processes."""
     precision: Precision = "auto"
     """Autocast of the networks. `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, else float32."""
@@ -55,7 +56,7 @@ class Evaluate(Section):
 
     highpass_sigma: Annotated[float, Field(gt=0)] = 1.5
     """Gaussian blur, in voxels, that `hfcorr` subtracts."""
-    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    bootstrap: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
     """Resamplings of the people behind each 95 % interval."""
     lpips: str | None = None
     """Folder with the weights of LPIPS, which are not shipped: `alexnet-owt-7be5be79.pth` (torchvision's AlexNet) and
@@ -70,7 +71,7 @@ def _shown(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
     if isinstance(value, list) and value:
-        return [str(name) if type(name) is int else name for name in value]  # YAML may give a number
+        return [as_id(name) for name in value]
     raise ValueError("an integer of at least 1 (people), or a list of ids, is needed")
 
 
@@ -168,7 +169,9 @@ class Config(Section):
         if self.cohort.source == "template" and self.suffix != "T1w":
             raise ValueError(f"suffix {self.suffix}: the template source has T1w contrast only; set suffix: T1w")
         if self.parcellate.engine == "fastsurfer" and self.suffix != "T1w":
-            raise ValueError(f"suffix {self.suffix}: FastSurfer reads T1w only; set parcellate.engine: builtin, or none")
+            raise ValueError(
+                f"suffix {self.suffix}: FastSurfer reads T1w only; set parcellate.engine: builtin, or none"
+            )
         if self.cohort.source == "hcp" and self.suffix == "FLAIR":
             raise ValueError("suffix FLAIR: the hcp source has T1w and T2w only; set suffix: T1w or T2w")
         if not self.methods:

@@ -9,13 +9,15 @@ from pydantic import BeforeValidator, Field, model_validator
 from iqt.config.section import Section
 from iqt.config.sources import BIDS, HCP, Folder, Id, LabelMaps
 
+MOST_PEOPLE = 100_000
+
 
 def _share(value: Any) -> Any:
-    if value == "rest" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    if value == "rest" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_PEOPLE):
         return value
     if isinstance(value, list) and value:
         return value
-    raise ValueError("an integer of at least 1 (people), a list of ids, or `rest` is needed")
+    raise ValueError(f"an integer from 1 to {MOST_PEOPLE} (people), a list of ids, or `rest` is needed")
 
 
 Share = Annotated[int | list[Id] | Literal["rest"], BeforeValidator(_share)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from iqt.config.section import Positive, Section, merge
+from iqt.config.section import Section, merge
 
 PositiveNumber = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -113,7 +113,7 @@ class LowField(Section):
     given with it."""
     preset: Preset = "iqt-4x"
     """`iqt-4x`, `iqt-8x`: the stochastic simulator of Lin et al.; `64mT`: a portable scanner (docs/simulator.md)."""
-    draws: Positive = 1
+    draws: Annotated[int, Field(ge=1, le=1000)] = 1
     """Acquisitions drawn for each training person; validation and test people always have one."""
     slices: bool = True
     """Cut into thick slices; false keeps the high-quality slices."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from iqt.config.networks import DiffusionIQTNetwork, ESRGANNetwork, UNetNetwork
-from iqt.config.section import Name, Positive, Section
+from iqt.config.section import Name, Positive, Section, Width
 from iqt.config.training import Patches, Training
 
 
@@ -38,7 +38,7 @@ class Sampling(Section):
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Noise that DDIM adds back each step: 0 none, 1 as much as ancestral sampling. The other samplers have no such
     choice."""
-    samples: Positive = 1
+    samples: Annotated[int, Field(ge=1, le=1000)] = 1
     """Samples a scan; with more than one the result is their mean, and their standard deviation is kept."""
 
     @model_validator(mode="after")
@@ -109,7 +109,7 @@ class Adversarial(Section):
     perceptual: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the perceptual loss: the L1 distance of the discriminator's features, so that no pretrained network is
     needed."""
-    channels: Positive = 16
+    channels: Width = 16
     """Width of the discriminator's first convolution; each layer doubles it."""
     layers: Annotated[int, Field(ge=1, le=5)] = 2
     """Layers of the discriminator between its first and its last convolution; all but the last halve the resolution."""
@@ -165,7 +165,7 @@ class FlowSampling(Section):
     """Euler's method, or Heun's, which is of second order and calls the network twice a step."""
     steps: Annotated[int, Field(ge=1, le=8)] = 2
     """Steps from the regression's output to the sample."""
-    samples: Positive = 1
+    samples: Annotated[int, Field(ge=1, le=1000)] = 1
     """Samples a scan; with more than one the result is their mean, and their standard deviation is kept."""
 
     @property

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from iqt.config.section import Positive, Section
+from iqt.config.section import Few, Section, Width
 
 
 class CrossBatch(Section):
@@ -21,21 +21,21 @@ class CrossBatch(Section):
 class DiffusionIQTNetwork(Section):
     """Size and parts of the DiffusionIQT U-Net; the paper's is 64 channels, (1, 2, 4), 2 blocks, 8 heads of 64."""
 
-    channels: Positive = 24
+    channels: Width = 24
     """Width of the first level."""
-    multipliers: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2)
+    multipliers: Annotated[tuple[Few, ...], Field(min_length=1, max_length=8)] = (1, 2)
     """Widths of what lies below each level, in units of `channels`: the levels after the first, then the bottleneck."""
-    blocks: Positive = 2
+    blocks: Few = 2
     """Residual blocks a level."""
     stem: Literal[1, 2, 4] = 2
     """Pixel-unshuffle before the first convolution: 2 runs the network on half the resolution, eight channels each."""
-    groups: Positive = 8
+    groups: Width = 8
     """Groups of GroupNorm."""
-    heads: Positive = 4
+    heads: Few = 4
     """Attention heads."""
-    head_dim: Positive = 16
+    head_dim: Width = 16
     """Width of a head."""
-    tokens: tuple[Positive, ...] = (4, 2)
+    tokens: Annotated[tuple[Few, ...], Field(max_length=8)] = (4, 2)
     """Edge of an attention token at each level, in that level's voxels (the paper's: 8, 4, 2)."""
     attention: bool = True
     """Linear attention at each level of the encoder."""
@@ -67,9 +67,9 @@ class DiffusionIQTNetwork(Section):
 class UNetNetwork(Section):
     """MONAI's residual U-Net, trained as a regression."""
 
-    channels: Annotated[tuple[Positive, ...], Field(min_length=2)] = (24, 48, 96)
+    channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (24, 48, 96)
     """Width of each level; each level halves the resolution."""
-    residual_units: Positive = 2
+    residual_units: Few = 2
     """Convolutions of a residual unit."""
 
     def widened(self, width: int) -> UNetNetwork:
@@ -81,11 +81,11 @@ class UNetNetwork(Section):
 class ESRGANNetwork(Section):
     """ESRGAN's generator in 3D; the original (2D) has 64 channels, growth 32 and 23 blocks."""
 
-    channels: Positive = 16
+    channels: Width = 16
     """Width between blocks."""
-    growth: Positive = 8
+    growth: Width = 8
     """Channels that each convolution of a dense block adds."""
-    blocks: Positive = 2
+    blocks: Few = 2
     """Residual-in-residual dense blocks, three dense blocks of five convolutions each."""
     stem: Literal[1, 2, 4] = 2
     """Pixel-unshuffle before the first convolution: 2 runs the network on half the resolution, eight channels each."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from iqt.config.section import Positive, Section
+from iqt.config.section import Positive, Section, Width
 from iqt.config.training import Training
 
 TABLES = ("template", "aseg", "fastsurfer")
@@ -33,13 +33,13 @@ class ParcellatorTraining(Training):
 class Parcellator(Section):
     """The built-in FastSurfer-style network: three planes, seven slices in, the middle one's labels out."""
 
-    filters: Positive = 16
+    filters: Width = 16
     """Channels of every block; 64 in FastSurferCNN."""
     kernel: Literal[3, 5] = 3
     """Edge of the convolutions: 5 in FastSurferCNN, 3 in its successor FastSurferVINN."""
     levels: Annotated[int, Field(ge=2, le=4)] = 4
     """Encoder blocks; each halves the resolution. 4 in FastSurferCNN."""
-    slice_size: Positive = 64
+    slice_size: Annotated[int, Field(ge=1, le=1024)] = 64
     """Edge of the square crops that training reads, in voxels."""
     contrast: Literal["scan", "random"] = "scan"
     """What training reads: the scans, or volumes of random contrast painted from their labels (as in SynthSeg)."""

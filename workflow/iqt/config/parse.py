@@ -108,7 +108,7 @@ def _explain(error: ValidationError, source: str, model: type[Section] = Config)
         if model is Config and where[:1] == ("methods",):
             where = where[:2] + where[3:]  # the third part is the kind, by which pydantic chose the model
         key = ".".join(str(part) for part in where) or "(whole file)"
-        value = problem.get("input")
+        value = "..." if problem["type"] == "secret_in_url" else problem.get("input")
         shown = "a section" if isinstance(value, Mapping | BaseModel) else json.dumps(value, default=str)
         if problem["type"] == "extra_forbidden":
             allowed = list(section.model_fields) if section else []

@@ -9,9 +9,12 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10_000_000)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+"""Channels and the like: no network that fits into a machine has more."""
+Few = Annotated[int, Field(ge=1, le=64)]
+"""Blocks, levels and the like."""
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Triple = tuple[Positive, Positive, Positive]
 
 
 class Section(BaseModel):

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from iqt.config.section import Positive, Section
+from iqt.config.section import Section
+
+SMALLEST_NUMBER = 100_000
 
 
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def as_id(value: Any) -> Any:
+    """An id as BIDS has it after `sub-`. Numbers of six digits and more, as HCP's, need no quotes; a smaller one may
+    have been written with zeros, which YAML drops or reads as an octal number."""
+    if isinstance(value, bool | float) or (isinstance(value, int) and value < SMALLEST_NUMBER):
+        raise ValueError(f"{value!r} is no text: write the id in quotes, as '{value}', with its zeros")
+    return str(value).removeprefix("sub-") if isinstance(value, str | int) else value
 
 
-Id = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[A-Za-z0-9]+$")]
-"""A person's id as BIDS has it after `sub-`; YAML may give a number."""
+Id = Annotated[str, BeforeValidator(as_id), Field(pattern=r"^[A-Za-z0-9]+$")]
+"""A person's id as BIDS has it after `sub-`."""
 
 
 def _people(value: Any) -> Any:
@@ -30,6 +38,18 @@ People = Annotated[list[Id] | str, BeforeValidator(_people)]
 Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 
 
+def _plain_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a URL that begins with http:// or https://")
+    if parts.username is not None or parts.password is not None or parts.query:
+        raise PydanticCustomError(
+            "secret_in_url",
+            "holds a name, a password or a query, which logs would show; put keys into the environment or a profile",
+        )
+    return value
+
+
 class S3(Section):
     """An S3 bucket. Keys are never written here: they come from the environment or from an AWS profile."""
 
@@ -39,7 +59,7 @@ class S3(Section):
     """What every key begins with."""
     region: str = "us-east-1"
     """Region of the bucket."""
-    endpoint: str | None = None
+    endpoint: Annotated[str, AfterValidator(_plain_url)] | None = None
     """URL of the server; null for Amazon's own."""
     profile: str | None = None
     """AWS profile with the keys, used where AWS_ACCESS_KEY_ID is not set; null for the default one."""
@@ -47,9 +67,9 @@ class S3(Section):
     """Ask without keys, as a public bucket allows."""
     part_mb: Annotated[float, Field(gt=0, le=512)] = 8
     """Size of the ranges that a file is downloaded in, in MB; an interruption costs less than one."""
-    parallel: Positive = 4
+    parallel: Annotated[int, Field(ge=1, le=64)] = 4
     """Files that a job downloads at the same time."""
-    attempts: Positive = 8
+    attempts: Annotated[int, Field(ge=1, le=100)] = 8
     """Tries of each request that the server or the network fails, with growing pauses."""
 
 
@@ -186,7 +206,7 @@ class LabelMaps(Section):
     """Look-up table of the labels: `freesurfer`, or a TSV with the columns of resources/freesurfer_dseg.tsv."""
     contrast: Literal["suffix", "random"] = "suffix"
     """`suffix`: intensities of the configuration's suffix (T1w, T2w, FLAIR); `random`: any, structure by structure."""
-    draws: Positive = 1
+    draws: Annotated[int, Field(ge=1, le=1000)] = 1
     """Scans made of each label map, all in its person's split."""
     deformation: Annotated[float, Field(ge=0, le=12)] = 2.0
     """Standard deviation of the smooth displacement, in mm."""

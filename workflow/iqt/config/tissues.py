@@ -42,8 +42,8 @@ class Tissues(Section):
     """Where the posteriors of white matter, grey matter and CSF come from that the simulator needs."""
 
     engine: Literal["cohort", "labels", "fast", "hmrf"] | None = None
-    """`cohort`: the source brings them; `labels`: FreeSurfer's aparc+aseg; `fast`: FSL FAST; `hmrf`: dipy, from the scan
-    alone. Default: `cohort` for the sources `template` and `labelmaps`, which always bring them, else `hmrf`."""
+    """`cohort`: the source brings them; `labels`: FreeSurfer's aparc+aseg; `fast`: FSL FAST; `hmrf`: dipy, from the
+    scan alone. Default: `cohort` for the sources `template` and `labelmaps`, which always bring them, else `hmrf`."""
     labels: LabelTissues = LabelTissues()
     """Settings of the engine `labels`."""
     fast: FAST = FAST()

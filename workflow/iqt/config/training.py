@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from iqt.config.section import Positive, Section, Triple
+from iqt.config.section import Few, Positive, Section
 
 
 class Patches(Section):
     """The regions that training reads, and their patches (cross-batch)."""
 
-    patch: Positive = 16
+    patch: Annotated[int, Field(ge=1, le=512)] = 16
     """Edge of a patch in voxels; normalisation statistics are a patch's own."""
-    grid: Triple = (2, 2, 2)
+    grid: tuple[Few, Few, Few] = (2, 2, 2)
     """Patches a region holds along each axis: (2, 2, 2) patches of 16 make a region of 32^3."""
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Share of regions whose centre lies in the brain; the others lie anywhere."""

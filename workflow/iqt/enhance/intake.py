@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from iqt.config import Mask
 from iqt.errors import UserError
-from iqt.scans.brain_mask import NOTICED, find_brain
+from iqt.scans.brain_mask import find_brain
 from iqt.scans.checks import brain_where_not_zero, mask_problems, scan_problems
 from iqt.scans.contrast import contrast_of
 from iqt.scans.regrid import FWHM, to_ras
@@ -71,8 +71,8 @@ def take_in(
     doubtful = mask_problems(inside, source.affine)
     if doubtful and not keep_doubtful_mask:
         raise UserError(
-            f"{path}: {'; '.join(doubtful)} ({origin}); a result inside a wrong brain is wrong. Hint: give a better mask "
-            "(--mask FILE), another --mask-engine, or keep this one with --keep-doubtful-mask"
+            f"{path}: {'; '.join(doubtful)} ({origin}); a result inside a wrong brain is wrong. Hint: give a better "
+            "mask (--mask FILE), another --mask-engine, or keep this one with --keep-doubtful-mask"
         )
     warnings += doubtful
     values = source.data[inside]

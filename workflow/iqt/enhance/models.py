@@ -21,7 +21,8 @@ from iqt.enhance.run import Progress
 from iqt.enhance.tiling import Tiling
 from iqt.errors import StopError
 from iqt.naming import seed_of
-from iqt.networks.build import build_network, memory_layout, parse_method
+from iqt.networks.build import build_network, memory_layout
+from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card, load_weights
 
 
@@ -43,7 +44,7 @@ class Enhancer:
         """`usage` is the part of the method's entry that says how the weights are used (`Config.used_by`); `memory_mb`
         what of the machine's memory is this job's (a GPU's is its own)."""
         self.card = load_card(folder)
-        self.method = parse_method({**self.card["settings"], **usage})
+        self.method = method_of(folder, self.card, usage)
         self.device, self.precision, self.memory_mb = best_device(), precision, memory_mb
         network = build_network(self.method)
         load_weights(folder, network)

@@ -17,8 +17,8 @@ from iqt.errors import UserError
 from iqt.files import read_json, replacing, write_json
 from iqt.naming import seed_of
 from iqt.networks.build import parse_method
-from iqt.training.checkpoints import load_card
 from iqt.scans.brain_mask import NOTICED
+from iqt.training.checkpoints import load_card
 from iqt.volumes import SCALE_PERCENTILE, save_volume
 
 ENDINGS = (".nii.gz", ".nii")
@@ -50,7 +50,7 @@ def enhance_file(
     """
     record = _check_outputs(image, out, mask, extras)
     card = load_card(model)
-    if "grid" not in card:
+    if not card.get("grid"):
         raise UserError(f"{model / 'model.json'}: is of kind {card['kind']}, not of a network that enhances scans")
     usage = _usage(card, sampling)
     samples = usage.get("sampling", {}).get("samples", 1)

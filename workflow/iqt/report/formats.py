@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 Cells = Callable[[Callable[[str], str]], list[list[str]]]
@@ -20,10 +21,16 @@ SPECIAL = {
 
 def markdown(cells: Cells, title: str, note: str, n_text: int = 1) -> str:
     """A title, a table whose first `n_text` columns are aligned left, and a note."""
-    head, *body = ([cell.replace("|", r"\|") for cell in line] for line in cells(lambda text: f"**{text}**"))
+    head, *body = ([escape_markdown(cell) for cell in line] for line in cells(marked))
     rule = [*["---"] * n_text, *["---:"] * (len(head) - n_text)]
     lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
-    return f"{title}\n\n" + "\n".join(lines) + f"\n\n{note}\n"
+    return f"{title}\n\n" + "\n".join(lines) + f"\n\n{escape_markdown(note)}\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, bold where it is `marked`; an underscore between letters means nothing."""
+    text = re.sub(r"([\\`*|<>~]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", " ".join(text.split()))
+    return text.replace(BOLD, "**").replace(PLAIN, "**")
 
 
 def latex(cells: Cells, title: str, note: str, n_text: int = 1, long: bool = False) -> str:

@@ -50,13 +50,14 @@ FURTHER = (
 WITH_INTERVAL = ("psnr", "msssim", "miou", *FURTHER_METRICS)
 
 OVERLAP_NOTE = (
-    "mIoU and Dice compare the same parcellator's reading of the result and of the reference; a volume on which it fails "
-    "scores 0, and mIoU common is over the scans on which every method succeeded."
+    "mIoU and Dice compare the same parcellator's reading of the result and of the reference; a volume on which it "
+    "fails scores 0, and mIoU common is over the scans on which every method succeeded."
 )
 UNREAD_NOTE = "Nothing was parcellated (parcellate.engine: none), so there is neither mIoU nor Dice."
 NOTE = (
     "Means over people; in brackets 95 % percentile bootstrap limits (none for a single person). "
-    "PSNR in the brain mask with the reference's range. {overlap} NFE: network calls a volume, all samples together. People: those with a result, of all; "
+    "PSNR in the brain mask with the reference's range. {overlap} NFE: network calls a volume, all samples together. "
+    "People: those with a result, of all; "
     "where a mean is over fewer, it says so in square brackets. Failed: scans on which a stage failed or a similarity "
     "could not be measured. Best in bold, by the mean over the scans that all methods have."
 )
@@ -133,7 +134,10 @@ def format_terminal(csv: Path) -> str:
     lines = [[*line[:-2], line[-1]] for line in _cells(rows, compact=True)]
     unequal = [
         f"{textwrap.fill(sentence, 118, subsequent_indent='  ')}\n"
-        for sentence in [*blind_judge(rows), *differences(rows, measured(METRICS, rows[0]["parcellator"] if rows else ""))]
+        for sentence in [
+            *blind_judge(rows),
+            *differences(rows, measured(METRICS, rows[0]["parcellator"] if rows else "")),
+        ]
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []

@@ -28,8 +28,8 @@ NOTICED = "noticed to be skull-stripped"
 
 
 def find_brain(scan: Volume, settings: Mask) -> tuple[Volume, str]:
-    """The brain mask (uint8) of a scan that came without one, and what it comes from: the scan itself where it shows the
-    brain alone, else the engine.
+    """The brain mask (uint8) of a scan that came without one, and what it comes from: the scan itself where it shows
+    the brain alone, else the engine.
 
     Raises:
         StopError, UserError: as `make_mask`.

@@ -26,8 +26,8 @@ FILLED = 0.9
 FEWEST = 8
 """Voxels along each axis that a scan needs: fewer slices show too little of a brain, and splines have no room."""
 LABEL_LIKE = 0.4
-"""Share of a value's neighbours that have it too, in the median over the values, from which on they are labels: an image
-has hardly any voxel beside another one of exactly its value."""
+"""Share of a value's neighbours that have it too, in the median over the values, from which on they are labels: an
+image has hardly any voxel beside another one of exactly its value."""
 MOST_LABELS = 512
 LOOKED_AT = 96
 """Voxels a side of the middle that tells a label map from an image."""

@@ -6,7 +6,20 @@ import json
 import re
 from pathlib import Path
 
-CONTRASTS = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "inplaneT2", "T1map", "T2map", "bold", "dwi", "angio")
+CONTRASTS = (
+    "T1w",
+    "T2w",
+    "FLAIR",
+    "PDw",
+    "T2starw",
+    "inplaneT1",
+    "inplaneT2",
+    "T1map",
+    "T2map",
+    "bold",
+    "dwi",
+    "angio",
+)
 WORDS = {
     "T1w": r"t1w?|mp2?rage|spgr|tfl|bravo|fspgr|mpr",
     "T2w": r"t2w?|space_?t2|t2_?tse|t2_?fse",

@@ -15,8 +15,7 @@ from iqt.devices import machine
 from iqt.errors import UserError
 from iqt.files import read_json, replacing, write_json
 from iqt.networks.build import count_parameters
-
-FORMAT = 3
+from iqt.training.card import FORMAT, check_card
 
 
 def save_model(out: Path, network: nn.Module, card: dict) -> None:
@@ -32,18 +31,10 @@ def save_model(out: Path, network: nn.Module, card: dict) -> None:
 
 
 def load_card(folder: Path) -> dict:
-    """The card of a trained model; UserError where it is absent, unreadable or of another format."""
+    """The card of a trained model; UserError where it is absent, unreadable, of another format or not sound."""
     path = folder / "model.json"
     card = read_json(path)
-    if not isinstance(card, dict):
-        raise UserError(f"{path}: holds no model card; delete it and train again")
-    if card.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: format {card.get('format')!r}, but this version reads {FORMAT}; delete it and train again"
-        )
-    missing = [key for key in ("kind", "settings", "n_parameters", "weights_sha256") if key not in card]
-    if missing:
-        raise UserError(f"{path}: {', '.join(missing)} is missing from it; delete it and train again")
+    check_card(path, card)
     return card
 
 
@@ -55,7 +46,7 @@ def load_weights(folder: Path, network: nn.Module) -> None:
         weights = load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train the model first") from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and train again") from None
     try:
         network.load_state_dict(weights)

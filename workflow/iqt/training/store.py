@@ -27,9 +27,9 @@ MARGIN = 8
 
 
 def build_store(scans: Iterable[str], cohort: Path, lowfield: Path, out: Path, suffix: str) -> None:
-    """Write each scan's arrays and sidecar (`status`, `suffix`, `shape`, `voxel_size`, the array's `left_right_axis`, `scale_hq`,
-    `n_brain`, `scale_lowfield`, `moments`, `further_draws` with these two of each further acquisition, and the
-    low-field `acquisition` with which the scan was made)."""
+    """Write each scan's arrays and sidecar (`status`, `suffix`, `shape`, `voxel_size`, the array's `left_right_axis`,
+    `scale_hq`, `n_brain`, `scale_lowfield`, `moments`, `further_draws` with these two of each further acquisition, and
+    the low-field `acquisition` with which the scan was made)."""
 
     def work(scan: str) -> dict:
         require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")

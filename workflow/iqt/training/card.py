@@ -1,0 +1,168 @@
+"""What a model's card (`model.json`) must hold: a model folder is data from anywhere, so this comes before all else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from safetensors import SafetensorError, safe_open
+
+from iqt.config import KINDS, Learned, Parcellator
+from iqt.errors import UserError
+from iqt.networks.build import network_size, parse_method
+
+FORMAT = 3
+MOST_CLASSES = 4096
+
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
+Spread = Annotated[float, Field(allow_inf_nan=False, ge=1e-6, le=1e6)]
+Millimetres = Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=20)]
+Sizes = tuple[Millimetres, Millimetres, Millimetres]
+Label = Annotated[int, Field(ge=0, le=32767)]
+
+
+class Standardisation(BaseModel):
+    """Mean and standard deviation of a network's inputs and targets."""
+
+    input_mean: Finite
+    input_sd: Spread
+    target_mean: Finite
+    target_sd: Spread
+
+
+class TrainedGrid(BaseModel):
+    """The grid that a network was trained on, and the voxels of the scans before they were brought to it."""
+
+    axes: Literal["RAS"]
+    voxel_size_mm: Sizes
+    acquired_voxel_size_mm: Sizes | None = None
+    slice_axis: Literal["R", "A", "S"] | None = None
+    slice_thickness_mm: Millimetres | None = None
+
+
+class Card(BaseModel):
+    """What every card has; further keys are for people."""
+
+    format: Literal[FORMAT]
+    kind: str
+    settings: dict[str, Any]
+    n_parameters: Annotated[int, Field(ge=1, le=10**10)]
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    suffix: Literal["T1w", "T2w", "FLAIR"] | None = None
+    name: Annotated[str, Field(max_length=200)] | None = None
+
+
+class EnhancementCard(Card):
+    """The card of a network that enhances."""
+
+    standardisation: Standardisation
+    grid: TrainedGrid | None = None
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return value or None
+
+
+class ParcellatorCard(Card):
+    """The card of a parcellator."""
+
+    settings: Parcellator
+    ids: Annotated[list[Label], Field(min_length=2, max_length=MOST_CLASSES)]
+    mirrors: Annotated[list[Label], Field(min_length=2, max_length=MOST_CLASSES)]
+    voxel_size: Sizes | None = None
+
+    @model_validator(mode="after")
+    def _pairs(self) -> ParcellatorCard:
+        n = len(self.ids)
+        if self.ids != sorted(set(self.ids)) or self.ids[0] != 0:
+            raise ValueError("ids must ascend from 0")
+        if len(self.mirrors) != n or any(not 0 <= m < n or self.mirrors[m] != k for k, m in enumerate(self.mirrors)):
+            raise ValueError("mirrors must name a class for each of ids, whose own mirror is that one")
+        return self
+
+
+def check_card(path: Path, card: Any) -> None:
+    """UserError where a card is no sound one of its kind; the message names the file, the key and its value."""
+    if not isinstance(card, dict):
+        raise UserError(f"{path}: holds no model card; delete it and train again")
+    if card.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: format {card.get('format')!r}, but this version reads {FORMAT}; delete it and train again"
+        )
+    kind = card.get("kind")
+    known = [name for name, model in KINDS.items() if issubclass(model, Learned)]
+    if kind != "parcellator" and kind not in known:
+        raise UserError(f"{path}: kind {_shown(kind)}, and there are {', '.join([*known, 'parcellator'])}")
+    try:
+        (ParcellatorCard if kind == "parcellator" else EnhancementCard).model_validate(card)
+    except (ValidationError, RecursionError) as error:
+        raise _unsound(path, error) from None
+
+
+def method_of(folder: Path, card: dict, usage: dict | None = None) -> Learned:
+    """The method that a checked card describes, used as `usage` says.
+
+    Raises:
+        UserError: its settings are none of a network, or of one with more or fewer parameters than the card and the
+            weights' file have, which is found before anything is built.
+    """
+    path = folder / "model.json"
+    try:
+        method = parse_method({**card["settings"], "kind": card["kind"], **(usage or {})})
+        size = network_size(method)
+    except ValidationError as error:
+        raise _unsound(path, error) from None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, RuntimeError) as error:
+        raise UserError(f"{path}: settings describe no network ({type(error).__name__}: {error})") from None
+    if size != card["n_parameters"]:
+        raise UserError(
+            f"{path}: settings describe a network of {size:,} parameters, but n_parameters is "
+            f"{card['n_parameters']:,}; restore the card that was written with the weights"
+        )
+    require_weights(folder, size)
+    return method
+
+
+def require_weights(folder: Path, n_parameters: int) -> None:
+    """UserError where the file of the weights, by its header alone, holds fewer numbers than a network has."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise UserError(f"{path}: {'is no file' if path.exists() else 'no such file'}; train the model first")
+    try:
+        with safe_open(path, framework="pt") as weights:
+            shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete it and train again") from None
+    held = sum(_product(shape) for shape in shapes)
+    if held < n_parameters:
+        raise UserError(f"{path}: holds {held:,} numbers, but the network its card describes has {n_parameters:,}")
+
+
+def _product(shape: list[int]) -> int:
+    total = 1
+    for edge in shape:
+        total *= edge
+    return total
+
+
+def _unsound(path: Path, error: Exception) -> UserError:
+    if not isinstance(error, ValidationError):
+        return UserError(f"{path}: is nested too deeply to be a model card")
+    missing = [".".join(map(str, each["loc"])) for each in error.errors() if each["type"] == "missing"]
+    if missing:
+        return UserError(
+            f"{path}: {', '.join(missing)} is missing from it; restore the card, or delete it and train again"
+        )
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "(the whole card)"
+    return UserError(
+        f"{path}: {key} = {_shown(problem.get('input'))}: {problem['msg'].removeprefix('Value error, ')}; restore the "
+        "card, or delete it and train again"
+    )
+
+
+def _shown(value: Any) -> str:
+    text = "a section" if isinstance(value, dict) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
