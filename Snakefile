@@ -4,6 +4,8 @@ Without --configfile this is the demo of config/config.yaml, which needs no down
 cohort, lowfield, models, figures, sampling_sweep, experiments, and experiment_<name> for each of them.
 """
 
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -11,7 +13,7 @@ min_version("9.0")
 # A configuration file given on the command line stands alone: nothing of the demo is merged into it.
 if not workflow.overwrite_configfiles:
 
-    configfile: "config/config.yaml"
+    configfile: str(Path(workflow.basedir) / "config" / "config.yaml")
 
 
 include: "workflow/rules/common.smk"

@@ -48,7 +48,12 @@ def open_image(path: Path) -> Opened:
         UnusableError: it is no single volume, too large a one, or its integers ran over.
         Exception: whatever nibabel raises of files that are cut off, damaged, or that a header lies about.
     """
-    image = _load(path)
+    try:
+        image = _load(path)
+    except ValueError as error:
+        if "w2 should be positive" not in str(error):
+            raise
+        raise UnusableError("its quaternion is no rotation: its parts are too large; correct its header") from None
     shape = tuple(image.shape)
     _check_shape(shape)
     proxy = image.dataobj
@@ -166,8 +171,6 @@ def _nifti_place(image: nib.Nifti1Image) -> tuple[np.ndarray, list[str]]:
     qform = None
     if codes["qform"]:
         excess = float(np.square([float(header[f"quatern_{part}"]) for part in "bcd"]).sum()) - 1
-        if excess > LONG_QUATERNION and sform is None:
-            raise ValueError(f"its quaternion's squared length exceeds 1 by {excess:.3g}, so it is no rotation")
         qform = header.get_qform() if excess <= LONG_QUATERNION else None
         if excess > 1e-5:
             doubts.append(f"its quaternion's squared length exceeds 1 by {excess:.1g}, which is taken for a rounding")

@@ -14,6 +14,7 @@ from iqt.errors import UserError
 from iqt.files import missing_file, replacing
 from iqt.naming import SCAN_PATTERN
 from iqt.nifti import Opened, UnusableError, open_image
+from iqt.scans.kinds import kind_of
 
 SCALE_PERCENTILE = 99.5
 SAME_PLACE = 0.05
@@ -22,10 +23,8 @@ ROUNDING = 1e-3
 """How far from an integer a label may be stored."""
 COARSEST_STEP = 0.1
 """The largest slope of scaled integers that labels survive: half of it is how far off a label may then be stored."""
-FULL = (1, 100, 255)
-"""What stands for certainty in a map of probabilities."""
-MANY = 32
-"""Different values above which integers up to 100 or 255 are probabilities, not a mask."""
+CERTAIN = (100, 255)
+"""What stands for certainty in a map of probabilities that holds integers."""
 
 
 class Volume(NamedTuple):
@@ -157,8 +156,8 @@ def read_on_grid(path: str | Path, reference: Volume, dtype: type = np.float32) 
 
 
 def cut_mask(data: np.ndarray, where: object) -> np.ndarray:
-    """What a file of a brain mask marks, bool (X, Y, Z): a half and more of a map of probabilities (to 1, or to 100 or
-    255 where there are many values), else what is not 0.
+    """What a file of a brain mask marks, bool (X, Y, Z): a half and more of a map of probabilities (up to 1, or whole
+    numbers up to 100 or 255), else, of a mask or label map, what is not 0.
 
     Raises:
         UserError: it is empty, has negative values, or is neither a mask nor probabilities.
@@ -171,8 +170,9 @@ def cut_mask(data: np.ndarray, where: object) -> np.ndarray:
     if highest <= 1 + ROUNDING:
         inside = data >= 0.5
     elif np.abs(data - np.rint(data)).max() <= ROUNDING:
-        soft = round(highest) in FULL and np.unique(np.rint(data)).size > MANY
-        inside = data >= (highest / 2 if soft else 0.5)
+        certain = next((value for value in CERTAIN if highest <= value), None)
+        soft = certain is not None and kind_of(data) == "image"
+        inside = data >= (certain / 2 if soft else 0.5)
     else:
         raise UserError(
             f"{where}: has values between integers up to {highest:.3g}, so it is neither a mask nor probabilities from "

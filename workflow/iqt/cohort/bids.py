@@ -14,6 +14,7 @@ from typing import NamedTuple
 from iqt.cohort.entries import Entry, list_names, s3_url
 from iqt.config import BIDS
 from iqt.errors import UserError
+from iqt.naming import SCAN_PATTERN
 
 TISSUES = {"wm": "WM", "gm": "GM", "csf": "CSF"}
 NAME = re.compile(
@@ -170,5 +171,7 @@ def _belongs(file: Named, image: Named) -> bool:
 
 
 def _scan(entities: Mapping[str, str]) -> str:
-    parts = [f"{key}-{entities[key]}" for key in ("sub", "ses", "run") if key in entities]
-    return "_".join(parts)
+    scan = "_".join(f"{key}-{entities[key]}" for key in ("sub", "ses", "run") if key in entities)
+    if not re.fullmatch(SCAN_PATTERN, scan):
+        raise UserError(f"{scan}: session and run may hold letters and digits only; rename the scan")
+    return scan

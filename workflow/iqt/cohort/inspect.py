@@ -9,6 +9,7 @@ import numpy as np
 from iqt.cohort.folder import READABLE
 from iqt.errors import UserError
 from iqt.scans import checks
+from iqt.scans.kinds import kind_of
 from iqt.volumes import read_volume
 
 
@@ -53,7 +54,7 @@ def _row(path: Path, lut: str) -> dict[str, str]:
     row = {"file": str(path), "kind": "", "shape": "", "voxel (mm)": "", "axes": ""}
     try:
         volume = read_volume(path)
-        kind = checks.kind_of(volume.data)
+        kind = kind_of(volume.data)
         if kind == "labels":
             volume = read_volume(path, np.int32)
     except UserError as error:

@@ -18,6 +18,7 @@ from iqt.files import read_json, replacing, write_json
 from iqt.naming import seed_of
 from iqt.networks.build import parse_method
 from iqt.scans.brain_mask import NOTICED
+from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
 from iqt.volumes import SCALE_PERCENTILE, save_volume
 
@@ -52,6 +53,7 @@ def enhance_file(
     card = load_card(model)
     if not card.get("grid"):
         raise UserError(f"{model / 'model.json'}: is of kind {card['kind']}, not of a network that enhances scans")
+    method_of(model, card)
     usage = _usage(card, sampling)
     samples = usage.get("sampling", {}).get("samples", 1)
     if "sd" in extras and samples < 2:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from iqt.files import read_table
+from iqt.scans.kinds import kind_of
 from iqt.volumes import Volume
 
 RESOURCES = Path(__file__).resolve().parents[3] / "resources"
@@ -25,18 +26,12 @@ BORDER_SHARE = 0.001
 FILLED = 0.9
 FEWEST = 8
 """Voxels along each axis that a scan needs: fewer slices show too little of a brain, and splines have no room."""
-LABEL_LIKE = 0.4
-"""Share of a value's neighbours that have it too, in the median over the values, from which on they are labels: an
-image has hardly any voxel beside another one of exactly its value."""
-MOST_LABELS = 512
-LOOKED_AT = 96
-"""Voxels a side of the middle that tells a label map from an image."""
 SIGNED = 0.3
 """How far below zero a magnitude image may reach, as a share of how far above: Gaussian noise around a background of
 zero, splines and corrections of noise leave some, a phase or a difference reaches as far on both sides."""
 EMPTY_BORDER = 0.75
 """Share of zeros in the outermost voxels from which on zeros are what lies around the brain or head."""
-NOISE_DEVIATIONS = 6
+NOISE_DEVIATIONS = 3
 """Standard deviations above the noise around it from which on a voxel is brain or head."""
 
 
@@ -102,27 +97,6 @@ def scan_problems(volume: Volume) -> list[str]:
     return []
 
 
-def kind_of(data: np.ndarray) -> str:
-    """What a volume (X, Y, Z) holds by its content: `mask` (0 and one more value), `labels` (few values, most of which
-    form patches), else `image`."""
-    highest = data.max()
-    if highest > 0 and data.min() == 0 and bool(((data == 0) | (data == highest)).all()):
-        return "mask"
-    middle = [(size - min(size, LOOKED_AT)) // 2 for size in data.shape]
-    block = data[tuple(slice(first, first + LOOKED_AT) for first in middle)]
-    values, where = np.unique(block, return_inverse=True)
-    if values.size > MOST_LABELS:
-        return "image"
-    where = where.reshape(block.shape)
-    alike, counted = np.zeros(values.size), np.zeros(values.size)
-    for axis in range(3):
-        first, second = np.moveaxis(where, axis, 0)[:-1], np.moveaxis(where, axis, 0)[1:]
-        counted += np.bincount(first.ravel(), minlength=values.size)
-        alike += np.bincount(first[first == second].ravel(), minlength=values.size)
-    patches = (alike / np.maximum(counted, 1))[values != 0]
-    return "labels" if patches.size and np.median(patches) >= LABEL_LIKE else "image"
-
-
 def skull_stripped_brain(volume: Volume) -> np.ndarray | None:
     """The brain (bool, holes filled) of a scan that shows the brain alone, with zeros or noise around it; None for a
     scan of a head.
@@ -139,7 +113,9 @@ def skull_stripped_brain(volume: Volume) -> np.ndarray | None:
     else:
         middle = np.median(around)
         spread = 1.4826 * np.median(np.abs(around - middle))
-        found = ndimage.binary_opening(volume.data > middle + NOISE_DEVIATIONS * spread)
+        above = volume.data > middle + NOISE_DEVIATIONS * spread
+        # More than half of a voxel's neighbourhood: noise alone never is, and edges stay where they are.
+        found = ndimage.uniform_filter(above.astype(np.float32), 3) > 0.5
     parts, count = ndimage.label(found)
     if count == 0:
         return None
