@@ -217,7 +217,7 @@ def test_a_users_text_of_any_kind_is_planned_and_run(workflow: Path, tmp_path: P
         "source": "folder",
         "downloads": str(root / "downloads"),
         "split": {**SPLIT, "table": str(table), "stratify": ["{site} ü"]},
-        "folder": {"path": str(scans), **glob, "pattern": r"^(?P<sub>P\d{2})_", "lut": str(lut)},
+        "folder": {"path": str(scans), **glob, "pattern": r"^(?P<sub>P\d{2})", "lut": str(lut)},
     }
     experiment = {"title": f"T {NASTY}", "question": f"Which of {{cubic, linear}}? {NASTY}", "methods": ["cubic"]}
     more = {
@@ -278,7 +278,9 @@ def test_every_configuration_of_the_documentation_is_planned(workflow: Path, rep
                 for name in PEOPLE
             ]
         ),
-        "/data/label_maps": lambda root: write_folder(root),
+        "/data/label_maps": lambda root: [
+            save_volume(root / f"sub-{name}_dseg.nii.gz", person(name).dseg, person(name).affine) for name in PEOPLE
+        ],
         "/data/pairs": lambda root: [
             save_volume(root / f"{name}_{kind}_T1w.nii.gz", person(name).T1w, person(name).affine)
             for name in PEOPLE

@@ -120,7 +120,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
                 "cohort/fetch.py",
                 *(["cohort/synthesize.py", "cohort/deform.py", "cohort/template.py"] if SYNTHESISED else []),
             ),
-            lut=verbatim(source_lut()),
+            lut=source_lut(),
         output:
             sidecars("cohort", "all", batch),
         log:
@@ -157,7 +157,7 @@ rule list_participants:
     input:
         lists=scan_lists("all"),
         sidecars=sidecars("cohort", "all"),
-        lut=verbatim(source_lut()),
+        lut=source_lut(),
         code=code("cohort/build.py", "scans/checks.py", "cohort/split.py"),
     output:
         participants=f"{R}/cohort/participants.tsv",

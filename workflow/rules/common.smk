@@ -1,4 +1,5 @@
-"""Reads and validates the configuration, and names things. Nothing is written here but a source's index, once."""
+"""Reads and validates the configuration, and names things. Nothing is written here but a source's index, once, and links
+to a user's files whose paths Snakemake cannot take."""
 
 import functools
 import hashlib
@@ -72,9 +73,21 @@ def here(path):
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def user_file(path):
+    """A user's file as an input, where Snakemake takes braces for wildcards whatever names it: by a link without."""
+    path = Path(path)
+    if not set("{}") & set(str(path)):
+        return str(path)
+    link = R / "links" / (hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12] + path.suffix)
+    if workflow.is_main_process and not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.absolute())
+    return str(link)
+
+
 def lut_file(name):
     """A look-up table: one of resources/, or a user's own file."""
-    return name if name.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{name}_dseg.tsv")
+    return user_file(name) if name.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{name}_dseg.tsv")
 
 
 SYNTHESISED = CONFIG.cohort.source == "labelmaps"
@@ -149,6 +162,11 @@ def scan_lists(group):
     return [scan_list(group, batch) for batch in batches(group)]
 
 
+def readings(folder, batch):
+    """The sidecars of the parcellator's label maps of a batch; nothing where there is no parcellator."""
+    return sidecars(f"parcellation/{folder}", "test", batch, "dseg.json", flat) if PARCELLATED else []
+
+
 def places(batch):
     """A few letters that change when the source's files of a batch's scans are elsewhere."""
     digests = [ENTRIES[scan].digest() for scan, _ in members("all", batch)]
@@ -177,8 +195,8 @@ def result_of(folder):
 
 
 def verbatim(value):
-    """A user's text as an input or parameter. Snakemake formats strings, where braces would be wildcards; what a
-    function returns it takes as it is."""
+    """A user's text as a parameter. Snakemake formats strings, where braces would be wildcards; what a function returns it
+    takes as it is."""
     return lambda wildcards: value
 
 
@@ -263,7 +281,7 @@ def lpips_weights(wildcards):
             raise WorkflowError(
                 f"{path}: no such file; evaluate.lpips must name a folder with {' and '.join(LPIPS_FILES)}, or be null"
             )
-    return files
+    return [user_file(path) for path in files]
 
 
 def parts(set_name, folder, batch):

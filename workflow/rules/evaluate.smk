@@ -6,17 +6,12 @@ out: metrics/parts/<set>/batch-<n>/<method>/*.csv, and gathered from these metri
 """
 
 
-def readings(folder, batch):
-    """The sidecars of the parcellator's label maps of a batch; nothing where there is no parcellator."""
-    return sidecars(f"parcellation/{folder}", "test", batch, "dseg.json", flat) if PARCELLATED else []
-
-
 rule evaluate:
     """Score one result of a batch of scans against the high-quality ones."""
     input:
         scans=lambda wildcards: scan_list("test", wildcards.batch),
         cohort=lambda wildcards: sidecars("cohort", "test", wildcards.batch),
-        lut=verbatim(LUT),
+        lut=LUT,
         lowfield=lambda wildcards: sidecars(f"lowfield/{wildcards.set}", "test", wildcards.batch),
         enhanced=lambda wildcards: sidecars(
             f"enhanced/{wildcards.set}/{wildcards.method}", "test", wildcards.batch, name=flat
@@ -66,7 +61,7 @@ rule gather_metrics:
         participants=rules.list_participants.output.participants,
         models=[model_files(model.method, model.seed) for model in TRAINED],
         histories=[f"{model_folder(model.method, model.seed)}/history.csv" for model in TRAINED],
-        lut=verbatim(LUT),
+        lut=LUT,
         code=code("evaluate/gather.py", "provenance/collect.py"),
     output:
         subjects=f"{R}/metrics/subjects.csv",
@@ -111,7 +106,7 @@ rule score_parcellator:
     input:
         participants=rules.list_participants.output.participants,
         parcellation=sidecars("parcellation/hq", "test", ending="dseg.json", name=flat),
-        lut=verbatim(LUT),
+        lut=LUT,
         code=code("labels.py", "evaluate/judge.py", "evaluate/overlap.py", "evaluate/run.py"),
     output:
         f"{R}/metrics/parcellator.csv",

@@ -9,7 +9,7 @@ rule train_parcellator:
     """Train the built-in parcellator on the training people's high-quality scans."""
     input:
         participants=rules.list_participants.output.participants,
-        lut=verbatim(LUT),
+        lut=LUT,
         cohort=sidecars("cohort", "trained"),
         code=code(
             "labels.py",

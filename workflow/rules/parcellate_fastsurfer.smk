@@ -135,7 +135,7 @@ for batch in batches("test"):
             enhanced=lambda wildcards, batch=batch: read_by_fastsurfer(wildcards, batch),
             jobs=f"{R}/fastsurfer/{{judged}}/batch-{batch}_jobs.json",
             runs=f"{R}/fastsurfer/{{judged}}/batch-{batch}_runs.json",
-            lut=verbatim(LUT),
+            lut=LUT,
             code=code("labels.py", "parcellate/images.py", "parcellate/grid.py", "parcellate/fastsurfer/read.py"),
         output:
             sidecars("parcellation/{judged}", "test", batch, "dseg.json", flat),

@@ -115,7 +115,7 @@ rule draw_parcellation:
     """Draw the parcellator's labels over a person's reference and results."""
     input:
         panel=gathered("panels/main/{scan}.npz"),
-        lut=verbatim(LUT),
+        lut=LUT,
         subjects=gathered("subjects.csv"),
         code=code(*DRAWING),
     output:
@@ -336,7 +336,7 @@ rule write_page:
             *([rules.score_parcellator.output[0]] if PARCELLATED else []),
             *assessment_files(),
         ],
-        lut=verbatim(LUT),
+        lut=LUT,
         panels=[f"{R}/metrics/panels/main/{scan}.npz" for scan in SHOWN],
         figures=figure_files("png"),
         vectors=figure_files("svg"),

@@ -74,6 +74,7 @@ def degrade_scans(
             "set": set_name,
             **_record(scan, seed, suffix, engine, resolved, records[0]),
             **({"further_draws": records[1:]} if len(records) > 1 else {}),
+            "warnings": list(volume.doubts),
         }
 
     def draws_of(scan: str) -> int:

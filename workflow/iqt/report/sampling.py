@@ -30,7 +30,7 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
     Raises:
         UserError: the table is absent, or no method in it belongs to a series.
     """
-    rows = read_table(benchmark_csv, required=("method", "parcellator", *COSTS, *SWEPT))
+    rows = read_table(benchmark_csv, required=("method", *COSTS, *SWEPT))
     lines: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         if row["method"] in series:
@@ -39,7 +39,7 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
         raise UserError(f"{benchmark_csv}: holds no method of a sweep; run the configuration that names them")
     styles = styles_of(dict.fromkeys(label.removesuffix(" mean") for label in lines))
     with matplotlib.rc_context(STYLE):
-        names = measured(SWEPT, rows[0]["parcellator"])
+        names = measured(SWEPT, rows[0].get("parcellator", ""))
         figure = Figure(figsize=(3 * len(names), 6), layout="constrained")
         for row_of_axes, cost in zip(figure.subplots(len(COSTS), len(names)), COSTS, strict=True):
             for axes, name in zip(row_of_axes, names, strict=True):
