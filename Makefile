@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench-data bench-parcellator test-archives test-conda test-faults test-slurm test-speed setup slurm
+.PHONY: help demo test bench-data bench-masks bench-parcellator test-archives test-conda test-faults test-slurm test-speed setup slurm
 .PHONY: lint format docs bench-speed experiments sampling-sweep scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One GPU job at a time on each card; without a card there is nothing to share.
 GPUS = $(shell $(BIN)/python -c 'from iqt.gpus import visible_gpus; print(len(visible_gpus()))')
+PYTEST = $(BIN)/python -m pytest
+# Each test file in one process, so that its runs are shared; one thread each, or they would wait for one another.
+JOBS = --numprocesses $(shell $(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0)))') --dist loadfile
 SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 
 help: ## List the targets
@@ -18,8 +21,8 @@ demo: $(READY) ## Run the whole chain on the embedded cohort and show its table
 	$(SNAKEMAKE)
 	@$(BIN)/iqt show results/demo
 
-test: $(READY) ## Run all tests
-	$(BIN)/python -m pytest
+test: $(READY) ## Run all tests, on all cores
+	$(PYTEST) $(JOBS)
 
 test-speed: $(READY) ## Measure the simulator on a volume of HCP's size
 	IQT_SPEED=1 $(BIN)/python -m pytest -s tests/unit/test_degrade_speed.py
@@ -74,6 +77,9 @@ bench-data: $(READY) ## Measure how fast training data are read
 bench-parcellator: $(READY) ## Train the parcellator on real label maps and measure it (25 minutes); needs IQT_REAL_DATA
 	$(BIN)/python tests/measurements/parcellator.py --out results/bench-parcellator --settings \
 	  '{"filters": 24, "slice_size": 80, "training": {"steps": 1000, "batch_size": 4, "learning_rate": 0.02, "validate_every": 100}}'
+
+bench-masks: $(READY) ## Measure the engines of brain masks on real heads (a quarter of an hour); needs IQT_REAL_DATA
+	OMP_NUM_THREADS=1 $(BIN)/python tests/measurements/masks.py
 
 bench-speed: $(READY) ## Measure what one volume costs and gives against the authors' protocol (half an hour)
 	$(SNAKEMAKE) cohort lowfield models

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
+from nibabel.processing import resample_from_to
 from typer.testing import CliRunner
 
 from iqt.cli import app
@@ -306,3 +307,31 @@ def test_a_header_that_cannot_be_true_ends_in_one_message(tmp_path: Path, dim: t
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"damaged\.nii: not readable as an image"):
         read_volume(path)
+
+
+@pytest.mark.parametrize("preset", ["iqt-4x", "iqt-8x", "64mT"])
+def test_what_degrade_writes_can_be_enhanced(
+    model: Path, tmp_path: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The README's two commands in sequence, on a brain of the template."""
+    from iqt.volumes import save_volume
+    from people import person
+
+    made = person("901", 2.0)
+    save_volume(tmp_path / "T1w_brain.nii.gz", made.T1w, made.affine)
+    low, out = str(tmp_path / "low.nii.gz"), str(tmp_path / "out.nii.gz")
+    commands = (
+        ["degrade", str(tmp_path / "T1w_brain.nii.gz"), low, "--preset", preset],
+        ["enhance", low, out, "--model", str(model), "--steps", "1"],
+    )
+    for words in commands:
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    record = read_json(tmp_path / "out.json")
+    assert record["mask"] == "noticed to be skull-stripped"
+    found = read_volume(out)
+    wanted = resample_from_to(
+        nib.Nifti1Image(made.mask.astype(np.float32), made.affine), (found.data.shape, found.affine), order=1
+    )
+    truth, inside = np.asarray(wanted.dataobj) >= 0.5, found.data != 0
+    assert 2 * (truth & inside).sum() / (truth.sum() + inside.sum()) > 0.9

@@ -254,6 +254,17 @@ def test_a_real_dataset_is_run_to_its_report(workflow: Path, real: Path, name: s
     assert all(1000 < record["brain_ml"] < 2000 and record["mask_warnings"] == [] for record in records)
 
 
+def test_a_run_may_be_started_outside_the_checkout(workflow: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    configure(workflow, {"source": "template", "template": {"voxel_size": 4.0}}, {})
+    (folder / "source.yaml").write_text((workflow / "source.yaml").read_text())
+    done = snakemake(folder, "cohort", "-s", str(workflow / "Snakefile"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "results/source/cohort/participants.tsv").exists()
+    assert not (workflow / "results").exists()
+
+
 # --- documentation ---------------------------------------------------------------------------------------------------
 
 

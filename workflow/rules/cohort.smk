@@ -114,6 +114,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             code=code(
                 "cohort/ingest.py",
                 "scans/checks.py",
+                "scans/contrast.py",
                 "scans/regrid.py",
                 "scans/brain_mask.py",
                 "cohort/picture.py",

@@ -251,7 +251,7 @@ def minutes(each, group, batch):
 
 def code(*parts):
     """The package's files that a rule runs, as inputs, since Snakemake does not look into an imported package."""
-    shared = ["batch.py", "files.py", "naming.py", "volumes.py"]
+    shared = ["batch.py", "files.py", "naming.py", "nifti.py", "scans/kinds.py", "volumes.py"]
     found = []
     for part in (*shared, *parts):
         path = WORKFLOW / "iqt" / part
