@@ -19,6 +19,7 @@ from iqt.cli.options import (
     needed,
 )
 
+RESOURCES = Path(__file__).resolve().parents[3] / "resources"
 ScansOption = Annotated[Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")]
 ImagesOption = Annotated[Path | None, typer.Option(help="With --list: folder of the volumes to label.")]
 LayoutOption = Annotated[str, typer.Option(help="anat (high-quality scans) or flat (enhanced results).")]
@@ -40,6 +41,22 @@ def train_parcellator(
     from iqt.parcellate.train import train_parcellator
 
     train_parcellator(participants, cohort, suffix, lut, out, parse_section(Parcellator, settings), seed, precision)
+
+
+@app.command()
+def train_volumetric(
+    labels: Annotated[Path, typer.Argument(help="Folder of label maps with FreeSurfer's ids.")],
+    out: OutOption,
+    lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")] = RESOURCES / "aseg_dseg.tsv",
+    seed: SeedOption = 1,
+    settings: SettingsOption = None,
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Train the 3D parcellator on volumes painted from label maps; started again, it goes on where it stopped."""
+    from iqt.config import VolumetricParcellator, parse_section
+    from iqt.parcellate.volumetric import train_volumetric
+
+    train_volumetric(labels, lut, out, parse_section(VolumetricParcellator, settings), seed, precision)
 
 
 @app.command()

@@ -56,6 +56,72 @@ class Parcellator(Section):
         return self
 
 
+class Painting(Section):
+    """How volumes are painted from label maps for the 3D parcellator, no two alike."""
+
+    voxel_size: Annotated[float, Field(ge=1, le=4)] = 2.0
+    """Voxels that the network reads, in mm."""
+    region: tuple[Width, Width, Width] = (80, 96, 80)
+    """Voxels of a painted volume, right x front x up: a whole brain."""
+    rotation: Annotated[float, Field(ge=0, le=45)] = 15.0
+    """Two standard deviations of the rotation about each axis, in degrees."""
+    scale: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """Two standard deviations of the log of the size along each axis."""
+    shift: Annotated[float, Field(ge=0, le=50)] = 8.0
+    """Two standard deviations of the position, in mm."""
+    deformation: Annotated[float, Field(ge=0, le=8)] = 2.0
+    """Standard deviation of the smooth deformation, in mm."""
+    random_contrast: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of volumes whose structures have any intensity; the others are widely around a T1w scan's."""
+    blur: Annotated[float, Field(ge=0, le=3)] = 0.8
+    """Largest standard deviation of the blur, in voxels."""
+    thick_share: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Share of volumes that were acquired in thick slices along any axis."""
+    thickness: Annotated[float, Field(ge=1, le=20)] = 8.0
+    """Thickest slices, in mm."""
+    bias: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Largest standard deviation of the log of the bias field."""
+    noise: Annotated[float, Field(ge=0, le=0.5)] = 0.06
+    """Largest standard deviation of the noise, relative to white matter."""
+
+
+class VolumetricNetwork(Section):
+    """MONAI's residual U-Net in 3D."""
+
+    channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (32, 64, 128, 256)
+    """Width of each level; each level halves the resolution."""
+    features: Width = 16
+    """Width at full resolution, before the classes."""
+    residual_units: Annotated[int, Field(ge=0, le=8)] = 1
+    """Convolutions of a residual unit."""
+
+
+class LabelSource(Section):
+    """Where the label maps are from, for the model's card."""
+
+    source: str = "BBillot/SynthSeg, data/training_label_maps"
+    """Name of the collection."""
+    licence: str = "Apache-2.0"
+    """Its licence."""
+
+
+class VolumetricParcellator(Section):
+    """The recipe of the 3D parcellator, which is trained on label maps alone."""
+
+    train: tuple[str, ...] = tuple(f"sub-{number:02d}" for number in range(1, 13))
+    """What the names of the training people's label maps begin with."""
+    val: tuple[str, ...] = ("sub-13", "sub-14")
+    """The same of the validation people."""
+    source: LabelSource = LabelSource()
+    """Where they are from."""
+    painting: Painting = Painting()
+    """How volumes are painted."""
+    network: VolumetricNetwork = VolumetricNetwork()
+    """Size of the network."""
+    training: ParcellatorTraining = ParcellatorTraining(batch_size=1, learning_rate=2e-3, ema_decay=0.99, workers=1)
+    """Budget and optimiser."""
+
+
 class FastSurfer(Section):
     """The external program FastSurfer: `run_fastsurfer.sh`, segmentation only."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError, safe_open
 
-from iqt.config import KINDS, Learned, Parcellator
+from iqt.config import KINDS, Learned, Parcellator, VolumetricNetwork
 from iqt.errors import UserError
 from iqt.networks.build import network_size, parse_method
 
@@ -65,22 +65,38 @@ class EnhancementCard(Card):
         return value or None
 
 
-class ParcellatorCard(Card):
-    """The card of a parcellator."""
+class LabellingCard(Card):
+    """The card of a network that labels structures."""
 
-    settings: Parcellator
     ids: Annotated[list[Label], Field(min_length=2, max_length=MOST_CLASSES)]
     mirrors: Annotated[list[Label], Field(min_length=2, max_length=MOST_CLASSES)]
     voxel_size: Sizes | None = None
 
     @model_validator(mode="after")
-    def _pairs(self) -> ParcellatorCard:
+    def _pairs(self) -> LabellingCard:
         n = len(self.ids)
         if self.ids != sorted(set(self.ids)) or self.ids[0] != 0:
             raise ValueError("ids must ascend from 0")
         if len(self.mirrors) != n or any(not 0 <= m < n or self.mirrors[m] != k for k, m in enumerate(self.mirrors)):
             raise ValueError("mirrors must name a class for each of ids, whose own mirror is that one")
         return self
+
+
+class ParcellatorCard(LabellingCard):
+    """The card of a multi-view parcellator."""
+
+    settings: Parcellator
+
+
+class VolumetricCard(LabellingCard):
+    """The card of a 3D parcellator."""
+
+    settings: VolumetricNetwork
+    voxel_size: Sizes
+
+
+LABELLING = {"parcellator": ParcellatorCard, "volumetric_parcellator": VolumetricCard}
+"""Cards of the kinds that are no methods of the configuration."""
 
 
 def check_card(path: Path, card: Any) -> None:
@@ -93,10 +109,10 @@ def check_card(path: Path, card: Any) -> None:
         )
     kind = card.get("kind")
     known = [name for name, model in KINDS.items() if issubclass(model, Learned)]
-    if kind != "parcellator" and kind not in known:
-        raise UserError(f"{path}: kind {_shown(kind)}, and there are {', '.join([*known, 'parcellator'])}")
+    if kind not in LABELLING and kind not in known:
+        raise UserError(f"{path}: kind {_shown(kind)}, and there are {', '.join([*known, *LABELLING])}")
     try:
-        (ParcellatorCard if kind == "parcellator" else EnhancementCard).model_validate(card)
+        LABELLING.get(kind, EnhancementCard).model_validate(card)
     except (ValidationError, RecursionError) as error:
         raise _unsound(path, error) from None
 
