@@ -63,7 +63,7 @@ def train_volumetric(
 def parcellate(
     image: Annotated[Path | None, typer.Argument(help="A volume.")] = None,
     output: Annotated[Path | None, typer.Argument(help="The label map to write.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="Brain mask of IMAGE.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Brain mask of IMAGE; found without it (builtin).")] = None,
     scans: ScansOption = None,
     images: ImagesOption = None,
     layout: LayoutOption = "anat",
@@ -88,12 +88,12 @@ def parcellate(
     if engine not in ("builtin", "fastsurfer"):
         raise UserError(f"--engine {engine}: must be builtin or fastsurfer")
     if scans is None:
-        files = needed(image, "IMAGE"), needed(output, "OUTPUT"), needed(mask, "--mask")
+        files = needed(image, "IMAGE"), needed(output, "OUTPUT")
         if engine == "builtin":
-            run.parcellate_file(*files, needed(model, "--model"), precision)
+            run.parcellate_file(*files, mask, needed(model, "--model"), precision)
         else:
             section = parse_section(FastSurfer, settings)
-            run.fastsurfer_file(*files, read_lut(needed(lut, "--lut")), section)
+            run.fastsurfer_file(*files, needed(mask, "--mask"), read_lut(needed(lut, "--lut")), section)
         return
     source = needed(images, "--images"), layout, suffix, needed(cohort, "--cohort")
     if engine == "builtin":

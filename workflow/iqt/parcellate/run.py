@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +14,14 @@ import numpy as np
 
 from iqt import __version__
 from iqt.batch import run_scans
-from iqt.config import FastSurfer
+from iqt.config import FastSurfer, Mask
 from iqt.errors import UserError
 from iqt.files import write_json
 from iqt.labels import LabelTable
 from iqt.naming import flat
 from iqt.parcellate.images import Images
+from iqt.scans.brain_mask import find_brain
+from iqt.scans.checks import mask_problems, scan_problems
 from iqt.volumes import Volume, intensity_scale, read_mask, read_volume, save_volume, say_doubts
 
 ENGINE = "builtin"
@@ -38,15 +41,13 @@ def parcellate_scans(
 
     `layout: anat` reads the cohort's high-quality scans, `flat` enhanced results. Masks are the cohort's.
     """
-    from iqt.parcellate.predict import load_parcellator, predict_labels
-
-    parcellator = load_parcellator(model, precision)
+    read = load_reader(model, precision)
     source = Images(images, layout, suffix, cohort)
 
     def work(scan: str) -> dict:
         volume, mask = source.read(scan)
         start = time.monotonic()
-        labels = predict_labels(parcellator, volume, mask)
+        labels = read(volume, mask)
         seconds = time.monotonic() - start
         if not labels.any():
             raise UserError("the parcellator found no structure in the brain mask; look at the image")
@@ -56,18 +57,32 @@ def parcellate_scans(
     run_scans(scans, lambda scan: flat(out, scan, "dseg.json"), lambda scan: [flat(out, scan, "dseg.nii.gz")], work)
 
 
-def parcellate_file(image: Path, out: Path, mask: Path, model: Path, precision: str) -> None:
-    """Label one volume with the built-in network; its sidecar lies beside `out`.
+def load_reader(model: Path, precision: str) -> Callable[[Volume, np.ndarray], np.ndarray]:
+    """What labels a volume on the intensity scale within a mask: a trained parcellator of either kind."""
+    from iqt.training.checkpoints import load_card
+
+    if load_card(model)["kind"] == "volumetric_parcellator":
+        from iqt.parcellate.volumetric import load_volumetric, predict_volumetric
+
+        return functools.partial(predict_volumetric, load_volumetric(model, precision))
+    from iqt.parcellate.predict import load_parcellator, predict_labels
+
+    return functools.partial(predict_labels, load_parcellator(model, precision))
+
+
+def parcellate_file(image: Path, out: Path, mask: Path | None, model: Path, precision: str) -> None:
+    """Label one volume with a built-in network; its sidecar lies beside `out`.
+
+    Args:
+        mask: brain mask with the volume's voxels; None to find one.
 
     Raises:
         UserError: a file is not usable, or no structure was found.
     """
-    from iqt.parcellate.predict import load_parcellator, predict_labels
-
-    parcellator = load_parcellator(model, precision)
+    read = load_reader(model, precision)
     volume, brain = _read(image, mask)
     start = time.monotonic()
-    labels = predict_labels(parcellator, volume, brain)
+    labels = read(volume, brain)
     _save(out, labels, volume, {"seconds": time.monotonic() - start, "engine": ENGINE, "version": __version__})
 
 
@@ -109,11 +124,20 @@ def fastsurfer_file(image: Path, out: Path, mask: Path, table: LabelTable, setti
         _save(out, labels, volume, {"seconds": seconds, "engine": NAME, "version": command.version})
 
 
-def _read(image: Path, mask: Path) -> tuple[Volume, np.ndarray]:
+def _read(image: Path, mask: Path | None) -> tuple[Volume, np.ndarray]:
     volume = read_volume(image)
     for warning in say_doubts(image, volume.doubts):
         print(f"warning: {warning}", file=sys.stderr)
-    brain = read_mask(mask, volume)
+    if mask is not None:
+        brain = read_mask(mask, volume)
+    else:
+        problems = scan_problems(volume)
+        if problems:
+            raise UserError(f"{image}: {'; '.join(problems)}")
+        brain = find_brain(volume, Mask())[0].data > 0
+        doubtful = mask_problems(brain, volume.affine)
+        if doubtful:
+            raise UserError(f"{image}: {'; '.join(doubtful)}; give a mask (--mask FILE)")
     return volume._replace(data=volume.data / intensity_scale(volume.data, brain)), brain
 
 
