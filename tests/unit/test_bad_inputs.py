@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine
+from scipy import ndimage
 
 from iqt.cohort.bids import list_entries
 from iqt.cohort.split import split_scans
@@ -204,7 +205,8 @@ def test_scaled_label_maps_hold_the_labels_that_were_meant(tmp_path: Path) -> No
 def test_masks_are_cut_at_one_half_and_accepted_in_any_order(tmp_path: Path) -> None:
     data, affine = ball()
     scan, truth = Volume(data, affine), data > 0
-    soft, rng = np.where(truth, 0.9, 0.3).astype(np.float32), np.random.default_rng(0)
+    near = ndimage.binary_dilation(truth)
+    soft, rng = np.where(truth, 0.9, 0.3 * near).astype(np.float32), np.random.default_rng(0)
     shifted = affine.copy()
     shifted[:3, 3] += [0.02, -0.03, 0.04]
     image = nib.Nifti1Image(truth.astype(np.uint8), affine)
@@ -213,16 +215,17 @@ def test_masks_are_cut_at_one_half_and_accepted_in_any_order(tmp_path: Path) -> 
         "plain": image,
         "255": nib.Nifti1Image(truth.astype(np.uint8) * 255, affine),
         "probabilities": nib.Nifti1Image(soft, affine),
-        "per cent": nib.Nifti1Image((soft * 100 + rng.integers(-9, 9, data.shape)).astype(np.uint8), affine),
+        "per cent": nib.Nifti1Image((soft * 100 + near * rng.integers(-9, 9, data.shape)).astype(np.uint8), affine),
         "rounded": nib.Nifti1Image(truth.astype(np.uint8), shifted),
         "stored otherwise": turned,
         "background": nib.Nifti1Image(truth.astype(np.float32) + 1e-9, affine),
         "labels": nib.Nifti1Image(np.where(truth, 17, 0).astype(np.int16), affine),
+        "the brain's image": nib.Nifti1Image((truth * rng.integers(20, 250, data.shape)).astype(np.uint8), affine),
         "four axes": nib.Nifti1Image(truth[..., None].astype(np.uint8), affine),
     }  # fmt: skip
     for name, each in accepted.items():
         nib.save(each, tmp_path / "mask.nii.gz")
-        np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", scan), truth, err_msg=name)
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", scan).data, truth, err_msg=name)
     moved = affine.copy()
     moved[0, 3] += 1
     refused = {
@@ -574,3 +577,103 @@ def test_memory_that_one_scan_wants_is_that_scans_failure(tmp_path: Path) -> Non
     run_scans(["sub-1", "sub-2", "sub-3"], lambda scan: tmp_path / f"{scan}.json", lambda scan: [], work)
     assert [status_of(tmp_path / f"sub-{n}.json") for n in (1, 3)] == ["ok", "ok"]
     assert "wants more memory than this job has (Unable to allocate" in status_of(tmp_path / "sub-2.json")
+
+
+# --- what goes with a scan -------------------------------------------------------------------------------------------
+
+
+def prepared(tmp_path: Path, **more: Path) -> dict:
+    """The sidecar's facts of the ball as a skull-stripped scan, with other files of it."""
+    from iqt.cohort.ingest import prepare
+    from iqt.config import Cohort
+
+    image = save(tmp_path / "scan.nii.gz", ball()[0])
+    files = {name: {"path": str(path), "source": str(path)} for name, path in {"brain": image, **more}.items()}
+    cohort = Cohort(source="bids", bids={"path": "x", "skull_stripped": True})
+    volumes, facts = prepare(files, "freesurfer", "T1w", cohort)
+    return facts | {"volumes": volumes}
+
+
+def test_doubts_of_what_goes_with_a_scan_are_told_too(tmp_path: Path) -> None:
+    """A label map without an affine is taken to be stored as its scan is, and that is said."""
+    data, _ = ball()
+    labels = np.where(data > 0, 2, 0).astype(np.int16)
+    labels[25:][labels[25:] > 0] = 41
+    image = nib.Nifti1Image(labels, None)
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "labels.nii.gz")
+    facts = prepared(tmp_path, labels=tmp_path / "labels.nii.gz")
+    assert "labels.nii.gz: it has no affine" in facts["warnings"][0]
+    np.testing.assert_array_equal(facts["volumes"]["dseg"].data, labels)
+
+
+@pytest.mark.parametrize("scale", [100, 255, -1])
+def test_posteriors_on_another_scale_are_refused(tmp_path: Path, scale: int) -> None:
+    share = (scale / 3 * (ball()[0] > 0)).astype(np.float32)
+    maps = {name: save(tmp_path / f"{name}.nii.gz", share) for name in ("wm", "gm", "csf")}
+    with pytest.raises(UserError, match=r"wm\.nii\.gz has values from .* not from 0 to 1"):
+        prepared(tmp_path, **maps)
+
+
+def test_a_sheared_label_map_is_no_scan() -> None:
+    labels = np.kron(np.arange(60).reshape(5, 4, 3), np.ones((10, 12, 10))).astype(np.float32)
+    sheared = Volume(labels, ball()[1] @ (np.eye(4) + np.diag([0.1, 0, 0], 1)))
+    assert "sheared" in checks.scan_problems(sheared)[0]
+    assert "label map" in checks.scan_problems(sheared, sheared_ok=True)[0]
+
+
+@pytest.mark.parametrize(("index", "words"), [("x1", "must be numbers"), ("40000", "beyond 32767"), ("2", "twice")])
+def test_a_look_up_table_of_ones_own_is_checked(tmp_path: Path, index: str, words: str) -> None:
+    path = tmp_path / "own.tsv"
+    row = "{}\tLeft\tL\t#ffffff\tL\t2\tWM\n"
+    head = "index\tname\tabbreviation\tcolor\themisphere\tmirror\ttissue\n"
+    path.write_text(head + row.format(2) + row.format(index))
+    with pytest.raises(UserError, match=words):
+        checks.read_labels(str(path))
+
+
+def test_a_family_that_is_not_known_is_nobodys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "t.tsv"
+    table.write_text("participant_id\tfamily\n" + "".join(f"{name}\tn/a\n" for name in IDS))
+    found = split_scans(IDS, Split(train="rest", val=1, test=2, table=str(table), family="family"), 1)
+    assert {name: len(scans) for name, scans in found.items()} == {"train": 3, "val": 1, "test": 2}
+    assert "who count as a family each" in capsys.readouterr().err
+
+
+def test_people_and_sessions_that_are_not_there_are_named(tmp_path: Path) -> None:
+    for name in ("01", "02"):
+        (tmp_path / f"sub-{name}" / "anat").mkdir(parents=True)
+        (tmp_path / f"sub-{name}" / "anat" / f"sub-{name}_T1w.nii.gz").touch()
+    with pytest.raises(UserError, match=r"subjects: 2, 99 has no T1w scan .* there are 01"):
+        list_entries(BIDS(path=str(tmp_path), subjects=["01", "2", "99"]), "T1w")
+    with pytest.raises(UserError, match=r"sessions: a has no T1w scan"):
+        list_entries(BIDS(path=str(tmp_path), sessions=["a"]), "T1w")
+
+
+def test_an_engine_that_cannot_work_with_a_cohort_is_refused() -> None:
+    from iqt.cohort.entries import Entry
+    from iqt.cohort.needs import check_needs
+
+    scans = {name: [f"sub-{name}"] for name in ("train", "val", "test")}
+    plain = {scan[0]: Entry(scan[0], head="x") for scan in scans.values()}
+    raw = {"cohort": {"source": "bids", "bids": {"path": "x", "lowfield": "acq-low_T1w"}}}
+    for change, words in (
+        ({}, "parcellate.engine to none"),
+        ({"parcellate": {"engine": "none"}, "tissues": {"engine": "cohort"}}, "set tissues.engine to hmrf"),
+        ({"parcellate": {"engine": "none"}, "tissues": {"engine": "labels"}}, "set tissues.engine to hmrf"),
+        (
+            {"parcellate": {"engine": "none"}, "lowfield": {"main": {"registration": "rigid"}}},
+            "has a low-field partner",
+        ),
+    ):
+        with pytest.raises(UserError, match=words):
+            check_needs(parse_config(raw | change), plain, scans)
+    check_needs(parse_config(raw | {"parcellate": {"engine": "none"}}), plain, scans)
+
+
+def test_line_breaks_that_are_none_stay_in_their_cell(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("participant_id\tnote\nsub-1\ta\u2028b\x0bc\nsub-2\td\n", encoding="utf-8")
+    rows = read_table(tmp_path / "t.tsv")
+    assert [row["participant_id"] for row in rows] == ["sub-1", "sub-2"]
+    assert rows[0]["note"] == "a\u2028b\x0bc"

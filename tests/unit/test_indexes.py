@@ -62,7 +62,7 @@ def test_bids_images_are_found_by_suffix_session_and_run(tmp_path: Path) -> None
     assert list(found(bids(root), index, "FLAIR")) == ["sub-02_ses-b"]
     assert list(found(bids(root, subjects=["01"]), index)) == ["sub-01"]
     assert list(found(bids(root, sessions=["b"]), index, "FLAIR")) == ["sub-02_ses-b"]
-    with pytest.raises(UserError, match="holds no FLAIR scan"):
+    with pytest.raises(UserError, match="a has no FLAIR scan"):
         found(bids(root, sessions=["a"]), index, "FLAIR")
     with pytest.raises(UserError, match=r"holds no folder sub-\*"):
         found(bids(tmp_path), index)

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import sys
@@ -156,8 +157,7 @@ def read_table(path: str | Path, required: Sequence[str] = ()) -> list[dict[str,
         text = read_text(path)
     except UserError as error:
         raise UserError(str(error).replace("no such file", "no such table")) from None
-    lines = text.splitlines(keepends=True)
-    reader = csv.reader(lines, delimiter=_delimiter(path, lines), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
     head: list[str] = []
     rows = []
     try:
@@ -184,9 +184,9 @@ def read_table(path: str | Path, required: Sequence[str] = ()) -> list[dict[str,
     return rows
 
 
-def _delimiter(path: str | Path, lines: Sequence[str]) -> str:
+def _delimiter(path: str | Path, text: str) -> str:
     own = "," if str(path).endswith(".csv") else "\t"
-    first = next((line for line in lines if line.strip()), "")
+    first = text.lstrip().partition("\n")[0]
     return own if own in first else max((own, "\t", ";", ","), key=first.count)
 
 

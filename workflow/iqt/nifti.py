@@ -22,6 +22,10 @@ LARGEST = 2**29
 TAIL = 2**26
 """Bytes that may follow a volume's values, such as MGH's tags; more is nothing that an image has."""
 CHUNK = 2**22
+NO_AFFINE = (
+    "it has no affine (qform_code and sform_code are 0): its axes are taken to run left, front and up, so left and "
+    "right may be swapped"
+)
 UNITS_MM = {"meter": 1000.0, "micron": 0.001}
 AGREEING = 0.1
 """Distance, in voxels, up to which qform and sform count as the same."""
@@ -65,12 +69,13 @@ def open_image(path: Path) -> Opened:
     if not scaled:
         _refuse_wrapped(data)
     affine, doubts = _place(image)
+    doubts += _sizes_missing(path, image)
     return Opened(data, affine, tuple(doubts), abs(float(slope)) if scaled else 0.0)
 
 
 def _load(path: Path) -> nib.spatialimages.SpatialImage:
     """The image; a compressed one is read to its end, where its checksum is, and no further than its header says."""
-    if not path.name.endswith((".nii.gz", ".mgz")):
+    if not path.name.lower().endswith((".nii.gz", ".mgz")):
         return nib.load(path)
     size = os.stat(path).st_size
     if size == 0:
@@ -88,13 +93,13 @@ def _load(path: Path) -> nib.spatialimages.SpatialImage:
 
 def _expected(path: Path, start: bytes) -> tuple[type, int]:
     """The class of a compressed image, and the most bytes it can have, from its first bytes."""
-    if path.name.endswith(".mgz"):
+    if path.name.lower().endswith(".mgz"):
         header = nib.freesurfer.mghformat.MGHHeader(start[:284], check=False)
         kind, offset = nib.MGHImage, 284
     else:
         kind = nib.Nifti2Image if start[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
         header = kind.header_class(start[: kind.header_class.template_dtype.itemsize], check=False)
-        if header["magic"] not in (b"n+1", b"n+2"):
+        if header["magic"] not in (b"n+1", b"n+2", b"ni1", b"ni2"):
             raise ValueError("it is no NIfTI file")
         offset = float(header["vox_offset"])
         if not 0 <= offset <= TAIL:
@@ -157,6 +162,18 @@ def _place(image: nib.spatialimages.SpatialImage) -> tuple[np.ndarray, list[str]
     return affine, doubts
 
 
+def _sizes_missing(path: Path, image: nib.spatialimages.SpatialImage) -> list[str]:
+    """A sentence where a NIfTI header that places voxels by their sizes gives none, for which nibabel takes 1 mm."""
+    if not isinstance(image, nib.Nifti1Image) or int(image.header["sform_code"]) > 0:
+        return []
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        kind = type(image.header)
+        raw = kind(stream.read(kind.template_dtype.itemsize), check=False)
+    if (np.asarray(raw["pixdim"][1:4], dtype=float) > 0).all():
+        return []
+    return ["its header gives no size of its voxels along an axis, for which 1 mm is taken; correct its header"]
+
+
 def _unit(header: nib.Nifti1Header) -> str:
     try:
         return header.get_xyzt_units()[0]
@@ -172,20 +189,18 @@ def _nifti_place(image: nib.Nifti1Image) -> tuple[np.ndarray, list[str]]:
     if codes["qform"]:
         excess = float(np.square([float(header[f"quatern_{part}"]) for part in "bcd"]).sum()) - 1
         qform = header.get_qform() if excess <= LONG_QUATERNION else None
-        if excess > 1e-5:
+        if qform is None or not _usable(qform):
+            doubts.append("its qform is no rotation and is passed over")
+            qform = None
+        elif excess > 1e-5:
             doubts.append(f"its quaternion's squared length exceeds 1 by {excess:.1g}, which is taken for a rounding")
     if sform is not None and not _usable(sform):
         doubts.append("its sform is not invertible and is passed over")
         sform = None
-    if qform is not None and not _usable(qform):
-        qform = None
     if sform is not None and qform is not None:
         doubts += _disagreement(sform, qform, image.shape[:3])
     if not any(codes.values()):
-        doubts.append(
-            "it has no affine (qform_code and sform_code are 0): its axes are taken to run left, front and up, so left "
-            "and right may be swapped"
-        )
+        doubts.append(NO_AFFINE)
     found = sform if sform is not None else qform if qform is not None else np.asarray(image.affine, dtype=float)
     return np.asarray(found, dtype=float), doubts
 

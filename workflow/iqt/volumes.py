@@ -13,7 +13,7 @@ import numpy as np
 from iqt.errors import UserError
 from iqt.files import missing_file, replacing
 from iqt.naming import SCAN_PATTERN
-from iqt.nifti import Opened, UnusableError, open_image
+from iqt.nifti import NO_AFFINE, Opened, UnusableError, open_image
 from iqt.scans.kinds import kind_of
 
 SCALE_PERCENTILE = 99.5
@@ -21,10 +21,14 @@ SAME_PLACE = 0.05
 """Distance in voxels up to which two grids are the same: what writing an affine with few digits leaves."""
 ROUNDING = 1e-3
 """How far from an integer a label may be stored."""
-COARSEST_STEP = 0.1
-"""The largest slope of scaled integers that labels survive: half of it is how far off a label may then be stored."""
+COARSEST_STEP = 0.5
+"""The largest slope of scaled integers at which labels are told from an image: half of it is how far off a label may be
+stored, and an image's values lie anywhere between."""
 CERTAIN = (100, 255)
 """What stands for certainty in a map of probabilities that holds integers."""
+SURE = 0.8
+"""Share of certainty that most voxels of a brain reach in such a map: a brain's image, of which what is not 0 is brain,
+has but few as bright."""
 
 
 class Volume(NamedTuple):
@@ -128,8 +132,10 @@ def same_place(volume: Volume, reference: Volume) -> bool:
 
 def as_stored_in(volume: Volume, reference: Volume) -> Volume | None:
     """The volume with its axes in the order and direction of `reference`'s, if it then has the same voxels, on exactly
-    its affine; None where it lies on another grid. No value changes."""
-    if same_place(volume, reference):
+    its affine; None where it lies on another grid. No value changes. A volume of the same shape without an affine is
+    taken to be stored as `reference` is."""
+    placeless = NO_AFFINE in volume.doubts and volume.data.shape == reference.data.shape
+    if placeless or same_place(volume, reference):
         return Volume(volume.data, reference.affine, volume.doubts)
     own, wanted = (nib.io_orientation(each.affine) for each in (volume, reference))
     if np.isnan(own).any() or np.isnan(wanted).any():
@@ -145,6 +151,11 @@ def as_stored_in(volume: Volume, reference: Volume) -> Volume | None:
 def read_on_grid(path: str | Path, reference: Volume, dtype: type = np.float32) -> np.ndarray:
     """The data of a volume that must have `reference`'s voxels, in whatever order its axes are stored; UserError where
     it lies on another grid."""
+    return read_like(path, reference, dtype).data
+
+
+def read_like(path: str | Path, reference: Volume, dtype: type = np.float32) -> Volume:
+    """The same as a volume, with what its header leaves in doubt."""
     volume = read_volume(path, dtype)
     found = as_stored_in(volume, reference)
     if found is None:
@@ -152,12 +163,12 @@ def read_on_grid(path: str | Path, reference: Volume, dtype: type = np.float32) 
             f"{path}: lies on another grid than its reference: shape {volume.data.shape} against "
             f"{reference.data.shape}, or another affine; resample it first"
         )
-    return found.data
+    return found
 
 
 def cut_mask(data: np.ndarray, where: object) -> np.ndarray:
     """What a file of a brain mask marks, bool (X, Y, Z): a half and more of a map of probabilities (up to 1, or whole
-    numbers up to 100 or 255), else, of a mask or label map, what is not 0.
+    numbers up to 100 or 255), else, of a mask, a label map or an image of the brain, what is not 0.
 
     Raises:
         UserError: it is empty, has negative values, or is neither a mask nor probabilities.
@@ -171,7 +182,7 @@ def cut_mask(data: np.ndarray, where: object) -> np.ndarray:
         inside = data >= 0.5
     elif np.abs(data - np.rint(data)).max() <= ROUNDING:
         certain = next((value for value in CERTAIN if highest <= value), None)
-        soft = certain is not None and kind_of(data) == "image"
+        soft = certain is not None and kind_of(data) == "image" and (data[data > 0] >= SURE * certain).mean() > 0.5
         inside = data >= (certain / 2 if soft else 0.5)
     else:
         raise UserError(
@@ -183,9 +194,10 @@ def cut_mask(data: np.ndarray, where: object) -> np.ndarray:
     return inside
 
 
-def read_mask(path: str | Path, reference: Volume) -> np.ndarray:
-    """A brain mask on `reference`'s grid, bool: as `read_on_grid` and `cut_mask`."""
-    return cut_mask(read_on_grid(path, reference), path)
+def read_mask(path: str | Path, reference: Volume) -> Volume:
+    """A brain mask (bool) on `reference`'s grid, with its header's doubts: as `read_on_grid` and `cut_mask`."""
+    found = read_like(path, reference)
+    return found._replace(data=cut_mask(found.data, path))
 
 
 def say_doubts(path: str | Path, doubts: Sequence[str]) -> list[str]:
@@ -220,6 +232,8 @@ def save_volume(path: str | Path, data: np.ndarray, affine: np.ndarray) -> None:
     if data.dtype == bool:
         data = data.astype(np.uint8)
     elif np.issubdtype(data.dtype, np.integer):
+        if data.size and not -(2**15) <= data.min() <= data.max() < 2**15:
+            raise UserError(f"{path}: labels from {data.min()} to {data.max()} do not fit into 16 bits; renumber")
         data = data.astype(data.dtype if data.dtype == np.uint8 else np.int16)
     else:
         data = data.astype(np.float32)

@@ -68,14 +68,11 @@ if CONFIG.cohort.source == "hcp" and CONFIG.cohort.split.family is None and not 
     )
 
 
-def here(path):
-    """A file of the workflow, named from the working directory where it lies inside, so that a checkout can move."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
 def user_file(path):
     """A user's file as an input, where Snakemake takes braces for wildcards whatever names it: by a link without."""
     path = Path(path)
+    if not path.is_file():
+        raise WorkflowError(f"{path}: no such file")
     if not set("{}") & set(str(path)):
         return str(path)
     link = R / "links" / (hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12] + path.suffix)
@@ -83,6 +80,11 @@ def user_file(path):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.absolute())
     return str(link)
+
+
+def here(path):
+    """A file of the workflow, named from the working directory where it lies inside, so that a checkout can move."""
+    return user_file(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def lut_file(name):

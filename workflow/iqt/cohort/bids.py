@@ -63,6 +63,7 @@ def list_entries(settings: BIDS, suffix: str) -> list[Entry]:
         else:
             derived.setdefault((entities["sub"], entities.get("ses")), []).append(file)
     chosen = [file for file in raw if _wanted(file, settings)]
+    _refuse_absent(chosen, settings, suffix)
     _refuse_twins(chosen, suffix)
     return [
         _entry(
@@ -105,6 +106,20 @@ def _wanted(file: Named, settings: BIDS) -> bool:
         and (settings.sessions is None or entities.get("ses") in settings.sessions)
         and all(entities.get(key, "") == value for key, value in settings.entities.items())
     )
+
+
+def _refuse_absent(files: Iterable[Named], settings: BIDS, suffix: str) -> None:
+    """UserError where a person or session that the configuration names has no scan."""
+    files = list(files)
+    for key, wanted in (("sub", settings.subjects), ("ses", settings.sessions)):
+        there = {file.entities.get(key) for file in files}
+        absent = [name for name in wanted or () if name not in there] if isinstance(wanted, list) else []
+        if absent:
+            known, name = ", ".join(sorted(filter(None, there))[:10]), "subjects" if key == "sub" else "sessions"
+            raise UserError(
+                f"cohort.bids.{name}: {', '.join(absent[:10])} has no {suffix} scan as cohort.bids asks for; there are "
+                f"{known or 'none'}. Hint: ids are compared as text, with their zeros"
+            )
 
 
 def _refuse_twins(files: Iterable[Named], suffix: str) -> None:

@@ -25,6 +25,8 @@ from iqt.volumes import Volume, cut_mask, read_volume, save_volume, say_doubts
 
 POSTERIORS = {"wm": "label-WM_probseg", "gm": "label-GM_probseg", "csf": "label-CSF_probseg"}
 KINDS = {"brain": "image", "head": "image", "mask": "mask", "labels": "labels"}
+OVERSHOOT = 0.05
+"""How far beyond 0 and 1 a tissue posterior may reach: other programs' splines leave a little."""
 LOST_BRAIN = 0.02
 """Share of the brain that cropping may cut away."""
 
@@ -70,9 +72,10 @@ def prepare(files: Mapping[str, Mapping], lut: str, suffix: str, cohort: Cohort)
         UserError: a check failed; the message holds every sentence.
     """
     volumes = _read(files)
+    doubts = {field: volume.doubts for field, volume in volumes.items()}
     name = "brain" if "brain" in volumes else "head"
     source, where = volumes[name], files[name]["source"]
-    _stop(where, [problem for problem in checks.scan_problems(source) if "sheared" not in problem])
+    _stop(where, checks.scan_problems(source, sheared_ok=True))
     origin = files["mask"]["source"] if "mask" in files else "image not 0"
     try:
         volumes["mask"] = _given_mask(volumes, origin)
@@ -100,10 +103,18 @@ def prepare(files: Mapping[str, Mapping], lut: str, suffix: str, cohort: Cohort)
         result["dseg"] = Volume(labels, mask.affine)
     for field, ending in POSTERIORS.items():
         if field in volumes:
+            low, high = (float(edge) for edge in (volumes[field].data.min(), volumes[field].data.max()))
+            if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+                problems.append(
+                    f"{files[field]['source']} has values from {low:.3g} to {high:.3g}, and not from 0 to 1"
+                )
             result[ending] = Volume(np.where(inside, np.clip(volumes[field].data, 0, 1), 0), mask.affine)
     _stop(where, problems)
     made = {} if "mask" in files else {"mask_engine": origin}
-    warnings = say_doubts(where, source.doubts) + _contrast_doubts(where, suffix)
+    warnings = [
+        text for field in files if field in volumes for text in say_doubts(files[field]["source"], doubts[field])
+    ]
+    warnings += _contrast_doubts(where, suffix)
     return result, _facts(result, source, lut) | made | {"warnings": warnings}
 
 
@@ -177,10 +188,10 @@ def _given_mask(volumes: Mapping[str, Volume], where: str) -> Volume | None:
 
 def _contrast_doubts(where: str, suffix: str) -> list[str]:
     """A sentence where a scan's name says another contrast than the configuration's."""
-    found, _ = contrast_of(Path(where))
+    found, told_by = contrast_of(Path(where))
     if found in (None, suffix):
         return []
-    return [f"{Path(where).name}: its name says {found}, but the configuration's suffix is {suffix}"]
+    return [f"{told_by} says {found}, but the configuration's suffix is {suffix}"]
 
 
 def _regrid(volumes: Mapping[str, Volume], grid: Grid) -> tuple[dict[str, Volume], float]:

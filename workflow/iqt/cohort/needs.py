@@ -34,6 +34,13 @@ def check_needs(config: Config, entries: Mapping[str, Entry], splits: Mapping[st
                     f"scans of cohort.{source} has one; set cohort.{source}.labels to where they are, or "
                     "parcellate.engine to none (similarity alone, no mIoU) or fastsurfer"
                 )
+    for name, settings in config.lowfield.items():
+        own = [entries[scan] for scan in (splits["test"] if name != "main" else [e.scan for e in every])]
+        if settings.registration and not any(entry.lowfield for entry in own):
+            raise UserError(
+                f"lowfield.{name}.registration: none of the {len(own)} scans has a low-field partner; "
+                f"cohort.{source}.lowfield = {getattr(config.cohort.settings, 'lowfield', None)!r} finds none"
+            )
     if not any(settings.needs_tissues for settings in config.lowfield.values()):
         return
     needed = {"cohort": ("wm", "gm", "csf"), "labels": ("labels",)}.get(config.tissues.engine or "", ())

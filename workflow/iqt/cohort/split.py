@@ -13,6 +13,8 @@ from iqt.files import read_table
 from iqt.naming import seed_of
 
 SPLITS = ("train", "val", "test")
+MISSING = ("", "n/a", "na", "nan", "none", "null")
+"""What stands for no value in a table, in lower case."""
 ID_COLUMNS = ("participant_id", "Subject", "subject")
 
 
@@ -134,14 +136,16 @@ def _interleave(
 def _quartiles(values: Sequence[str]) -> list[float] | None:
     """Where numbers are cut into strata; None for what is not numbers, or few enough to be their own strata."""
     try:
-        numbers = [float(value) for value in values if value.strip() not in ("", "n/a", "NA")]
+        numbers = [float(value) for value in values if not _is_missing(value)]
     except ValueError:
         return None
     return statistics.quantiles(numbers, n=4) if len(set(numbers)) > 4 else None
 
 
 def _stratum(value: str, cuts: list[float] | None) -> str:
-    if cuts is None or value.strip() in ("", "n/a", "NA"):
+    if _is_missing(value):
+        return ""
+    if cuts is None:
         return value.strip()
     return str(sum(float(value) > cut for cut in cuts))
 
@@ -173,7 +177,19 @@ def _families(
             f"{split.table}: {len(absent)} people of the source have no row, {absent[0]} for one, so their families "
             "are not known; add them"
         )
-    return {person: table[person][split.family].strip() or person for person in by_person}
+    families = {person: table[person][split.family].strip() for person in by_person}
+    alone = [person for person, family in families.items() if _is_missing(family)]
+    if alone:
+        print(
+            f"Note: {split.table} gives no {split.family} to {len(alone)} people ({', '.join(alone[:5])}"
+            f"{', ...' if len(alone) > 5 else ''}), who count as a family each",
+            file=sys.stderr,
+        )
+    return {person: person if _is_missing(family) else family for person, family in families.items()}
+
+
+def _is_missing(value: str) -> bool:
+    return value.strip().lower() in MISSING
 
 
 def _read_people(path: str) -> dict[str, dict[str, str]]:

@@ -17,6 +17,7 @@ from iqt import batch, naming
 from iqt.config import LowField
 from iqt.errors import UserError
 from iqt.files import read_json
+from iqt.scans.checks import scan_problems
 from iqt.scans.regrid import FWHM
 from iqt.volumes import Volume, bounding_box, read_on_grid, read_volume, save_volume, say_doubts
 
@@ -73,6 +74,9 @@ def register_scans(
         low = read_volume(Path(partner["path"]))
         if min(low.data.shape) < 8:
             raise UserError(f"{partner['source']}: has the shape {low.data.shape}; a whole brain is needed to register")
+        problems = scan_problems(low)
+        if problems:
+            raise UserError(f"{partner['source']}: {'; '.join(problems)}")
         found = register(low, high, mask, settings.registration)
         _check(found, low, partner["source"])
         placed = Volume(low.data, np.linalg.inv(found.matrix) @ low.affine)

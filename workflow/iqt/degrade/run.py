@@ -18,6 +18,7 @@ from iqt.degrade.record import Draw
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
+from iqt.scans.kinds import kind_of
 from iqt.volumes import Volume, read_on_grid, read_volume, save_volume, say_doubts
 
 
@@ -193,6 +194,9 @@ def _simulate_file(
     engine: Tissues,
 ) -> None:
     volume = read_volume(image)
+    kind = kind_of(volume.data)
+    if kind != "image":
+        raise UserError(f"{image}: holds {'a mask' if kind == 'mask' else 'a label map'}, not an MRI scan")
     simulator.check(volume, settings)
     name, maps = "none", None
     if settings.needs_tissues:

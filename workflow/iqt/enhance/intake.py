@@ -67,7 +67,8 @@ def take_in(
         raise UserError(f"{path}: {'; '.join(problems)}")
     warnings = say_doubts(path, source.doubts)
     warnings += _contrast_warnings(path, contrast) + _range_warnings(source.voxel_size, source.affine, grid)
-    inside, origin = _brain(path, source, mask, stripped, settings)
+    inside, origin, doubts = _brain(path, source, mask, stripped, settings)
+    warnings += doubts
     doubtful = mask_problems(inside, source.affine)
     if doubtful and not keep_doubtful_mask:
         raise UserError(
@@ -91,17 +92,20 @@ def take_in(
     return Intake(scan, moved, origin, _rounded(source.voxel_size), warnings)
 
 
-def _brain(path: Path, source: Volume, mask: Path | None, stripped: bool, settings: Mask) -> tuple[np.ndarray, str]:
-    """The brain mask (bool) on the scan's grid, and where it came from."""
+def _brain(
+    path: Path, source: Volume, mask: Path | None, stripped: bool, settings: Mask
+) -> tuple[np.ndarray, str, list[str]]:
+    """The brain mask (bool) on the scan's grid, where it came from, and what its file leaves in doubt."""
     if mask is not None:
-        return read_mask(mask, source), str(mask)
+        found = read_mask(mask, source)
+        return found.data, str(mask), say_doubts(mask, found.doubts)
     if stripped:
-        return brain_where_not_zero(source), "image not 0"
+        return brain_where_not_zero(source), "image not 0", []
     try:
         found, origin = find_brain(source, settings)
     except UserError as error:
         raise type(error)(f"{path}: {error}. Hint: --mask FILE, or --skull-stripped") from None
-    return found.data > 0, origin
+    return found.data > 0, origin, []
 
 
 def to_grid(volume: Volume, voxel_size: list[float], order: int = 3) -> Volume:

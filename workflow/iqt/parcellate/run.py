@@ -129,7 +129,10 @@ def _read(image: Path, mask: Path | None) -> tuple[Volume, np.ndarray]:
     for warning in say_doubts(image, volume.doubts):
         print(f"warning: {warning}", file=sys.stderr)
     if mask is not None:
-        brain = read_mask(mask, volume)
+        given = read_mask(mask, volume)
+        brain = given.data
+        for warning in say_doubts(mask, given.doubts):
+            print(f"warning: {warning}", file=sys.stderr)
     else:
         problems = scan_problems(volume)
         if problems:

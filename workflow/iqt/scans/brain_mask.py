@@ -119,6 +119,6 @@ def _bet(head: Volume, settings: Mask) -> np.ndarray:
         bet.inputs.frac, bet.inputs.output_type = settings.fraction, "NIFTI_GZ"
         try:
             bet.run(cwd=folder)
-            return read_mask(f"{folder}/brain_mask.nii.gz", head)
+            return read_mask(f"{folder}/brain_mask.nii.gz", head).data
         except (RuntimeError, FileNotFoundError) as error:
             raise UserError(f"cohort.mask: bet fails on this image ({error}); give a mask") from None

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from iqt.errors import UserError
 from iqt.files import read_table
 from iqt.scans.kinds import kind_of
 from iqt.volumes import Volume
@@ -21,6 +22,7 @@ FIELD_MM = (80, 450)
 BRAIN_LITRES = (0.7, 2.2)
 SHEAR = 0.01
 """Cosine between two axes of a grid above which it counts as sheared; rounding in a header stays far below."""
+LARGEST_LABEL = 32767
 LARGEST_PIECE = 0.98
 BORDER_SHARE = 0.001
 FILLED = 0.9
@@ -45,7 +47,17 @@ class Labels(NamedTuple):
 def read_labels(name: str) -> Labels:
     """The look-up table `resources/<name>_dseg.tsv`, or a user's own where the name ends in .tsv."""
     path = Path(name) if name.endswith(".tsv") else RESOURCES / f"{name}_dseg.tsv"
-    return Labels(path, {int(row["index"]): row for row in read_table(path, required=COLUMNS)})
+    rows: dict[int, dict[str, str]] = {}
+    for row in read_table(path, required=COLUMNS):
+        index, mirror = row["index"], row["mirror"]
+        if not (index.isascii() and index.isdigit() and mirror.isascii() and mirror.isdigit()):
+            raise UserError(f"{path}: index {index!r}, mirror {mirror!r}: both must be numbers")
+        if int(index) > LARGEST_LABEL:
+            raise UserError(f"{path}: index {index} is beyond {LARGEST_LABEL}, which a label map can hold")
+        if int(index) in rows:
+            raise UserError(f"{path}: index {index} is listed twice; keep one row a structure")
+        rows[int(index)] = row
+    return Labels(path, rows)
 
 
 def is_sheared(affine: np.ndarray) -> bool:
@@ -59,8 +71,12 @@ def axes_of(affine: np.ndarray) -> str:
     return "".join(nib.aff2axcodes(affine))
 
 
-def image_problems(volume: Volume) -> list[str]:
-    """What is wrong with an image that could be read (3D, finite, with an invertible affine), sentences."""
+def image_problems(volume: Volume, sheared_ok: bool = False) -> list[str]:
+    """What is wrong with an image that could be read (3D, finite, with an invertible affine), sentences.
+
+    Args:
+        sheared_ok: it will be resampled to a grid at right angles.
+    """
     problems = []
     if np.ptp(volume.data) == 0:
         problems.append(f"is constant: every voxel is {volume.data.flat[0]:g}")
@@ -70,18 +86,18 @@ def image_problems(volume: Volume) -> list[str]:
     field = size * volume.data.shape
     if not (FIELD_MM[0] <= field.min() and field.max() <= FIELD_MM[1]):
         problems.append(f"spans {_mm(field)}, and a head's scan {FIELD_MM[0]} to {FIELD_MM[1]} mm; correct its header")
-    if is_sheared(volume.affine):
+    if is_sheared(volume.affine) and not sheared_ok:
         problems.append("has a sheared affine: its axes are not at right angles; resample it")
     return problems
 
 
-def scan_problems(volume: Volume) -> list[str]:
+def scan_problems(volume: Volume, sheared_ok: bool = False) -> list[str]:
     """What says that a volume is no scan of a head, sentences: its geometry first, and only where that is in order what
     is in it."""
     if min(volume.data.shape) < FEWEST:
         shape = " x ".join(map(str, volume.data.shape))
         return [f"has {shape} voxels, and at least {FEWEST} are needed along each axis; a few slices are not enough"]
-    problems = image_problems(volume)
+    problems = image_problems(volume, sheared_ok)
     if problems:
         return problems
     kind = kind_of(volume.data)

@@ -58,7 +58,7 @@ def like(volume: Volume, reference: Volume, kind: str, where: object) -> Volume:
     data = np.asarray(moved.dataobj).astype(volume.data.dtype)
     if volume.data.any() and not data.any():
         raise UserError(f"{where}: lies elsewhere in the world than its image; is its affine right?")
-    return Volume(data, reference.affine)
+    return Volume(data, reference.affine, volume.doubts)
 
 
 def resample(volume: Volume, settings: Grid, kind: str) -> Volume:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
 from iqt.config import KINDS, Learned, Parcellator, VolumetricNetwork
@@ -59,11 +60,6 @@ class EnhancementCard(Card):
     standardisation: Standardisation
     grid: TrainedGrid | None = None
 
-    @field_validator("grid", mode="before")
-    @classmethod
-    def _none(cls, value: Any) -> Any:
-        return value or None
-
 
 class LabellingCard(Card):
     """The card of a network that labels structures."""
@@ -109,10 +105,12 @@ def check_card(path: Path, card: Any) -> None:
         )
     kind = card.get("kind")
     known = [name for name, model in KINDS.items() if issubclass(model, Learned)]
-    if kind not in LABELLING and kind not in known:
+    if not isinstance(kind, str) or (kind not in LABELLING and kind not in known):
         raise UserError(f"{path}: kind {_shown(kind)}, and there are {', '.join([*known, *LABELLING])}")
     try:
-        LABELLING.get(kind, EnhancementCard).model_validate(card)
+        # Strict, since the card itself is used and not what pydantic makes of it; from JSON, which has lists alone.
+        text = json.dumps({key: value for key, value in card.items() if key != "grid" or value})
+        LABELLING.get(kind, EnhancementCard).model_validate_json(text, strict=True)
     except (ValidationError, RecursionError) as error:
         raise _unsound(path, error) from None
 
