@@ -194,9 +194,6 @@ def _simulate_file(
     engine: Tissues,
 ) -> None:
     volume = read_volume(image)
-    kind = kind_of(volume.data)
-    if kind != "image":
-        raise UserError(f"{image}: holds {'a mask' if kind == 'mask' else 'a label map'}, not an MRI scan")
     simulator.check(volume, settings)
     name, maps = "none", None
     if settings.needs_tissues:
@@ -215,6 +212,8 @@ def _simulate_file(
     made = {"draw": drawn.to_dict(), "measured": result.measured}
     sidecar = _without_ending(Path(out))
     warnings = say_doubts(image, volume.doubts)
+    if kind_of(volume.data) != "image":  # which a digital phantom may be
+        warnings.append(f"{image.name} holds a few values in patches, as a mask or a label map does and no MRI scan")
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     write_json(
