@@ -18,6 +18,8 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(READY) ## Run the whole chain on the embedded cohort and show its table
+	@mkdir -p "$${XDG_CACHE_HOME:-$$HOME/.cache}" 2>/dev/null \
+	  || { echo "$$HOME cannot be written to, and Snakemake keeps a cache there: export XDG_CACHE_HOME=A_FOLDER_THAT_CAN" >&2; exit 1; }
 	$(SNAKEMAKE)
 	@$(BIN)/iqt show results/demo
 
