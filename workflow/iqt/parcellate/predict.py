@@ -12,12 +12,11 @@ from iqt.config import Parcellator
 from iqt.devices import autocast, best_device
 from iqt.errors import UserError
 from iqt.labels import LabelTable
-from iqt.networks.build import count_parameters
 from iqt.networks.multiview import IN_SLICES, PLANES, MultiView
 from iqt.parcellate.grid import at_voxel_size, labels_on
 from iqt.parcellate.orient import from_ras, to_ras
 from iqt.parcellate.slices import SLICE_AXIS, slab
-from iqt.training.card import require_weights
+from iqt.training.card import require_size
 from iqt.training.checkpoints import load_card, load_weights
 from iqt.volumes import Volume, bounding_box
 
@@ -54,11 +53,7 @@ def load_parcellator(folder: Path, precision: str) -> TrainedParcellator:
         raise UserError(f"{folder}: holds a model of kind {card.get('kind')!r}, but a {KIND} is needed")
     settings = Parcellator.model_validate(card["settings"])
     table = LabelTable(tuple(card["ids"]), tuple(card["mirrors"]))
-    require_weights(folder, card["n_parameters"])
-    with torch.device("meta"):
-        n_parameters = count_parameters(build_network(settings, table))
-    if n_parameters != card["n_parameters"]:
-        raise UserError(f"{folder / 'model.json'}: n_parameters is {card['n_parameters']:,}, not {n_parameters:,}")
+    require_size(folder, card, lambda: build_network(settings, table))
     network = build_network(settings, table)
     load_weights(folder, network)
     voxel_size = tuple(card["voxel_size"]) if card.get("voxel_size") else None

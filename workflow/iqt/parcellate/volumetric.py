@@ -20,12 +20,11 @@ from iqt.devices import autocast, best_device
 from iqt.errors import UserError
 from iqt.labels import LabelTable, read_lut
 from iqt.naming import seed_of
-from iqt.networks.build import count_parameters
 from iqt.networks.volumetric import build_volumetric
 from iqt.parcellate.losses import mean_dice
 from iqt.parcellate.paint import LabelMap, PaintedVolumes, read_label_map
 from iqt.scans.regrid import FWHM, to_ras
-from iqt.training.card import require_weights
+from iqt.training.card import require_size
 from iqt.training.checkpoints import load_card, load_weights, save_model
 from iqt.training.fit import Task, clear_state, fit, summary
 from iqt.volumes import Volume, bounding_box
@@ -137,11 +136,7 @@ def load_volumetric(folder: Path, precision: str) -> TrainedVolumetric:
         raise UserError(f"{folder}: holds a model of kind {card.get('kind')!r}, but a {KIND} is needed")
     settings = VolumetricNetwork.model_validate(card["settings"])
     table = LabelTable(tuple(card["ids"]), tuple(card["mirrors"]))
-    require_weights(folder, card["n_parameters"])
-    with torch.device("meta"):
-        n_parameters = count_parameters(build_volumetric(settings, table.n_classes))
-    if n_parameters != card["n_parameters"]:
-        raise UserError(f"{folder / 'model.json'}: n_parameters is {card['n_parameters']:,}, not {n_parameters:,}")
+    require_size(folder, card, lambda: build_volumetric(settings, table.n_classes))
     network = build_volumetric(settings, table.n_classes)
     load_weights(folder, network)
     size = float(card["voxel_size"][0])

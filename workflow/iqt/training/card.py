@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from iqt.config import KINDS, Learned, Parcellator, VolumetricNetwork
 from iqt.errors import UserError
-from iqt.networks.build import network_size, parse_method
+from iqt.networks.build import count_parameters, network_size, parse_method
 
 FORMAT = 3
 MOST_CLASSES = 4096
@@ -137,6 +140,16 @@ def method_of(folder: Path, card: dict, usage: dict | None = None) -> Learned:
         )
     require_weights(folder, size)
     return method
+
+
+def require_size(folder: Path, card: dict, build: Callable[[], nn.Module]) -> None:
+    """UserError where a card's number of parameters is not that of the network that `build` makes, or more than its
+    weights' file holds: counted without making it."""
+    with torch.device("meta"):
+        size = count_parameters(build())
+    if size != card["n_parameters"]:
+        raise UserError(f"{folder / 'model.json'}: n_parameters is {card['n_parameters']:,}, not {size:,}")
+    require_weights(folder, size)
 
 
 def require_weights(folder: Path, n_parameters: int) -> None:
