@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench-data bench-masks bench-parcellator weights-parcellator test-archives test-conda test-faults test-slurm test-speed setup slurm
+.PHONY: help demo test bench-data bench-masks bench-judge bench-parcellator weights-parcellator test-archives test-conda test-faults test-slurm test-speed setup slurm
 .PHONY: lint format docs bench-speed experiments sampling-sweep scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
@@ -82,6 +82,9 @@ bench-parcellator: $(READY) ## Train the parcellator on real label maps and meas
 
 bench-masks: $(READY) ## Measure the engines of brain masks on real heads (a quarter of an hour); needs IQT_REAL_DATA
 	OMP_NUM_THREADS=1 $(BIN)/python tests/measurements/masks.py
+
+bench-judge: $(READY) ## Measure the shipped parcellator on real scans (ten minutes); needs IQT_REAL_DATA
+	$(BIN)/python tests/measurements/judge.py --figure docs/images/judge.png
 
 weights-parcellator: $(READY) ## Train the 3D parcellator on label maps: make weights-parcellator LABELS=FOLDER (half an hour)
 	$(BIN)/iqt train-volumetric $(LABELS) --out results/release/parcellator --settings config/release/parcellator.yaml

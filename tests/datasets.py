@@ -76,17 +76,19 @@ def folder(root: Path, stripped: bool = False, **settings) -> dict:
     return {"source": "folder", "folder": {"path": path, "images": "**/*_T1w.nii.gz", **settings}}
 
 
+SHIPPED = {"builtin": {"weights": "shipped"}}
+"""The default, where the smoke configuration trains a parcellator."""
 ALL = ("mask", "labels", "posteriors")
 CASES: dict[str, tuple[Callable[[Path], dict], dict]] = {
     "template": (lambda root: {"source": "template", "template": {"voxel_size": 4.0}}, {}),
     "hcp tree": (lambda root: hcp(root, "tree"), {"tissues": {"engine": "labels"}}),
     "hcp zips": (lambda root: hcp(root, "zips"), {}),
-    "bids, as documented": (lambda root: bids(root, {"stripped": True}), {"parcellate": {"engine": "none"}}),
+    "bids, as documented": (lambda root: bids(root, {"stripped": True}), {"parcellate": SHIPPED}),
     "bids, mask, labels and posteriors": (
         lambda root: bids(root, {"derivatives": ALL}),
         {"tissues": {"engine": "cohort"}},
     ),
-    "bids, mask made": (lambda root: bids(root, {}), {"parcellate": {"engine": "none"}}),
+    "bids, mask made": (lambda root: bids(root, {}), {"parcellate": SHIPPED}),
     "bids, sessions and runs with letters": (
         lambda root: bids(
             root,

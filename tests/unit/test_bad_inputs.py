@@ -300,7 +300,7 @@ def test_doubts_reach_enhance_degrade_check_and_the_cohort(
     from iqt.cohort.ingest import prepare
     from iqt.cohort.inspect import inspect
     from iqt.config import Cohort, LowField
-    from iqt.degrade.run import degrade_file
+    from iqt.degrade.single import degrade_file
     from iqt.degrade.tissues import TissueFiles
 
     path, words = headers(tmp_path)["mirrored"]
@@ -420,6 +420,16 @@ CONFIGS = {
             "experiments": {"a": {"title": "t", "question": "q", "methods": ["cubic"], "metrics": ["miou"]}},
         },
         "parcellate.engine is none",
+    ),
+    "shipped, T2w": ({"suffix": "T2w", "cohort": {"source": "bids", "bids": {"path": "x"}}}, "weights: train"),
+    "shipped, own size": ({"parcellate": {"builtin": {"filters": 8}}}, "filters: the shipped network has its own"),
+    "shipped, other table": ({"parcellate": {"labels": "template"}}, "the shipped parcellator has those of aseg"),
+    "trained without labels": (
+        {
+            "cohort": {"source": "bids", "bids": {"path": "x", "labels": None}},
+            "parcellate": {"builtin": {"weights": "train"}},
+        },
+        "weights: shipped",
     ),
     "image": ({"parcellate": {"fastsurfer": {"image": "docker://{x}"}}}, "braces"),
 }
@@ -659,7 +669,7 @@ def test_an_engine_that_cannot_work_with_a_cohort_is_refused() -> None:
     plain = {scan[0]: Entry(scan[0], head="x") for scan in scans.values()}
     raw = {"cohort": {"source": "bids", "bids": {"path": "x", "lowfield": "acq-low_T1w"}}}
     for change, words in (
-        ({}, "parcellate.engine to none"),
+        ({"parcellate": {"builtin": {"weights": "train"}}}, "weights: shipped"),
         ({"parcellate": {"engine": "none"}, "tissues": {"engine": "cohort"}}, "set tissues.engine to hmrf"),
         ({"parcellate": {"engine": "none"}, "tissues": {"engine": "labels"}}, "set tissues.engine to hmrf"),
         (

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from iqt.batch import read_list
-from iqt.cohort import anatomy, build, deform, template
+from iqt.cohort import anatomy, build, deform, participants, template
 from iqt.cohort.split import template_scans
 from iqt.config import Split, Template
 from iqt.errors import UserError
@@ -294,7 +294,7 @@ def test_build_writes_the_contract_and_records_a_failure(tmp_path, monkeypatch, 
     lists = [tmp_path / "batch-0.tsv", tmp_path / "batch-1.tsv"]
     write_table(lists[0], [{"scan": bad, "split": "test"}])
     write_table(lists[1], [{"scan": good, "split": "train"}])
-    build.write_participants(lists, tmp_path, "T1w", "template")
+    participants.write_participants(lists, tmp_path, "T1w", "template")
     rows = read_table(tmp_path / "participants.tsv")
     assert [row["scan"] for row in rows] == [good, bad]  # train before test
     assert list(rows[0]) == ["participant_id", "scan", "split", "status", "voxel_size", "brain_ml"]
@@ -318,4 +318,4 @@ def test_other_contrasts_are_refused(tmp_path):
 def test_unknown_split_is_refused(tmp_path):
     write_table(tmp_path / "list.tsv", [{"scan": "sub-a", "split": "tset"}])
     with pytest.raises(UserError, match="tset"):
-        build.write_participants([tmp_path / "list.tsv"], tmp_path, "T1w", "template")
+        participants.write_participants([tmp_path / "list.tsv"], tmp_path, "T1w", "template")

@@ -11,7 +11,8 @@ from iqt import naming
 from iqt.config import LowField
 from iqt.degrade import contrast, simulator, slices
 from iqt.degrade.record import Draw
-from iqt.degrade.run import Extras, degrade_file, degrade_scans
+from iqt.degrade.run import degrade_scans
+from iqt.degrade.single import Extras, degrade_file
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.files import read_json, write_json

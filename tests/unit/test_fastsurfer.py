@@ -27,7 +27,7 @@ from iqt.parcellate.fastsurfer.jobs import run_jobs
 from iqt.parcellate.fastsurfer.plan import plan_jobs
 from iqt.parcellate.fastsurfer.program import find_program, probe
 from iqt.parcellate.fastsurfer.read import labels_on_grid, read_results
-from iqt.parcellate.run import fastsurfer_file
+from iqt.parcellate.single import fastsurfer_file
 from iqt.volumes import Volume, save_volume
 
 SETTINGS = FastSurfer(allow_root=True)
@@ -374,11 +374,11 @@ def test_one_volume_by_hand(home: Path, lut: Path, tmp_path: Path, monkeypatch: 
     save_volume(tmp_path / "t1.nii.gz", volume.data, volume.affine)
     save_volume(tmp_path / "mask.nii.gz", mask, volume.affine)
     files = tmp_path / "t1.nii.gz", tmp_path / "out" / "labels.nii.gz", tmp_path / "mask.nii.gz"
-    fastsurfer_file(*files, read_lut(lut), SETTINGS)
+    fastsurfer_file(*files, lut, read_lut(lut), SETTINGS)
     record = read_json(tmp_path / "out" / "labels.json")
     assert (record["engine"], record["version"]) == ("fastsurfer", "2.4.2+standin")
     assert {2, 41} <= set(np.unique(np.asarray(nib.load(files[1]).dataobj)).tolist())
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == []
     monkeypatch.setenv("STANDIN_FAULT", "checkpoints")
     with pytest.raises(UserError, match="checkpoints are missing"):
-        fastsurfer_file(*files, read_lut(lut), SETTINGS)
+        fastsurfer_file(*files, lut, read_lut(lut), SETTINGS)

@@ -369,7 +369,7 @@ def test_scans_that_teach_nothing_are_left_out_and_other_voxels_brought_to_the_c
     assert np.abs(np.array(three.image.shape) - one.image.shape).max() <= 1
     counts = [np.bincount(person.classes.ravel(), minlength=TABLE.n_classes)[1:] for person in (one, three)]
     np.testing.assert_allclose(counts[1], counts[0], rtol=0.25)
-    with pytest.raises(UserError, match=r"nothing to learn from: .*no such label map.*engine: fastsurfer"):
+    with pytest.raises(UserError, match=r"nothing to learn from: .*no such label map.*weights: shipped"):
         read_people(tmp_path, ["sub-02"], "T1w", TABLE, size)
 
 

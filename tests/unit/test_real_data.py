@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from iqt.config import LowField
-from iqt.degrade.run import Extras, degrade_file
+from iqt.degrade.single import Extras, degrade_file
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.files import read_json

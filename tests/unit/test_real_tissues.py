@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from iqt.config import LowField, Tissues
-from iqt.degrade.run import Extras, degrade_file
+from iqt.degrade.single import Extras, degrade_file
 from iqt.degrade.tissues import TissueFiles, tissues_of_file
 from iqt.errors import UserError
 from iqt.files import read_json

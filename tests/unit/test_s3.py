@@ -16,7 +16,7 @@ import pytest
 
 from iqt.cohort import download, s3
 from iqt.cohort.download import Downloader
-from iqt.cohort.entries import AbsentError
+from iqt.cohort.places import AbsentError
 from iqt.config import S3
 from iqt.errors import StopError
 from s3 import KEYS, Server

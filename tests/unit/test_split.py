@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from iqt.cohort.build import write_participants
+from iqt.cohort.participants import write_participants
 from iqt.cohort.split import check_leaks, split_scans
 from iqt.config import Split
 from iqt.errors import UserError

@@ -18,7 +18,8 @@ from iqt import naming
 from iqt.cli import main
 from iqt.config import FAST, HMRF, LabelTissues, LowField, Tissues
 from iqt.degrade import classify, fast, labels, simulator
-from iqt.degrade.run import Extras, degrade_file, degrade_scans, replay_file
+from iqt.degrade.run import degrade_scans
+from iqt.degrade.single import Extras, degrade_file, replay_file
 from iqt.degrade.tissues import TissueFiles, probseg, segment_scans, tissues_of_file
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_json

@@ -17,13 +17,8 @@ from iqt.files import read_json
 from iqt.labels import LabelTable, read_lut
 from iqt.networks.volumetric import build_volumetric
 from iqt.parcellate.paint import LabelMap, PaintedVolumes, read_label_map
-from iqt.parcellate.volumetric import (
-    TrainedVolumetric,
-    load_volumetric,
-    predict_volumetric,
-    train_volumetric,
-    volume_loss,
-)
+from iqt.parcellate.train_volumetric import train_volumetric, volume_loss
+from iqt.parcellate.volumetric import TrainedVolumetric, load_volumetric, predict_volumetric
 from iqt.volumes import Volume, save_volume
 from people import person
 

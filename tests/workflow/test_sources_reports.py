@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from test_cohort_rules import snakemake
 
-from datasets import CASES, PEOPLE, SPLIT, configure, write_folder
+from datasets import CASES, PEOPLE, SHIPPED, SPLIT, configure, write_folder
 from iqt.files import read_json, read_table
 
 
-@pytest.mark.parametrize("case", ["hcp tree", "bids, as documented", "folder, masks and labels", "label maps"])
+@pytest.mark.parametrize(
+    "case", ["hcp tree", "bids, as documented", "folder, masks and labels", "folder, skull-stripped"]
+)
 def test_a_source_is_run_to_its_report(workflow: Path, tmp_path: Path, case: str) -> None:
     cohort, more = CASES[case]
     methods = {"cubic": {"kind": "cubic"}, "unet": {"kind": "unet", "network": {"channels": [8, 16]}}}
@@ -31,6 +33,8 @@ def test_a_source_is_run_to_its_report(workflow: Path, tmp_path: Path, case: str
     assert ("| mIoU" in markdown) != unread
     assert ("mIoU" in (results / "tables" / "statistics.md").read_text()) != unread
     assert (results / "figures" / "overlap.png").exists() != unread
+    trained = more.get("parcellate") is None
+    assert (results / "models" / "parcellator").exists() == trained
 
 
 NASTY = "a {b} 'c' \"d\" $HOME % \\ ü"
@@ -77,12 +81,12 @@ def test_a_real_dataset_is_run_to_its_report(workflow: Path, real: Path, name: s
     settings = {"path": str(real / name), "subjects": people, "labels": None}
     settings |= {"skull_stripped": True} if name == "ds002748" else {}
     methods = {"cubic": {"kind": "cubic"}, "unet": {"kind": "unet", "network": {"channels": [8, 16]}}}
-    more = {"parcellate": {"engine": "none"}, "methods": methods}
+    more = {"parcellate": SHIPPED, "methods": methods}
     configure(workflow, {"source": "bids", "bids": settings, "grid": {"voxel_size": 4.0}}, more)
     done = snakemake(workflow)
     assert done.returncode == 0, done.stdout + done.stderr
     results = workflow / "results" / "source"
     rows = {row["method"]: row for row in read_table(results / "tables" / "benchmark.csv")}
-    assert all(row["n_failed"] == "0" for row in rows.values())
+    assert all(row["n_failed"] == "0" and float(row["miou"]) > 0.3 for row in rows.values())
     records = [read_json(path) for path in (results / "cohort").rglob("*_T1w.json")]
     assert all(1000 < record["brain_ml"] < 2000 and record["mask_warnings"] == [] for record in records)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from iqt.errors import StopError, UserError
@@ -22,6 +22,18 @@ def read_list(path: str | Path, split: str | None = None) -> list[str]:
     """Scan names in a list (TSV with `scan` and `split`), all of them or one split's."""
     rows = read_table(path, required=("scan", "split"))
     return [row["scan"] for row in rows if split in (None, row["split"])]
+
+
+def allow_missing(failed: Mapping[str, str], total: int, share: float) -> None:
+    """StopError that lists the failed scans and why, where they are more than a share of all."""
+    if len(failed) <= share * total:
+        return
+    listed = "".join(f"\n  {scan}: {reason}" for scan, reason in list(failed.items())[:10])
+    more = f"\n  and {len(failed) - 10} more" if len(failed) > 10 else ""
+    raise StopError(
+        f"{len(failed)} of {total} scans of the cohort failed, more than cohort.max_missing = {share:g} allows; put "
+        f"them right, name other people, or raise it:{listed}{more}"
+    )
 
 
 def status_of(sidecar: str | Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 from torch.overrides import TorchFunctionMode
 
-from iqt.config.benchmark import Precision
+from iqt.config.section import Precision
 from iqt.errors import UserError
 from iqt.gpus import claim_gpus
 

@@ -27,6 +27,11 @@ def flat(root: str | Path, scan: str, ending: str) -> Path:
     return Path(root, f"{scan}_{ending}")
 
 
+def beside(path: Path, ending: str) -> Path:
+    """The file that accompanies a NIfTI file, such as its sidecar for `.json`."""
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ending)
+
+
 class Result(NamedTuple):
     """What one training of a method made of the scans: `text` of it is its folder, and `=<seed>` where it was trained.
 

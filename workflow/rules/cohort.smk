@@ -36,7 +36,7 @@ for batch in batches("all") if CONFIG.cohort.source == "template" else []:
             f"make_template_{batch}"
         input:
             scans=scan_list("all", batch),
-            code=code("cohort/template.py", "cohort/build.py"),
+            code=code("iqt.cohort.build"),
         output:
             sidecars("cohort", "all", batch),
         log:
@@ -111,16 +111,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
         input:
             scans=scan_list("all", batch),
             files=sidecars("source", "all", batch, "files.json", flat),
-            code=code(
-                "cohort/ingest.py",
-                "scans/checks.py",
-                "scans/contrast.py",
-                "scans/regrid.py",
-                "scans/brain_mask.py",
-                "cohort/picture.py",
-                "cohort/fetch.py",
-                *(["cohort/synthesize.py", "cohort/deform.py", "cohort/template.py"] if SYNTHESISED else []),
-            ),
+            code=code("iqt.cohort.ingest"),
             lut=source_lut(),
         output:
             sidecars("cohort", "all", batch),
@@ -159,7 +150,7 @@ rule list_participants:
         lists=scan_lists("all"),
         sidecars=sidecars("cohort", "all"),
         lut=source_lut(),
-        code=code("cohort/build.py", "scans/checks.py", "cohort/split.py"),
+        code=code("iqt.cohort.participants"),
     output:
         participants=f"{R}/cohort/participants.tsv",
         description=f"{R}/cohort/dataset_description.json",

@@ -19,10 +19,13 @@ from iqt.cohort.entries import Entry, index_path, list_entries
 from iqt.cohort.needs import check_needs
 from iqt.cohort.split import split_scans, template_scans
 from iqt.config import RunFacts, parse_config
-from iqt.config.benchmark import LPIPS_FILES
+from iqt.config.evaluate import LPIPS_FILES
 from iqt.errors import UserError
 from iqt.naming import PARTS, SCAN_PATTERN, Result, anat, batch_of, flat, part_folder
+from iqt.planning.closure import closure
 from iqt.report.alone import figures_alone
+from iqt.shipped import RESOURCES, table_file
+from iqt.shipped import PARCELLATOR as SHIPPED_PARCELLATOR
 
 # Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -87,9 +90,14 @@ def here(path):
     return user_file(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def shipped(path):
+    """A file of resources/, which the package sees as its own."""
+    return here(WORKFLOW.parent / "resources" / path.relative_to(RESOURCES))
+
+
 def lut_file(name):
     """A look-up table: one of resources/, or a user's own file."""
-    return user_file(name) if name.endswith(".tsv") else here(WORKFLOW.parent / "resources" / f"{name}_dseg.tsv")
+    return user_file(name) if name.endswith(".tsv") else shipped(table_file(name))
 
 
 SYNTHESISED = CONFIG.cohort.source == "labelmaps"
@@ -99,7 +107,7 @@ if any(entry.head and not (entry.mask or entry.brain) for entry in ENTRIES.value
 PARCELLATOR = "parcellator"
 SEEDS = CONFIG.training_seeds
 TRAINED = [Result.of(name, seed, SEEDS[0]) for name in CONFIG.models() for seed in SEEDS]
-TRAINED += [Result(PARCELLATOR, SEED)] if CONFIG.parcellate.engine == "builtin" else []
+TRAINED += [Result(PARCELLATOR, SEED)] if CONFIG.parcellate.trained else []
 """Every training: its model and seed."""
 TABLE = CONFIG.parcellate.table(CONFIG.cohort.source)
 PARCELLATED = CONFIG.parcellate.engine != "none"
@@ -112,8 +120,6 @@ TABLE_FILES = [
     *(f"{name}.{ending}" for name in ("statistics", "structures") for ending in ("csv", "md", "tex")),
 ]
 """What each of these folders holds."""
-SCORES = ("calibration", "minmax", "overlap", "perceptual", "run", "seams", "similarity")
-"""Modules that scores come from."""
 GROUPS = {"all": ("train", "val", "test"), "trained": ("train", "val"), "test": ("test",)}
 
 
@@ -186,6 +192,13 @@ def model_folder(name, seed):
     return f"{R}/models/{name}/seed-{seed}"
 
 
+def parcellator_files():
+    """Weights and card of the built-in parcellator: the shipped one, or the run's own."""
+    if CONFIG.parcellate.trained:
+        return model_files(PARCELLATOR, SEED)
+    return [shipped(SHIPPED_PARCELLATOR / name) for name in ("model.safetensors", "model.json")]
+
+
 def first_on(set_name):
     """The results on a set that pictures show: of the first training seed."""
     return [result for result in CONFIG.results(set_name) if result.seed in (None, SEEDS[0])]
@@ -251,14 +264,11 @@ def minutes(each, group, batch):
     return growing(30 + each * len(members(group, batch)))
 
 
-def code(*parts):
-    """The package's files that a rule runs, as inputs, since Snakemake does not look into an imported package."""
-    shared = ["batch.py", "files.py", "naming.py", "nifti.py", "scans/kinds.py", "volumes.py"]
-    found = []
-    for part in (*shared, *parts):
-        path = WORKFLOW / "iqt" / part
-        found += [path] if path.is_file() else sorted(path.glob("*.py"))
-    return [here(path) for path in found]
+def code(*modules, files=(), without=()):
+    """The package's files that a rule runs, as inputs, since Snakemake does not look into an imported package: the import
+    closure of its modules, and files that these read."""
+    found = [*closure(*modules, without=without), *map(Path, files)]
+    return [here(WORKFLOW / "iqt" / path) for path in found]
 
 
 def method_model(wildcards):

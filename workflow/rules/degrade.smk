@@ -24,7 +24,7 @@ for batch in batches("all") if ENGINE == "fast" else []:
         input:
             scans=scan_list("all", batch),
             cohort=sidecars("cohort", "all", batch),
-            code=code("degrade/fast.py"),
+            code=code("iqt.degrade.fast"),
         output:
             sidecars("fast", "all", batch, "fast.json", flat),
         log:
@@ -64,7 +64,7 @@ for batch in batches("all") if ENGINE != "cohort" else []:
             scans=scan_list("all", batch),
             cohort=sidecars("cohort", "all", batch),
             fast=sidecars("fast", "all", batch, "fast.json", flat) if ENGINE == "fast" else [],
-            code=code("degrade/tissues.py", "degrade/labels.py", "degrade/classify.py", "degrade/fast.py"),
+            code=code("iqt.degrade.tissues"),
         output:
             sidecars("tissues", "all", batch, "probseg.json"),
         log:
@@ -111,7 +111,7 @@ for set_name, entry in CONFIG.lowfield.items():
                 scans=scan_list(group, batch),
                 cohort=sidecars("cohort", group, batch),
                 posteriors=posteriors(group, batch),
-                code=code("degrade"),
+                code=code("iqt.degrade.run"),
             output:
                 sidecars(f"lowfield/{set_name}", group, batch),
             log:
@@ -155,7 +155,7 @@ for set_name, entry in CONFIG.lowfield.items():
             input:
                 scans=scan_list(group, batch),
                 cohort=sidecars("cohort", group, batch),
-                code=code("degrade/register.py", "scans/regrid.py"),
+                code=code("iqt.degrade.register"),
             output:
                 sidecars(f"lowfield/{set_name}", group, batch),
             log:

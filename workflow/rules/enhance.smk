@@ -18,7 +18,7 @@ for batch in batches("test"):
             cohort=sidecars("cohort", "test", batch),
             lowfield=sidecars("lowfield/{set}", "test", batch),
             model=method_model,
-            code=code("enhance", "networks", "diffusion", "devices.py", "training/card.py", "training/checkpoints.py"),
+            code=code("iqt.enhance.run"),
         output:
             sidecars("enhanced/{set}/{method}", "test", batch, name=flat),
         log:

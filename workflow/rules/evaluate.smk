@@ -19,7 +19,7 @@ rule evaluate:
         reference=lambda wildcards: readings("hq", wildcards.batch),
         parcellation=lambda wildcards: readings(f"{wildcards.set}/{wildcards.method}", wildcards.batch),
         weights=lpips_weights,
-        code=code(*(f"evaluate/{name}.py" for name in SCORES)),
+        code=code("iqt.evaluate.run"),
     output:
         parts("{set}", "{method}", "{batch}"),
     log:
@@ -62,7 +62,7 @@ rule gather_metrics:
         models=[model_files(model.method, model.seed) for model in TRAINED],
         histories=[f"{model_folder(model.method, model.seed)}/history.csv" for model in TRAINED],
         lut=LUT,
-        code=code("evaluate/gather.py", "provenance/collect.py"),
+        code=code("iqt.evaluate.gather", "iqt.provenance.collect"),
     output:
         subjects=f"{R}/metrics/subjects.csv",
         structures=f"{R}/metrics/structures.csv",
@@ -107,7 +107,7 @@ rule score_parcellator:
         participants=rules.list_participants.output.participants,
         parcellation=sidecars("parcellation/hq", "test", ending="dseg.json", name=flat),
         lut=LUT,
-        code=code("labels.py", "evaluate/judge.py", "evaluate/overlap.py", "evaluate/run.py"),
+        code=code("iqt.evaluate.judge"),
     output:
         f"{R}/metrics/parcellator.csv",
     log:
@@ -154,7 +154,7 @@ rule extract_panels:
                 else []
             )
         ],
-        code=code("report/panels.py"),
+        code=code("iqt.report.panels"),
     output:
         f"{R}/metrics/panels/{{set}}/{{scan}}.npz",
     log:

@@ -20,7 +20,7 @@ rule gather_experiment:
             for path in parts_of(name, experiment_results(wildcards.experiment))
         ],
         models=lambda wildcards: experiment_cards(wildcards.experiment),
-        code=code("evaluate/experiment.py", "evaluate/gather.py"),
+        code=code("iqt.evaluate.experiment"),
     output:
         results=f"{R}/metrics/experiments/{{experiment}}/results.csv",
         reliability=f"{R}/metrics/experiments/{{experiment}}/reliability.csv",
@@ -61,11 +61,7 @@ rule draw_experiment:
     input:
         results=gathered("experiments/{experiment}/results.csv"),
         reliability=gathered("experiments/{experiment}/reliability.csv"),
-        code=code(
-            *(f"report/{name}.py" for name in ("experiments", "experiment_figures", "figures", "sampling")),
-            *(f"report/{name}.py" for name in ("scores", "people", "shared", "styles", "formats")),
-            "statistics.py",
-        ),
+        code=code("iqt.report.experiments", "iqt.report.experiment_figures"),
     output:
         csv=report(
             f"{R}/tables/experiments/{{experiment}}.csv",

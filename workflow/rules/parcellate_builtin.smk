@@ -1,63 +1,57 @@
-"""The built-in parcellator: trained on the training people's high-quality scans, then run on the test people's.
+"""The built-in parcellator, shipped or trained on the training people's high-quality scans, run on the test people's.
 
 in:  cohort/, enhanced/<set>/<method>/
-out: models/parcellator/, parcellation/hq/*, parcellation/<set>/<method>/*
+out: models/parcellator/ where it is trained, parcellation/hq/*, parcellation/<set>/<method>/*
 """
 
+if CONFIG.parcellate.trained:
 
-rule train_parcellator:
-    """Train the built-in parcellator on the training people's high-quality scans."""
-    input:
-        participants=rules.list_participants.output.participants,
-        lut=LUT,
-        cohort=sidecars("cohort", "trained"),
-        code=code(
-            "labels.py",
-            "parcellate",
-            "networks/multiview.py",
-            "networks/build.py",
-            "training/card.py",
-            "training/fit.py",
-            "training/checkpoints.py",
-            "devices.py",
-        ),
-    output:
-        weights=model_files(PARCELLATOR, SEED)[0],
-        card=model_files(PARCELLATOR, SEED)[1],
-        history=f"{model_folder(PARCELLATOR, SEED)}/history.csv",
-    log:
-        f"{R}/logs/train_parcellator.log",
-    benchmark:
-        f"{R}/benchmarks/train_parcellator.tsv"
-    conda:
-        "../../envs/iqt.yaml"
-    threads: CONFIG.compute.train_threads
-    resources:
-        mem_mb=growing(8000),
-        runtime=growing(720),
-        gpu=1,
-    params:
-        suffix=SUFFIX,
-        seed=SEED,
-        precision=PRECISION,
-        cohort=R / "cohort",
-        out=lambda wildcards, output: Path(output.card).parent,
-        settings=as_json(CONFIG.parcellate.builtin),
-    shell:
-        r"""
-        iqt --threads {threads} train-parcellator \
-            --participants {input.participants:q} \
-            --cohort {params.cohort:q} \
-            --lut {input.lut:q} \
-            --out {params.out:q} \
-            --suffix {params.suffix} \
-            --seed {params.seed} \
-            --precision {params.precision} \
-            --settings {params.settings:q} \
-            2>&1 | tee {log:q}
-        """
+    rule train_parcellator:
+        """Train the built-in parcellator on the training people's high-quality scans."""
+        input:
+            participants=rules.list_participants.output.participants,
+            lut=LUT,
+            cohort=sidecars("cohort", "trained"),
+            code=code("iqt.parcellate.train"),
+        output:
+            weights=model_files(PARCELLATOR, SEED)[0],
+            card=model_files(PARCELLATOR, SEED)[1],
+            history=f"{model_folder(PARCELLATOR, SEED)}/history.csv",
+        log:
+            f"{R}/logs/train_parcellator.log",
+        benchmark:
+            f"{R}/benchmarks/train_parcellator.tsv"
+        conda:
+            "../../envs/iqt.yaml"
+        threads: CONFIG.compute.train_threads
+        resources:
+            mem_mb=growing(8000),
+            runtime=growing(720),
+            gpu=1,
+        params:
+            suffix=SUFFIX,
+            seed=SEED,
+            precision=PRECISION,
+            cohort=R / "cohort",
+            out=lambda wildcards, output: Path(output.card).parent,
+            settings=as_json(CONFIG.parcellate.builtin.training_settings),
+        shell:
+            r"""
+            iqt --threads {threads} train-parcellator \
+                --participants {input.participants:q} \
+                --cohort {params.cohort:q} \
+                --lut {input.lut:q} \
+                --out {params.out:q} \
+                --suffix {params.suffix} \
+                --seed {params.seed} \
+                --precision {params.precision} \
+                --settings {params.settings:q} \
+                2>&1 | tee {log:q}
+            """
 
 
+OTHER_NETWORK = ("iqt.parcellate.predict",) if CONFIG.parcellate.shipped else ("iqt.parcellate.volumetric",)
+"""Module of the kind of network that is not used."""
 PARCELLATE = r"""
             iqt --threads {threads} parcellate \
                 --list {input.scans:q} \
@@ -80,16 +74,8 @@ for batch in batches("test"):
         input:
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
-            model=model_files(PARCELLATOR, SEED),
-            code=code(
-                "labels.py",
-                "parcellate",
-                "networks/multiview.py",
-                "networks/build.py",
-                "training/card.py",
-                "training/checkpoints.py",
-                "devices.py",
-            ),
+            model=parcellator_files(),
+            code=code("iqt.parcellate.run", without=OTHER_NETWORK),
         output:
             sidecars("parcellation/hq", "test", batch, "dseg.json", flat),
         log:
@@ -122,16 +108,8 @@ for batch in batches("test"):
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
             enhanced=sidecars("enhanced/{set}/{method}", "test", batch, name=flat),
-            model=model_files(PARCELLATOR, SEED),
-            code=code(
-                "labels.py",
-                "parcellate",
-                "networks/multiview.py",
-                "networks/build.py",
-                "training/card.py",
-                "training/checkpoints.py",
-                "devices.py",
-            ),
+            model=parcellator_files(),
+            code=code("iqt.parcellate.run", without=OTHER_NETWORK),
         output:
             sidecars("parcellation/{set}/{method}", "test", batch, "dseg.json", flat),
         log:

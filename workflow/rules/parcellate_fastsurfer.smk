@@ -17,7 +17,7 @@ wildcard_constraints:
 rule find_fastsurfer:
     """Find run_fastsurfer.sh where it will run, and record its version and the options that it knows."""
     input:
-        code=code("parcellate/fastsurfer/program.py", "parcellate/fastsurfer/__main__.py"),
+        code=code("iqt.parcellate.fastsurfer.__main__", without=("iqt.parcellate.fastsurfer.jobs",)),
     output:
         f"{R}/fastsurfer/program.json",
     log:
@@ -55,7 +55,7 @@ for batch in batches("test"):
             program=rules.find_fastsurfer.output,
             cohort=sidecars("cohort", "test", batch),
             enhanced=lambda wildcards, batch=batch: read_by_fastsurfer(wildcards, batch),
-            code=code("parcellate/images.py", "parcellate/fastsurfer/plan.py", "parcellate/fastsurfer/command.py"),
+            code=code("iqt.parcellate.fastsurfer.plan"),
         output:
             f"{R}/fastsurfer/{{judged}}/batch-{batch}_jobs.json",
         log:
@@ -96,7 +96,7 @@ for batch in batches("test"):
             f"run_fastsurfer_{batch}"
         input:
             jobs=f"{R}/fastsurfer/{{judged}}/batch-{batch}_jobs.json",
-            code=code("parcellate/fastsurfer/jobs.py", "parcellate/fastsurfer/faults.py"),
+            code=code("iqt.parcellate.fastsurfer.__main__"),
         output:
             f"{R}/fastsurfer/{{judged}}/batch-{batch}_runs.json",
         log:
@@ -136,7 +136,7 @@ for batch in batches("test"):
             jobs=f"{R}/fastsurfer/{{judged}}/batch-{batch}_jobs.json",
             runs=f"{R}/fastsurfer/{{judged}}/batch-{batch}_runs.json",
             lut=LUT,
-            code=code("labels.py", "parcellate/images.py", "parcellate/grid.py", "parcellate/fastsurfer/read.py"),
+            code=code("iqt.parcellate.fastsurfer.read"),
         output:
             sidecars("parcellation/{judged}", "test", batch, "dseg.json", flat),
         log:

@@ -15,7 +15,7 @@ rule write_provenance:
             *(path for model in TRAINED for path in model_files(model.method, model.seed)),
             *rules.write_page.output,
         ],
-        code=code("provenance"),
+        code=code("iqt.provenance.collect"),
     output:
         f"{R}/provenance.json",
     log:

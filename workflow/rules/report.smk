@@ -5,22 +5,13 @@ out: tables/{benchmark,similarity,statistics,structures}.{csv,md,tex} (tables/<s
      figures/*, report.html
 """
 
-DRAWING = [f"report/{name}.py" for name in ("figures", "sheet", "scores", "people", "panels", "styles")]
-"""The package's files that every figure is drawn by."""
-
 
 rule write_tables:
     """Write a low-field set's tables: benchmark, further similarity, paired statistics and structures."""
     input:
         subjects=gathered("subjects.csv"),
         structures=gathered("structures.csv"),
-        code=code(
-            *(
-                f"report/{name}.py"
-                for name in ("tables", "shared", "scores", "people", "formats", "comparisons", "structure_table")
-            ),
-            "statistics.py",
-        ),
+        code=code("iqt.report.tables", "iqt.report.comparisons", "iqt.report.structure_table"),
     output:
         csv=report(
             f"{R}/{{where}}/benchmark.csv",
@@ -80,7 +71,7 @@ rule draw_slices:
     input:
         panel=gathered("panels/main/{scan}.npz"),
         subjects=gathered("subjects.csv"),
-        code=code(*DRAWING),
+        code=code("iqt.report.figures"),
     output:
         png=report(
             f"{R}/figures/slices_{{scan}}.png",
@@ -117,7 +108,7 @@ rule draw_parcellation:
         panel=gathered("panels/main/{scan}.npz"),
         lut=LUT,
         subjects=gathered("subjects.csv"),
-        code=code(*DRAWING),
+        code=code("iqt.report.figures"),
     output:
         png=report(
             f"{R}/figures/parcellation_{{scan}}.png",
@@ -153,7 +144,7 @@ rule draw_metrics:
     """Draw the spread of each metric over the test people."""
     input:
         subjects=gathered("subjects.csv"),
-        code=code(*DRAWING),
+        code=code("iqt.report.figures"),
     output:
         png=report(
             f"{R}/figures/metrics.png",
@@ -187,7 +178,7 @@ rule draw_training:
     """Draw the training curves of every network."""
     input:
         history=gathered("history.csv"),
-        code=code(*DRAWING),
+        code=code("iqt.report.figures"),
     output:
         png=report(
             f"{R}/figures/training.png",
@@ -220,11 +211,7 @@ rule draw_overlap:
     """Draw overlap and volume bias of every structure and method."""
     input:
         structures=f"{R}/tables/structures.csv",
-        code=code(
-            *DRAWING,
-            "report/structure_figure.py",
-            "report/structure_table.py",
-        ),
+        code=code("iqt.report.structure_figure"),
     output:
         png=report(
             f"{R}/figures/overlap.png",
@@ -258,7 +245,7 @@ rule draw_published:
     input:
         subjects=gathered("subjects.csv"),
         published=here(WORKFLOW.parent / "resources" / "published.csv"),
-        code=code(*DRAWING, "report/published.py"),
+        code=code("iqt.report.published"),
     output:
         png=report(
             f"{R}/figures/published.png",
@@ -293,7 +280,7 @@ rule draw_reliability:
     """Draw the true error over the one that the samples' spread makes one expect."""
     input:
         reliability=gathered("reliability/main.csv"),
-        code=code(*DRAWING, "report/sampling.py"),
+        code=code("iqt.report.sampling"),
     output:
         png=report(
             f"{R}/figures/reliability.png",
@@ -340,7 +327,9 @@ rule write_page:
         panels=[f"{R}/metrics/panels/main/{scan}.npz" for scan in SHOWN],
         figures=figure_files("png"),
         vectors=figure_files("svg"),
-        code=code("report", "report/page.html", "report/page.css", "report/page.js", "report/viewer.js"),
+        code=code(
+            "iqt.report.page", files=["report/page.html", "report/page.css", "report/page.js", "report/viewer.js"]
+        ),
     output:
         report(
             f"{R}/report.html",

@@ -9,7 +9,7 @@ rule draw_sweep:
     """Draw each measure of the diffusion methods over their network calls."""
     input:
         table=f"{R}/tables/benchmark.csv",
-        code=code(*(f"report/{name}.py" for name in ("sampling", "figures", "scores", "people", "styles"))),
+        code=code("iqt.report.sampling"),
     output:
         png=f"{R}/figures/sampling_sweep.png",
         svg=f"{R}/figures/sampling_sweep.svg",

@@ -14,7 +14,7 @@ for batch in batches("trained"):
             scans=scan_list("trained", batch),
             cohort=sidecars("cohort", "trained", batch),
             lowfield=sidecars("lowfield/main", "trained", batch),
-            code=code("training/store.py"),
+            code=code("iqt.training.store"),
         output:
             sidecars("store/main", "trained", batch, "pair.json", flat),
         log:
@@ -50,7 +50,7 @@ rule train:
         participants=rules.list_participants.output.participants,
         store=sidecars("store/main", "trained", None, "pair.json", flat),
         start=start_files,
-        code=code("training", "networks", "diffusion", "devices.py"),
+        code=code("iqt.training.enhancement"),
     output:
         weights=f"{R}/models/{{model}}/seed-{{seed}}/model.safetensors",
         card=f"{R}/models/{{model}}/seed-{{seed}}/model.json",

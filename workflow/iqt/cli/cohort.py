@@ -86,7 +86,7 @@ def participants(
     max_missing: Annotated[float, typer.Option(help="Share of the scans that may have failed.")] = 1.0,
 ) -> None:
     """Write a cohort's participants.tsv, dataset_description.json and label look-up table."""
-    from iqt.cohort.build import write_participants
+    from iqt.cohort.participants import write_participants
 
     write_participants(lists, out, suffix, source, max_missing)
 

@@ -78,7 +78,8 @@ def degrade(
     Without posteriors or labels the tissues of IMAGE are classified by dipy's hidden Markov random field.
     """
     from iqt.batch import read_list
-    from iqt.degrade.run import Extras, degrade_file, degrade_scans, replay_file
+    from iqt.degrade.run import degrade_scans
+    from iqt.degrade.single import Extras, degrade_file, replay_file
     from iqt.degrade.tissues import TissueFiles
 
     if scans is not None:
@@ -193,7 +194,7 @@ def draw_presets(
     """What each preset of the simulator makes of a scan."""
     from iqt.config import PRESETS, Tissues
     from iqt.degrade.preview import draw_presets
-    from iqt.degrade.run import scan_name
+    from iqt.degrade.single import scan_name
     from iqt.degrade.tissues import TissueFiles, tissues_of_file
     from iqt.volumes import read_volume
 

@@ -18,8 +18,8 @@ from iqt.cli.options import (
     app,
     needed,
 )
+from iqt.shipped import PARCELLATOR, PARCELLATOR_TABLE, table_file
 
-RESOURCES = Path(__file__).resolve().parents[3] / "resources"
 ScansOption = Annotated[Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")]
 ImagesOption = Annotated[Path | None, typer.Option(help="With --list: folder of the volumes to label.")]
 LayoutOption = Annotated[str, typer.Option(help="anat (high-quality scans) or flat (enhanced results).")]
@@ -47,14 +47,14 @@ def train_parcellator(
 def train_volumetric(
     labels: Annotated[Path, typer.Argument(help="Folder of label maps with FreeSurfer's ids.")],
     out: OutOption,
-    lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")] = RESOURCES / "aseg_dseg.tsv",
+    lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")] = table_file(PARCELLATOR_TABLE),
     seed: SeedOption = 1,
     settings: SettingsOption = None,
     precision: PrecisionOption = "auto",
 ) -> None:
     """Train the 3D parcellator on volumes painted from label maps; started again, it goes on where it stopped."""
     from iqt.config import VolumetricParcellator, parse_section
-    from iqt.parcellate.volumetric import train_volumetric
+    from iqt.parcellate.train_volumetric import train_volumetric
 
     train_volumetric(labels, lut, out, parse_section(VolumetricParcellator, settings), seed, precision)
 
@@ -63,14 +63,14 @@ def train_volumetric(
 def parcellate(
     image: Annotated[Path | None, typer.Argument(help="A volume.")] = None,
     output: Annotated[Path | None, typer.Argument(help="The label map to write.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="Brain mask of IMAGE; found without it (builtin).")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Brain mask of IMAGE; found without it.")] = None,
     scans: ScansOption = None,
     images: ImagesOption = None,
     layout: LayoutOption = "anat",
     cohort: Annotated[Path | None, typer.Option(help="With --list: folder of the high-quality scans.")] = None,
     engine: Annotated[str, typer.Option(help="builtin or fastsurfer.")] = "builtin",
-    model: Annotated[Path | None, typer.Option(help="builtin: folder of the trained parcellator.")] = None,
-    lut: Annotated[Path | None, typer.Option(help="fastsurfer: its look-up table.")] = None,
+    model: Annotated[Path | None, typer.Option(help="builtin: folder of a trained one, if not the shipped.")] = None,
+    lut: Annotated[Path | None, typer.Option(help="Look-up table; the parcellator's own without it.")] = None,
     jobs: Annotated[Path | None, typer.Option(help="fastsurfer with --list: the plan of its jobs.")] = None,
     runs: Annotated[Path | None, typer.Option(help="fastsurfer with --list: how they ended.")] = None,
     out: Annotated[Path | None, typer.Option(help="With --list: folder to write to.")] = None,
@@ -83,21 +83,25 @@ def parcellate(
     from iqt.config import FastSurfer, parse_section
     from iqt.errors import UserError
     from iqt.labels import read_lut
-    from iqt.parcellate import run
 
     if engine not in ("builtin", "fastsurfer"):
         raise UserError(f"--engine {engine}: must be builtin or fastsurfer")
     if scans is None:
         files = needed(image, "IMAGE"), needed(output, "OUTPUT")
+        from iqt.parcellate import single
+
         if engine == "builtin":
-            run.parcellate_file(*files, mask, needed(model, "--model"), precision)
+            single.parcellate_file(*files, mask, model or PARCELLATOR, lut, precision)
         else:
             section = parse_section(FastSurfer, settings)
-            run.fastsurfer_file(*files, needed(mask, "--mask"), read_lut(needed(lut, "--lut")), section)
+            table = lut or table_file("fastsurfer")
+            single.fastsurfer_file(*files, mask, table, read_lut(table), section)
         return
     source = needed(images, "--images"), layout, suffix, needed(cohort, "--cohort")
     if engine == "builtin":
-        run.parcellate_scans(read_list(scans), *source, needed(model, "--model"), needed(out, "--out"), precision)
+        from iqt.parcellate.run import parcellate_scans
+
+        parcellate_scans(read_list(scans), *source, needed(model, "--model"), needed(out, "--out"), precision)
     else:
         from iqt.parcellate.fastsurfer.read import read_results
 

@@ -19,9 +19,10 @@ from skimage.segmentation import watershed
 
 from iqt.errors import UserError
 from iqt.files import checksum, read_table
+from iqt.shipped import table_file
 from iqt.volumes import bounding_box, read_volume
 
-LUT = Path(__file__).resolve().parents[3] / "resources" / "template_dseg.tsv"
+LUT = table_file("template")
 
 FILES = (
     *(f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("t1", "gm", "wm")),

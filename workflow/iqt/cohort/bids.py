@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from iqt.cohort.entries import Entry, list_names, s3_url
+from iqt.cohort.entries import Entry
+from iqt.cohort.places import list_names, s3_url
 from iqt.config import BIDS
 from iqt.errors import UserError
 from iqt.naming import SCAN_PATTERN

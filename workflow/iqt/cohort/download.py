@@ -16,8 +16,8 @@ from typing import BinaryIO
 import botocore.exceptions as exceptions
 import urllib3.exceptions
 
-from iqt.cohort.entries import AbsentError
 from iqt.cohort.fetch import CHUNK, digest
+from iqt.cohort.places import AbsentError
 from iqt.cohort.s3 import ChangedError, connect, explained, head
 from iqt.config import S3
 from iqt.errors import StopError, UserError

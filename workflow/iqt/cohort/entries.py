@@ -9,22 +9,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from iqt.config import S3, Cohort
+from iqt.config import Cohort
 from iqt.errors import UserError
 from iqt.files import read_table, read_text, write_table
 
 READ = ("brain", "head", "mask", "labels", "wm", "gm", "csf", "lowfield")
 """Fields of an entry that are places."""
-
-
-class AbsentError(UserError):
-    """A file that the source does not have."""
 
 
 @dataclass(frozen=True)
@@ -99,24 +94,6 @@ def entry_of(cohort: Cohort, suffix: str, scan: str, index: Path) -> Entry:
     if scan in known:
         return known[scan]
     raise UserError(f"{index}: {scan} is not in it; delete it to have the source listed again")
-
-
-def s3_url(settings: S3, path: str) -> str:
-    """`s3://bucket/prefix/path`."""
-    return f"s3://{settings.bucket}/" + "/".join(part for part in (settings.prefix.strip("/"), path) if part)
-
-
-def in_zip(archive: str | os.PathLike, member: str) -> str:
-    """The place of a member of a zip file."""
-    return f"zip:{archive}!{member}"
-
-
-def list_names(folder: str | Path) -> list[str]:
-    """Names in a folder; UserError where it is not one."""
-    try:
-        return sorted(os.listdir(folder))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}); check the path") from None
 
 
 def read_people(path: str | Path) -> list[str]:

@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from iqt.batch import run_scans
-from iqt.cohort.entries import READ, AbsentError, Entry, entry_of
+from iqt.batch import allow_missing, run_scans
+from iqt.cohort.entries import READ, Entry, entry_of
+from iqt.cohort.places import AbsentError, split_member
 from iqt.config import S3, Cohort
 from iqt.errors import StopError, UserError
 from iqt.files import missing_file, nearest_folder
@@ -83,18 +84,6 @@ def check_source(scans: Iterable[str], suffix: str, cohort: Cohort, index: Path)
             "left; make room, set cohort.downloads to another disk, or ask for fewer people"
         )
     return {"scans": len(scans), "bytes_to_download": wanted, "missing": missing}
-
-
-def allow_missing(failed: Mapping[str, str], total: int, share: float) -> None:
-    """StopError that lists the failed scans and why, where they are more than a share of all."""
-    if len(failed) <= share * total:
-        return
-    listed = "".join(f"\n  {scan}: {reason}" for scan, reason in list(failed.items())[:10])
-    more = f"\n  and {len(failed) - 10} more" if len(failed) > 10 else ""
-    raise StopError(
-        f"{len(failed)} of {total} scans of the cohort failed, more than cohort.max_missing = {share:g} allows; put "
-        f"them right, name other people, or raise it:{listed}{more}"
-    )
 
 
 def fetchers_of(cohort: Cohort) -> dict[str, Callable[[str], dict]]:
@@ -177,12 +166,6 @@ def digest(stream: BinaryIO) -> tuple[int, str]:
         total += len(chunk)
         checksum.update(chunk)
     return total, checksum.hexdigest()
-
-
-def split_member(place: str) -> tuple[str, str]:
-    """Archive and member of `zip:<archive>!<member>`."""
-    archive, _, member = place.removeprefix("zip:").rpartition("!")
-    return archive, member
 
 
 def _on_disk(place: str) -> dict:

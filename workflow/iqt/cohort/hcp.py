@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from iqt.cohort.entries import Entry, in_zip, list_names, s3_url
+from iqt.cohort.entries import Entry
+from iqt.cohort.places import in_zip, list_names, s3_url
 from iqt.config import HCP
 from iqt.errors import UserError
 

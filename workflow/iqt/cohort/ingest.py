@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from iqt.batch import require_ok, run_scans
-from iqt.cohort.fetch import split_member
 from iqt.cohort.picture import draw_mask, picture_path
+from iqt.cohort.places import split_member
 from iqt.cohort.synthesize import make_person
 from iqt.config import Cohort, Grid
 from iqt.errors import StopError, UserError

@@ -26,13 +26,13 @@ def check_needs(config: Config, entries: Mapping[str, Entry], splits: Mapping[st
         return
     every = [entries[scan] for scans in splits.values() for scan in scans]
     source = config.cohort.source
-    if config.parcellate.engine == "builtin":
+    if config.parcellate.trained:
         for name in ("train", "val"):
             if not any(entries[scan].labels for scan in splits[name]):
                 raise UserError(
-                    f"parcellate.engine builtin learns from label maps, and none of the {len(splits[name])} {name} "
-                    f"scans of cohort.{source} has one; set cohort.{source}.labels to where they are, or "
-                    "parcellate.engine to none (similarity alone, no mIoU) or fastsurfer"
+                    f"parcellate.builtin.weights train learns from label maps, and none of the {len(splits[name])} "
+                    f"{name} scans of cohort.{source} has one; set cohort.{source}.labels to where they are, or "
+                    "weights: shipped (T1w), or parcellate.engine: none (similarity alone, no mIoU)"
                 )
     for name, settings in config.lowfield.items():
         own = [entries[scan] for scan in (splits["test"] if name != "main" else [e.scan for e in every])]

@@ -15,7 +15,7 @@ import boto3
 import botocore.config
 import botocore.exceptions as exceptions
 
-from iqt.cohort.entries import AbsentError, s3_url
+from iqt.cohort.places import AbsentError, s3_url
 from iqt.config import S3
 from iqt.errors import StopError
 

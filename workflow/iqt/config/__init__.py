@@ -4,8 +4,9 @@
 module a part; everything that the stages use can be imported from here.
 """
 
-from iqt.config.benchmark import Compute, Config, Evaluate, Report, RunFacts
+from iqt.config.benchmark import Compute, Config, RunFacts
 from iqt.config.cohort import Cohort, Grid, Mask, Split, Template
+from iqt.config.evaluate import Evaluate
 from iqt.config.experiments import Experiment
 from iqt.config.lowfield import PRESETS, Artefacts, LowField, Relaxation, Shift
 from iqt.config.methods import (
@@ -34,6 +35,7 @@ from iqt.config.parcellate import (
     VolumetricParcellator,
 )
 from iqt.config.parse import merge, parse_config, parse_section, read_config
+from iqt.config.report import Report
 from iqt.config.section import Section
 from iqt.config.sources import BIDS, HCP, S3, Folder, LabelMaps
 from iqt.config.tissues import FAST, HMRF, LabelTissues, Tissues

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from iqt.config.cohort import Cohort
+from iqt.config.evaluate import Evaluate
 from iqt.config.experiments import Experiment
 from iqt.config.lowfield import LowField
 from iqt.config.methods import (
@@ -21,14 +21,11 @@ from iqt.config.methods import (
     UNetMethod,
 )
 from iqt.config.parcellate import Parcellate
-from iqt.config.section import Name, Section, flat_keys, hint
-from iqt.config.sources import as_id
+from iqt.config.report import Report
+from iqt.config.section import Name, Precision, Section, flat_keys, hint
 from iqt.config.tissues import Tissues
 from iqt.config.training import Patches, Training
-from iqt.errors import UserError
 from iqt.naming import Result
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Compute(Section):
@@ -44,70 +41,6 @@ class Compute(Section):
     """GPUs of a training job, which share each batch; without a GPU, processes."""
     precision: Precision = "auto"
     """Autocast of the networks. `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, else float32."""
-
-
-LPIPS_FILES = ("alexnet-owt-7be5be79.pth", "alex.pth")
-"""AlexNet trained on ImageNet, as torchvision names the file, and LPIPS's weights of each feature (version 0.1), as the
-packages lpips and torchmetrics do."""
-
-
-class Evaluate(Section):
-    """How results are scored."""
-
-    highpass_sigma: Annotated[float, Field(gt=0)] = 1.5
-    """Gaussian blur, in voxels, that `hfcorr` subtracts."""
-    bootstrap: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
-    """Resamplings of the people behind each 95 % interval."""
-    lpips: str | None = None
-    """Folder with the weights of LPIPS, which are not shipped: `alexnet-owt-7be5be79.pth` (torchvision's AlexNet) and
-    `alex.pth` (of the package lpips, version 0.1). With it that perceptual distance is in metrics/subjects.csv and in
-    the table of further similarity, and experiments can show it; null: it is nowhere."""
-    reference: Name | None = None
-    """Method that the statistics compare every other with, named before any result is seen; null: the first one, and
-    the tables and the page say that it was not named."""
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    if isinstance(value, list) and value:
-        return [as_id(name) for name in value]
-    raise ValueError("an integer of at least 1 (people), or a list of ids, is needed")
-
-
-Shown = Annotated[int | list[str], BeforeValidator(_shown)]
-
-
-class Report(Section):
-    """What the page shows."""
-
-    people: Shown = 3
-    """Test people whose slices are drawn and whose volumes the viewer shows: a number takes the first by name, a list
-    names them (`[sub-01, sub-07_ses-2]`). Of a person with several scans it is the first, unless a scan is named."""
-
-    def shown(self, scans: Iterable[str]) -> list[str]:
-        """The test scans to show, one a person, never chosen by a result.
-
-        Args:
-            scans: names of all test scans.
-
-        Raises:
-            UserError: somebody named is no test person.
-        """
-        first: dict[str, str] = {}
-        for scan in sorted(scans):
-            first.setdefault(scan.split("_")[0], scan)
-        if isinstance(self.people, int):
-            return list(first.values())[: self.people]
-        known = {**first, **{scan: scan for scan in scans}}
-        wanted = [f"sub-{name.removeprefix('sub-')}" for name in self.people]
-        unknown = [name for name in wanted if name not in known]
-        if unknown:
-            some = ", ".join(list(first)[:10]) + (", ..." if len(first) > 10 else "")
-            raise UserError(
-                f"report.people: {', '.join(unknown)} is not among the test people; choose of the {len(first)}: {some}"
-            )
-        return list(dict.fromkeys(known[name] for name in wanted))
 
 
 def _default_methods() -> dict[str, Method]:
@@ -172,6 +105,11 @@ class Config(Section):
             raise ValueError(
                 f"suffix {self.suffix}: FastSurfer reads T1w only; set parcellate.engine: builtin, or none"
             )
+        if self.parcellate.shipped and self.suffix != "T1w":
+            raise ValueError(
+                f"suffix {self.suffix}: the shipped parcellator reads T1w only; set "
+                "parcellate.builtin.weights: train, or parcellate.engine: none"
+            )
         if self.cohort.source == "hcp" and self.suffix == "FLAIR":
             raise ValueError("suffix FLAIR: the hcp source has T1w and T2w only; set suffix: T1w or T2w")
         if not self.methods:
@@ -234,10 +172,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _judge(self) -> Config:
         without = getattr(self.cohort.settings, "labels", "") in (None, "none")
-        if self.parcellate.engine == "builtin" and without:
+        if self.parcellate.trained and without:
             raise ValueError(
-                f"parcellate.engine builtin learns from labels, and cohort.{self.cohort.source}.labels names none; set "
-                "it, or parcellate.engine: fastsurfer, or none to score similarity alone"
+                f"parcellate.builtin.weights train learns from labels, and cohort.{self.cohort.source}.labels names "
+                "none; set it, or weights: shipped (T1w), or parcellate.engine: none to score similarity alone"
             )
         return self
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from iqt.config.section import Positive, Section, Width
 from iqt.config.training import Training
+from iqt.shipped import PARCELLATOR_TABLE
 
 TABLES = ("template", "aseg", "fastsurfer")
 """Look-up tables in resources/, by what comes before `_dseg.tsv`."""
@@ -54,6 +55,26 @@ class Parcellator(Section):
                 f"{2 ** (self.levels + 1)} or more"
             )
         return self
+
+
+class BuiltIn(Parcellator):
+    """The built-in parcellator: the one that ships, or one that the run trains, to which the other keys belong."""
+
+    weights: Literal["shipped", "train"] = "shipped"
+    """`shipped`: a 3D network that reads any T1w scan, with the labels of the table `aseg`; `train`: a multi-view one
+    that learns from the training people's high-quality scans and their own labels."""
+
+    @model_validator(mode="after")
+    def _in_use(self) -> BuiltIn:
+        keys = [name for name in Parcellator.model_fields if getattr(self, name) != getattr(Parcellator(), name)]
+        if self.weights == "shipped" and keys:
+            raise ValueError(f"{', '.join(keys)}: the shipped network has its own; leave out, or set weights: train")
+        return self
+
+    @property
+    def training_settings(self) -> Parcellator:
+        """What its training and its card know."""
+        return Parcellator.model_validate(self.model_dump(exclude={"weights"}))
 
 
 class Painting(Section):
@@ -156,12 +177,13 @@ class Parcellate(Section):
     """The judge behind mIoU: it reads the reference and each result alike."""
 
     engine: Literal["builtin", "fastsurfer", "none"] = "builtin"
-    """Who labels: the built-in network, trained on the training people's high-quality scans and labels alone;
-    FastSurfer; or `none`: results are scored by similarity alone, without mIoU and Dice."""
+    """Who labels: the built-in network; FastSurfer; or `none`: results are scored by similarity alone, without mIoU and
+    Dice."""
     labels: str | None = None
     """Look-up table: `template`, `aseg` or `fastsurfer` (tables in `resources/`), or a file ending in .tsv.
-    Default: what the source brings, `template` or (source `labelmaps`) `aseg`, else `fastsurfer`."""
-    builtin: Parcellator = Parcellator()
+    Default: the engine's own; where the run trains the parcellator, what the source brings: `template` or (source
+    `labelmaps`) `aseg`, else `fastsurfer`."""
+    builtin: BuiltIn = BuiltIn()
     """Settings of the built-in network."""
     fastsurfer: FastSurfer = FastSurfer()
     """Settings of FastSurfer."""
@@ -172,7 +194,22 @@ class Parcellate(Section):
             raise ValueError(f"labels {self.labels!r} must be one of {', '.join(TABLES)}, or a file ending in .tsv")
         if self.engine == "fastsurfer" and self.labels not in (None, "fastsurfer"):
             raise ValueError(f"labels {self.labels!r}: FastSurfer has its own, so leave labels out")
+        if self.shipped and self.labels not in (None, PARCELLATOR_TABLE):
+            raise ValueError(
+                f"labels {self.labels!r}: the shipped parcellator has those of {PARCELLATOR_TABLE}; leave labels out, "
+                "or set builtin.weights: train"
+            )
         return self
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the parcellator that ships reads."""
+        return self.engine == "builtin" and self.builtin.weights == "shipped"
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run trains a parcellator."""
+        return self.engine == "builtin" and self.builtin.weights == "train"
 
     def table(self, source: str) -> str | None:
         """The name or file of the look-up table for a kind of cohort; None where nothing is labelled."""
@@ -180,4 +217,6 @@ class Parcellate(Section):
             return None
         if self.engine == "fastsurfer":
             return "fastsurfer"
+        if self.shipped:
+            return PARCELLATOR_TABLE
         return self.labels or {"template": "template", "labelmaps": "aseg"}.get(source, "fastsurfer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,7 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 Few = Annotated[int, Field(ge=1, le=64)]
 """Blocks, levels and the like."""
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Section(BaseModel):

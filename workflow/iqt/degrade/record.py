@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from iqt.config import LowField
 from iqt.degrade.artefacts import BIAS, DISTORTION
 from iqt.errors import UserError
 
@@ -80,3 +81,16 @@ class Draw:
         return cls(
             checked.snr_wm, checked.snr_gm, checked.noise_seed, parts.get("relaxation"), parts.get("artefacts", {})
         )
+
+
+def describe(scan: str | None, seed: int | None, suffix: str, engine: str, settings: LowField, made: Mapping) -> dict:
+    """What a sidecar says of a simulated scan: whose it is, where its tissues came from, the settings, and what was
+    `made`."""
+    return {
+        "scan": scan,
+        "suffix": suffix,
+        "seed": seed,
+        "tissues": engine,
+        **made,
+        "settings": settings.model_dump(mode="json"),
+    }

@@ -15,7 +15,7 @@ from iqt.enhance.intake import take_in
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.errors import UserError
 from iqt.files import read_json, replacing, write_json
-from iqt.naming import seed_of
+from iqt.naming import beside, seed_of
 from iqt.networks.build import parse_method
 from iqt.scans.brain_mask import NOTICED
 from iqt.training.card import method_of
@@ -127,7 +127,7 @@ def _check_outputs(image: Path, out: Path, mask: Path | None, extras: dict[str, 
     twice = next((path for number, path in enumerate(places) if path in places[:number]), None)
     if twice is not None:
         raise UserError(f"{twice}: is named twice among inputs and outputs; choose another name")
-    record = out.with_name(out.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    record = beside(out, ".json")
     if any(path.is_dir() for path in (*outputs, record)):
         raise UserError(f"{out}: an output is the name of a folder; choose another name")
     known = read_json(record) if record.exists() else None

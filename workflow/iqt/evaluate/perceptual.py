@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iqt.config.benchmark import LPIPS_FILES
+from iqt.config.evaluate import LPIPS_FILES
 from iqt.errors import UserError
 from iqt.volumes import bounding_box
 

@@ -57,15 +57,14 @@ def read_label_map(path: Path, table: LabelTable) -> LabelMap:
     solid = (classes > 0) & ~np.isin(volume.data, FLUIDS)
     box = bounding_box(solid, margin)
     ids, labels = np.unique(volume.data[box], return_inverse=True)
-    pairs = np.stack([labels.ravel(), classes[box].ravel()])
     # A label that several structures share goes to the nearer one, so a pair is numbered and not a label.
-    numbered, where = np.unique(pairs, axis=1, return_inverse=True)
-    if numbered.shape[1] > 255:
-        raise UserError(f"{path}: holds {numbered.shape[1]} different labels, and at most 255 can be painted")
-    shape = classes[box].shape
+    pairs, where = np.unique(labels * table.n_classes + classes[box], return_inverse=True)
+    if len(pairs) > 255:
+        raise UserError(f"{path}: holds {len(pairs)} different labels, and at most 255 can be painted")
     inside = np.argwhere(solid[box])
     middle = (inside.min(0) + inside.max(0)) / 2
-    return LabelMap(where.reshape(shape).astype(np.uint8), ids[numbered[0]], numbered[1], volume.voxel_size, middle)
+    entries, kinds = np.divmod(pairs, table.n_classes)
+    return LabelMap(where.astype(np.uint8), ids[entries], kinds, volume.voxel_size, middle)
 
 
 class PaintedVolumes(torch.utils.data.Dataset):

@@ -75,7 +75,7 @@ def read_people(
     if not people:
         raise UserError(
             f"the built-in parcellator has nothing to learn from: {reason}. Give the cohort labels, or set "
-            "parcellate.engine: fastsurfer"
+            "parcellate.builtin.weights: shipped"
         )
     return people
 

@@ -13,9 +13,9 @@ from scipy import ndimage
 from iqt.errors import UserError
 from iqt.files import read_table
 from iqt.scans.kinds import kind_of
+from iqt.shipped import table_file
 from iqt.volumes import Volume
 
-RESOURCES = Path(__file__).resolve().parents[3] / "resources"
 COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mirror", "tissue")
 VOXEL_MM = (0.2, 20)
 FIELD_MM = (80, 450)
@@ -46,7 +46,7 @@ class Labels(NamedTuple):
 
 def read_labels(name: str) -> Labels:
     """The look-up table `resources/<name>_dseg.tsv`, or a user's own where the name ends in .tsv."""
-    path = Path(name) if name.endswith(".tsv") else RESOURCES / f"{name}_dseg.tsv"
+    path = table_file(name)
     rows: dict[int, dict[str, str]] = {}
     for row in read_table(path, required=COLUMNS):
         index, mirror = row["index"], row["mirror"]

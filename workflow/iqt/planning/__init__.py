@@ -1,0 +1,1 @@
+"""What the Snakefile plans with: nothing here is run by a job."""
