@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from iqt.config import DiffusionIQTMethod
-from iqt.networks.build import build_network
+from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.training.checkpoints import save_model
 
 
@@ -32,7 +31,7 @@ def save_stand_in(
         network=network, patches={"patch": 4, "grid": patches}, diffusion={"objective": objective}
     )
     torch.manual_seed(0)
-    net = build_network(method)
+    net = method.build()
     torch.nn.init.normal_(net.head.weight, std=spread)
     settings = method.model_dump(mode="json", include={"kind", "network", "diffusion", "target", "patches", "training"})
     standard = {"input_mean": 0.5, "input_sd": 0.3, "target_mean": 0.02, "target_sd": 0.1}

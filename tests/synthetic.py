@@ -130,7 +130,11 @@ def write_run(run: Path) -> None:
             },
             "lowfield": {"main": {"thickness": 3, "snr_mean": [64.5, 54.14]}},
             "models": {"unet": {"kind": "unet", "n_parameters": 631111, "steps": 30, "seconds": 10.5, "val": 20.1}},
-            "methods": {method: {"kind": method.removesuffix("_mean"), "samples": 1} for method in METHODS},
+            "methods": {
+                method: {"kind": kind, "model": None if kind == "cubic" else kind, "samples": 1}
+                for method in METHODS
+                for kind in (method.removesuffix("_mean"),)
+            },
             "parcellator": {"engine": "builtin", "version": "0.1.0", "n_structures": 2},
             "machine": {"cpu": "a processor", "cores": 2, "gpu": None, "python": "3.11", "torch": "2.13.0"},
             "evaluate": {"highpass_sigma": 1.5, "bootstrap": 500},

@@ -16,11 +16,11 @@ from iqt.bench.cost import count_macs, macs_of, measure_costs, monai_network, mo
 from iqt.bench.page import write_speed
 from iqt.bench.quality import Quality
 from iqt.cli import app
-from iqt.config import DiffusionIQTMethod
 from iqt.devices import use_bfloat16
 from iqt.errors import UserError
-from iqt.networks.build import count_parameters
+from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.networks.cross_batch import PatchConv3d, PatchGrid
+from iqt.networks.size import count_parameters
 
 NETWORK = {"channels": 8, "multipliers": (1,), "blocks": 1, "heads": 1, "head_dim": 4, "stem": 1, "tokens": (2,)}
 METHOD = DiffusionIQTMethod(network=NETWORK, patches={"patch": 8, "grid": (2, 2, 2)}, target="image")

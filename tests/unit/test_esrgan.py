@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iqt.config import ESRGANMethod, parse_config
-from iqt.networks.build import build_network, network_size, parse_method
-from iqt.training.tasks import AdversarialTask, build_task, relativistic_loss
+from iqt.config import parse_config
+from iqt.methods import parse_method
+from iqt.methods.esrgan import ESRGANMethod
+from iqt.networks.size import network_size
+from iqt.training.tasks.adversarial import AdversarialTask, relativistic_loss
 
 
 def game(**adversarial: object) -> tuple[AdversarialTask, dict]:
@@ -19,7 +21,7 @@ def game(**adversarial: object) -> tuple[AdversarialTask, dict]:
     )
     torch.manual_seed(0)
     standard = {"input_mean": 0.5, "input_sd": 0.3, "target_mean": 0.02, "target_sd": 0.1}
-    task = build_task(method, build_network(method), standard)
+    task = method.task(method.build(), standard)
     task.prepare(method.training, 1)
     return task, {"lowfield": torch.rand(2, 1, 8, 8, 8), "hq": torch.rand(2, 1, 8, 8, 8)}
 

@@ -11,17 +11,18 @@ from safetensors.torch import load_file
 from test_training import PATCHES, run, train  # noqa: F401  (the store of a few scans)
 from torch import Tensor
 
-from iqt.config import Config, FlowMethod, FlowSampling, Training, UNetMethod, parse_config
-from iqt.config.methods import TRAINED_BY
+from iqt.config import Config, Training, parse_config
 from iqt.diffusion.flow import interpolate, solve
 from iqt.enhance.models import Enhancer, noise_field
 from iqt.enhance.single import _usage
 from iqt.errors import UserError
 from iqt.files import read_json, write_json
-from iqt.networks.build import build_network, parse_method
+from iqt.methods import parse_method
+from iqt.methods.flow import FlowMethod, FlowSampling
+from iqt.methods.unet import UNetMethod
 from iqt.training.checkpoints import load_card
 from iqt.training.enhancement import train_model
-from iqt.training.tasks import FlowTask
+from iqt.training.tasks.flow import FlowTask
 
 TRAINING = Training(steps=4, batch_size=2, validate_every=2, validation_regions=2, warmup=1)
 REGRESSION = UNetMethod(network={"channels": (4, 8), "residual_units": 1}, patches=PATCHES, training=TRAINING)
@@ -98,7 +99,7 @@ def test_an_unconditional_velocity_sees_the_current_volume_alone(folders: tuple[
     current, low, other = torch.randn(3, 1, 1, 8, 8, 8)
     for conditional in (True, False):
         changed = method.model_copy(update={"conditional": conditional})
-        network = build_network(changed).eval()
+        network = changed.build().eval()
         torch.nn.init.normal_(network.velocity.head.weight)
         found = [network(current, volume, torch.full((1,), 0.5)) for volume in (low, other)]
         assert torch.equal(*found) is not conditional
@@ -130,7 +131,7 @@ def fit_flow(run: Path, out: Path, start: Path | None) -> None:  # noqa: F811
 def test_the_regression_is_saved_with_the_flow_and_not_trained_on(folders: tuple[Path, Path]) -> None:
     regression, both = (load_file(folder / "model.safetensors") for folder in folders)
     assert all(torch.equal(value, both[f"start.{name}"]) for name, value in regression.items())
-    fresh = build_network(parse_method(load_card(folders[1])["settings"]))
+    fresh = parse_method(load_card(folders[1])["settings"]).build()
     assert any(not torch.equal(value, both[f"velocity.{name}"]) for name, value in fresh.velocity.state_dict().items())
     card = load_card(folders[1])
     assert card["start"]["weights_sha256"] == load_card(folders[0])["weights_sha256"]
@@ -142,7 +143,7 @@ def test_the_regression_is_saved_with_the_flow_and_not_trained_on(folders: tuple
 def test_the_loss_is_that_of_the_straight_line(folders: tuple[Path, Path]) -> None:
     card = load_card(folders[1])
     method = parse_method(card["settings"])
-    network = build_network(method).train()
+    network = method.build().train()
     assert not network.start.training, "batch statistics stay"
     torch.nn.init.zeros_(network.velocity.head.weight)
     task = FlowTask(method, network, card["standardisation"])
@@ -193,7 +194,7 @@ def test_the_configuration_knows_what_a_flow_depends_on() -> None:
     assert CONFIG.models() == ["unet", "flow"]
     longer = REGRESSION.model_copy(update={"training": TRAINING.model_copy(update={"steps": 6})})
     assert Config(methods={"unet": longer, "flow": FLOW}).trained_by("flow") != CONFIG.trained_by("flow")
-    assert set(CONFIG.trained_by("flow")) <= {*TRAINED_BY, "start"}
+    assert not {"sampling", "tiling", "size_like"} & set(CONFIG.trained_by("flow"))
     assert "noise" not in CONFIG.used_by("flow"), "weights depend on it"
 
 

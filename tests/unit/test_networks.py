@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from iqt.config import DiffusionIQTMethod, ESRGANMethod, UNetMethod
-from iqt.networks.build import build_network, count_parameters, network_size
+from iqt.methods.diffusion_iqt import DiffusionIQTMethod
+from iqt.methods.esrgan import ESRGANMethod
+from iqt.methods.unet import UNetMethod
 from iqt.networks.cross_batch import PatchConv3d, PatchGrid, PatchGroupNorm
 from iqt.networks.describe import describe
 from iqt.networks.diffusion_iqt import DiffusionIQT, linear_attention
 from iqt.networks.shuffle import shuffle, unshuffle
+from iqt.networks.size import count_parameters, network_size
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2, "head_dim": 4, "stem": 1, "tokens": (2, 2)}
 PATCHES = {"patch": 4, "grid": (2, 2, 2)}
@@ -23,7 +25,7 @@ def small(**changes: object) -> DiffusionIQT:
     """A small network whose output depends on all its weights (the head starts at zero)."""
     torch.manual_seed(0)
     method = DiffusionIQTMethod(network={**SMALL, **changes}, patches=PATCHES)
-    network = build_network(method)
+    network = method.build()
     torch.nn.init.normal_(network.head.weight)
     return network.double().eval()
 
@@ -274,7 +276,7 @@ def test_esrgans_generator_starts_close_to_a_pass_through_of_its_trunk() -> None
     assert 0.15 < change < 0.25, "0.2 times what went in, plus next to nothing"
     for stem in (1, 2, 4):
         method = ESRGANMethod(network={"channels": 4, "growth": 2, "blocks": 1, "stem": stem})
-        assert build_network(method)(torch.zeros(1, 1, 8, 8, 12)).shape == (1, 1, 8, 8, 12)
+        assert method.build()(torch.zeros(1, 1, 8, 8, 12)).shape == (1, 1, 8, 8, 12)
 
 
 @pytest.mark.parametrize("changes", [{"shuffle": False}, {"attention_skip": False}, {"stem": 2, "tokens": (1, 1)}])
@@ -302,7 +304,7 @@ def test_the_result_depends_on_every_input() -> None:
 def test_a_fresh_network_predicts_zero_and_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
     # Wide enough that no squeezed channel is dead for every one of the regions.
-    network = build_network(DiffusionIQTMethod(network={**SMALL, "channels": 64}, patches=PATCHES))
+    network = DiffusionIQTMethod(network={**SMALL, "channels": 64}, patches=PATCHES).build()
     inputs = torch.randn(4, 1, 8, 8, 8), torch.randn(4, 1, 8, 8, 8), torch.linspace(-8, 8, 4)
     assert (network(*inputs) == 0).all()
     torch.nn.init.normal_(network.head.weight)
@@ -313,5 +315,5 @@ def test_a_fresh_network_predicts_zero_and_every_parameter_gets_a_gradient() -> 
 
 
 def test_the_regression_unet_keeps_the_shape() -> None:
-    network = build_network(UNetMethod(network={"channels": (4, 8), "residual_units": 1}, patches=PATCHES)).eval()
+    network = UNetMethod(network={"channels": (4, 8), "residual_units": 1}, patches=PATCHES).build().eval()
     assert network(torch.randn(2, 1, 8, 12, 16)).shape == (2, 1, 8, 12, 16)

@@ -16,18 +16,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from iqt.config import DiffusionIQTMethod, ESRGANMethod, Patches, Training
-from iqt.config.methods import TRAINED_BY
+from iqt.config import Patches, Training
 from iqt.devices import training_guard
 from iqt.errors import UserError
 from iqt.files import read_json, read_table, write_json, write_table
+from iqt.methods import parse_method
+from iqt.methods.diffusion_iqt import DiffusionIQTMethod
+from iqt.methods.esrgan import ESRGANMethod
 from iqt.naming import anat, flat, seed_of
-from iqt.networks.build import build_network, count_parameters, parse_method
+from iqt.networks.size import count_parameters
 from iqt.training.checkpoints import load_card, load_weights
 from iqt.training.enhancement import train_model
 from iqt.training.patches import RegionDataset
 from iqt.training.store import build_store, open_store, standardisation
-from iqt.training.tasks import DiffusionTask, build_task
+from iqt.training.tasks.denoising import DiffusionTask
 from iqt.volumes import intensity_scale, save_volume
 
 SHAPE = (20, 22, 18)
@@ -36,7 +38,7 @@ SETTINGS = DiffusionIQTMethod(
     network={"channels": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2, "head_dim": 4, "stem": 1, "tokens": (2, 2)},
     patches=PATCHES,
     training=Training(steps=6, batch_size=2, validate_every=2, validation_regions=2, warmup=1),
-).model_dump(mode="json", include=set(TRAINED_BY))
+).trained_by()
 
 
 def write_scan(folder: Path, scan: str, shape: tuple[int, int, int] = SHAPE) -> None:
@@ -201,7 +203,7 @@ def test_training_writes_weights_card_and_history(run: Path, trained: Path) -> N
     assert card["kept_step"] == 6
     assert set(card["metrics"]) == {"train_loss", "val_loss", "val_psnr"}
     assert (card["kind"], card["steps"], card["data"]["n_train"], card["seed"]) == ("diffusion_iqt", 6, 2, 1)
-    network = build_network(DiffusionIQTMethod.model_validate(card["settings"]))
+    network = DiffusionIQTMethod.model_validate(card["settings"]).build()
     assert card["n_parameters"] == sum(value.numel() for value in network.parameters())
     before = network.head.weight.clone()
     load_weights(trained, network)
@@ -393,7 +395,7 @@ def test_the_best_validation_is_kept_where_it_is_asked_for(
     assert cards["best"]["metrics"]["val_psnr"] == pytest.approx(rows[best])
     assert cards["last"]["kept_step"] == 8
     # The weights are the ones that the figure belongs to.
-    network = build_network(parse_method(cards["best"]["settings"]))
+    network = parse_method(cards["best"]["settings"]).build()
     load_weights(tmp_path / "best", network)
     assert validation_psnr(run, network) == pytest.approx(rows[best], rel=1e-3)
 
@@ -402,7 +404,7 @@ def validation_psnr(run: Path, network: torch.nn.Module) -> float:
     """val_psnr of a network, computed apart from the fit loop."""
     method = parse_method(SETTINGS)
     scans = {split: open_store(run / "store", run / "participants.tsv", split) for split in ("train", "val")}
-    task = build_task(method, network, standardisation(scans["train"], method.target))
+    task = method.task(network, standardisation(scans["train"], method.target))
     task.prepare(method.training, seed_of(1, "diffusion_iqt"))
     dataset = RegionDataset(scans["val"], method.patches, 2, seed_of(1, "val"))
     batch = torch.utils.data.default_collate([dataset[0], dataset[1]])
@@ -468,23 +470,23 @@ def test_esrgan_trains_generator_and_discriminator_and_saves_the_generator(
         target=target,
         training=SETTINGS["training"],
     )
-    settings = method.model_dump(mode="json", include=set(TRAINED_BY))
+    settings = method.trained_by()
     train(run, tmp_path, settings)
     card = load_card(tmp_path)
-    network = build_network(parse_method(card["settings"]))
+    network = parse_method(card["settings"]).build()
     load_weights(tmp_path, network)
     assert card["n_parameters"] == count_parameters(network)
 
 
 def test_a_damaged_or_foreign_model_is_refused(trained: Path, tmp_path: Path) -> None:
-    network = build_network(DiffusionIQTMethod.model_validate(load_card(trained)["settings"]))
+    network = DiffusionIQTMethod.model_validate(load_card(trained)["settings"]).build()
     damaged = tmp_path / "damaged"
     shutil.copytree(trained, damaged)
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match=r"model\.safetensors: damaged"):
         load_weights(damaged, network)
-    wider = build_network(DiffusionIQTMethod(network={**SETTINGS["network"], "channels": 16}, patches=PATCHES))
+    wider = DiffusionIQTMethod(network={**SETTINGS["network"], "channels": 16}, patches=PATCHES).build()
     with pytest.raises(UserError, match="does not fit"):
         load_weights(trained, wider)
     foreign = tmp_path / "foreign"

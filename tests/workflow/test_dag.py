@@ -234,8 +234,6 @@ def test_the_inputs_of_a_rule_are_the_modules_that_it_runs(workflow: Path) -> No
         "list_participants": "iqt.cohort.participants",
         "degrade": "iqt.degrade.run",
         "store": "iqt.training.store",
-        "train": "iqt.training.enhancement",
-        "enhance": "iqt.enhance.run",
         "evaluate": "iqt.evaluate.run",
         "score_parcellator": "iqt.evaluate.judge",
         "extract_panels": "iqt.report.panels",
@@ -243,12 +241,24 @@ def test_the_inputs_of_a_rule_are_the_modules_that_it_runs(workflow: Path) -> No
     for rule, module in code.items():
         assert inputs[rule] == {str(path) for path in closure(module)}, rule
     assert {rule for rule, files in inputs.items() if not files} <= {"all"}
+    assert {"networks/unet.py", "networks/diffusion_iqt.py"} < inputs["train"]
+    unused = {"networks/esrgan.py", "networks/multiview.py", "methods/flow.py", "enhance/models.py"}
+    assert not {*unused, "diffusion/samplers.py"} & inputs["train"]
+    assert {"diffusion/samplers.py", "enhance/models.py", "methods/unet.py"} < inputs["enhance"]
+    assert not {*unused - {"enhance/models.py"}, "training/tasks/denoising.py"} & inputs["enhance"]
 
 
 def test_an_edit_reruns_a_rule_if_and_only_if_it_runs_the_module(finished: Path) -> None:
     """What makes the template's voxels, and what only describes a network or is another stage's."""
     package = finished / "workflow" / "iqt"
-    for name in ("networks/describe.py", "degrade/single.py", "enhance/single.py", "cohort/needs.py", "cli/train.py"):
+    for name in (
+        "networks/describe.py",
+        "methods/esrgan.py",
+        "degrade/single.py",
+        "enhance/single.py",
+        "cohort/needs.py",
+        "cli/train.py",
+    ):
         (package / name).write_text((package / name).read_text() + "\n# edited\n")
     assert planned(finished) == {}
     (package / "cohort" / "deform.py").write_text((package / "cohort" / "deform.py").read_text() + "\n# edited\n")

@@ -21,6 +21,7 @@ from iqt.cohort.split import split_scans, template_scans
 from iqt.config import RunFacts, parse_config
 from iqt.config.evaluate import LPIPS_FILES
 from iqt.errors import UserError
+from iqt.methods import module_of
 from iqt.naming import PARTS, SCAN_PATTERN, Result, anat, batch_of, flat, part_folder
 from iqt.planning.closure import closure
 from iqt.report.alone import figures_alone
@@ -356,9 +357,8 @@ def sweep_series():
     is a mean."""
     found = {}
     for name, entry in CONFIG.methods.items():
-        if entry.kind in ("diffusion_iqt", "flow"):
-            label = entry.sampling.sampler if entry.kind == "diffusion_iqt" else f"flow, {entry.sampling.solver}"
-            found[name] = label + (" mean" if entry.sampling.samples > 1 else "")
+        if entry.series is not None:
+            found[name] = entry.series + (" mean" if entry.samples > 1 else "")
     return found
 
 

@@ -7,6 +7,14 @@ out: enhanced/<set>/<method>/*
 MEMORY = 6000
 """Megabytes that a job asks for at first."""
 
+
+def enhance_code(wildcards):
+    """What runs a method of its kind: no training, and no network where there is none."""
+    method = CONFIG.methods[result_of(wildcards.method).method]
+    others = ("iqt.training.tasks",) if method.trained else ("iqt.enhance.models",)
+    return code("iqt.enhance.run", module_of(method.kind), without=others)
+
+
 for batch in batches("test"):
 
     rule:
@@ -18,7 +26,7 @@ for batch in batches("test"):
             cohort=sidecars("cohort", "test", batch),
             lowfield=sidecars("lowfield/{set}", "test", batch),
             model=method_model,
-            code=code("iqt.enhance.run"),
+            code=enhance_code,
         output:
             sidecars("enhanced/{set}/{method}", "test", batch, name=flat),
         log:

@@ -50,7 +50,11 @@ rule train:
         participants=rules.list_participants.output.participants,
         store=sidecars("store/main", "trained", None, "pair.json", flat),
         start=start_files,
-        code=code("iqt.training.enhancement"),
+        code=lambda wildcards: code(
+            "iqt.training.enhancement",
+            module_of(CONFIG.methods[wildcards.model].kind),
+            without=("iqt.diffusion.samplers",),
+        ),
     output:
         weights=f"{R}/models/{{model}}/seed-{{seed}}/model.safetensors",
         card=f"{R}/models/{{model}}/seed-{{seed}}/model.json",

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iqt.config import DiffusionIQTMethod, Sampling
 from iqt.diffusion.objectives import to_clean
 from iqt.diffusion.samplers import sample
 from iqt.diffusion.schedules import build_schedule
+from iqt.methods.diffusion_iqt import DiffusionIQTMethod, Sampling
 from iqt.naming import seed_of
 from iqt.networks.cross_batch import PatchConv3d, PatchGrid
 

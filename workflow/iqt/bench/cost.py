@@ -22,12 +22,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from iqt.bench.authors import STEPS, halo_padding, tile_plan
-from iqt.config import DiffusionIQTMethod
 from iqt.devices import autocast, best_device
 from iqt.enhance import memory
 from iqt.enhance.run import MARGIN
 from iqt.enhance.tiling import Tiling
-from iqt.networks.build import build_network, count_parameters, memory_layout
+from iqt.methods.diffusion_iqt import DiffusionIQTMethod
+from iqt.networks.size import count_parameters
 from iqt.volumes import bounding_box
 
 EDGE = 256
@@ -63,10 +63,10 @@ def measure_costs(method: DiffusionIQTMethod, recommended: int, precision: str) 
     """Cost of each way on the template brain; `recommended` is our number of network calls. The
     network must be one whose patches are padded with their neighbours."""
     mask, region, device = template_mask(), method.patches.region, best_device()
-    network = build_network(method).eval().to(device)  # with channels first in memory, as theirs
+    network = method.build().eval().to(device)  # with channels first in memory, as theirs
     with halo_padding():
         theirs = measure_call(network, region, "float32")
-    network.to(memory_format=memory_layout(method, device))
+    network.to(memory_format=method.memory_layout(device))
     tiling = our_tiling(network, method, mask, precision)
     edges = tuple(tiling.edges)
     ours = measure_call(network, edges, precision)
@@ -89,7 +89,7 @@ def measure_costs(method: DiffusionIQTMethod, recommended: int, precision: str) 
 
 def measure_layouts(method: DiffusionIQTMethod, precision: str) -> dict[str, float]:
     """Seconds of one call on one region with the channels last in memory, and with them first."""
-    network, region = build_network(method).eval().to(best_device()), method.patches.region
+    network, region = method.build().eval().to(best_device()), method.patches.region
     layouts = {"last": torch.channels_last_3d, "first": torch.contiguous_format}
     return {
         name: measure_call(network.to(memory_format=layout), region, precision)[0] for name, layout in layouts.items()
@@ -167,7 +167,7 @@ def monai_windows(shape: tuple[int, ...], region: tuple[int, int, int]) -> int:
 
 def macs_of(method: DiffusionIQTMethod, edges: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one call of a method's network on one tile."""
-    return count_macs(lambda: build_network(method), edges)
+    return count_macs(lambda: method.build(), edges)
 
 
 def count_macs(build: Callable[[], nn.Module], edges: tuple[int, int, int]) -> int:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from iqt.bench.authors import SAMPLING, STEPS, enhance_as_authors
-from iqt.config import Sampling
 from iqt.enhance.models import Enhancer
 from iqt.enhance.run import MARGIN
 from iqt.errors import UserError
 from iqt.evaluate.similarity import masked_psnr
 from iqt.files import read_json, read_table
+from iqt.methods.diffusion_iqt import Sampling
 from iqt.naming import anat, seed_of
 from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
 

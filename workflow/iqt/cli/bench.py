@@ -43,8 +43,9 @@ def bench_speed(
     from iqt.bench.cost import measure_costs, measure_layouts, monai_network
     from iqt.bench.page import write_speed
     from iqt.bench.quality import measure_quality
-    from iqt.config import DiffusionIQTMethod, read_config
-    from iqt.networks.build import count_parameters, network_size
+    from iqt.config import read_config
+    from iqt.methods.diffusion_iqt import DiffusionIQTMethod
+    from iqt.networks.size import count_parameters, network_size
 
     found = {}
     for path in (config, trained):

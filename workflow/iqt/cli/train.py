@@ -53,7 +53,7 @@ def describe(
 ) -> None:
     """Print the layers, parameters, MACs and memory of a configuration's networks."""
     from iqt.config import read_config
-    from iqt.networks.build import parse_method
+    from iqt.methods import parse_method
     from iqt.networks.describe import describe, format_description
 
     settings = read_config(config)

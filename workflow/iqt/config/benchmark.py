@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from iqt.config.cohort import Cohort
 from iqt.config.evaluate import Evaluate
 from iqt.config.experiments import Experiment
 from iqt.config.lowfield import LowField
-from iqt.config.methods import (
-    TRAINED_BY,
-    DiffusionIQTMethod,
-    FlowMethod,
-    Interpolation,
-    Learned,
-    Method,
-    Sampling,
-    UNetMethod,
-)
+from iqt.config.methods import Method
 from iqt.config.parcellate import Parcellate
 from iqt.config.report import Report
 from iqt.config.section import Name, Precision, Section, flat_keys, hint
@@ -43,14 +34,16 @@ class Compute(Section):
     """Autocast of the networks. `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, else float32."""
 
 
+DEFAULT_METHODS = {
+    "cubic": {"kind": "cubic"},
+    "unet": {"kind": "unet"},
+    "diffusion_iqt": {"kind": "diffusion_iqt"},
+    "diffusion_iqt_mean": {"kind": "diffusion_iqt", "sampling": {"samples": 4}},
+}
+
+
 def _default_methods() -> dict[str, Method]:
-    mean = DiffusionIQTMethod(sampling=Sampling(samples=4))
-    return {
-        "cubic": Interpolation(),
-        "unet": UNetMethod(),
-        "diffusion_iqt": DiffusionIQTMethod(),
-        "diffusion_iqt_mean": mean,
-    }
+    return TypeAdapter(dict[Name, Method]).validate_python(DEFAULT_METHODS)
 
 
 class Config(Section):
@@ -123,34 +116,7 @@ class Config(Section):
                 f"{', '.join(self.methods)}"
             )
         for name, entry in self.methods.items():
-            wanted = getattr(entry, "size_like", None)
-            if wanted is None:
-                continue
-            other = self.methods.get(wanted)
-            if not isinstance(other, Learned) or isinstance(other, FlowMethod) or getattr(other, "size_like", None):
-                raise ValueError(
-                    f"methods.{name}.size_like {wanted!r} must name a trained method with a size of its own, no flow"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _starts(self) -> Config:
-        for name, entry in self.methods.items():
-            if not isinstance(entry, FlowMethod):
-                continue
-            start = self.methods.get(entry.start)
-            if not isinstance(start, UNetMethod):
-                raise ValueError(f"methods.{name}.start {entry.start!r} must name a method of kind unet")
-            if start.target != entry.target:
-                raise ValueError(
-                    f"methods.{name}.target {entry.target} must be that of its start {entry.start}, {start.target}"
-                )
-            factor = 2 ** (len(start.network.channels) - 1)
-            if any(edge % factor for edge in entry.patches.region):
-                raise ValueError(
-                    f"methods.{name}.patches: edges {entry.patches.region} must be multiples of {factor}, which the "
-                    f"levels of its start {entry.start} ask for"
-                )
+            entry.check_among(name, self.methods)
         return self
 
     @model_validator(mode="after")
@@ -256,15 +222,14 @@ class Config(Section):
         ]
 
     def model_of(self, method: str) -> str | None:
-        """The trained model that a method uses, named after the first entry with the same training; None for cubic."""
-        if not isinstance(self.methods[method], Learned):
+        """The trained model that a method uses; None where it has none. It is named after one of the entries with the
+        same training, wherever they stand: the one named like its kind, else the shortest name, else the first of the
+        alphabet."""
+        if not self.methods[method].trained:
             return None
         wanted = self.trained_by(method)
-        return next(
-            name
-            for name, entry in self.methods.items()
-            if isinstance(entry, Learned) and self.trained_by(name) == wanted
-        )
+        alike = [name for name, entry in self.methods.items() if entry.trained and self.trained_by(name) == wanted]
+        return min(alike, key=lambda name: (name != wanted["kind"], len(name), name))
 
     def models(self) -> list[str]:
         """The models to train, in the order of the methods."""
@@ -272,13 +237,13 @@ class Config(Section):
 
     def sampled(self) -> list[str]:
         """The methods that draw several samples, and so have a spread."""
-        return [name for name, entry in self.methods.items() if getattr(entry, "sampling", Sampling()).samples > 1]
+        return [name for name, entry in self.methods.items() if entry.samples > 1]
 
     def trained_by(self, method: str) -> dict[str, Any]:
         """The part of a method's entry that its weights depend on; `size_like` is the other method's network, `start`
         all that the model it starts from depends on."""
         entry = self.methods[method].model_dump(mode="json")
-        settings = {key: entry[key] for key in TRAINED_BY if key in entry}
+        settings = self.methods[method].trained_by()
         if entry.get("size_like"):
             other = self.methods[entry["size_like"]].model_dump(mode="json")
             settings["size_like"] = {key: other[key] for key in ("kind", "network", "patches")}
@@ -289,13 +254,12 @@ class Config(Section):
     def start_of(self, model: str) -> str | None:
         """The trained model that a model's training starts from; None for most."""
         entry = self.methods.get(model)
-        return self.model_of(entry.start) if isinstance(entry, FlowMethod) else None
+        return self.model_of(entry.starts_from) if entry and entry.starts_from else None
 
     def used_by(self, method: str) -> dict[str, Any]:
         """The part of a method's entry that says how its weights are used."""
         entry = self.methods[method].model_dump(mode="json")
-        trained = {*TRAINED_BY, "size_like", "start"} - {"kind"}
-        return {key: value for key, value in entry.items() if key not in trained}
+        return {key: entry[key] for key in ("kind", *self.methods[method].used)}
 
 
 class MethodFacts(Section):

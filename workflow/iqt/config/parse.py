@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from iqt.config.benchmark import Config
-from iqt.config.methods import KINDS, Learned
+from iqt.config.methods import KINDS
 from iqt.config.section import Section, SectionType, hint, merge
 from iqt.errors import UserError
 
@@ -97,7 +97,7 @@ def _resolve_base(entries: Mapping, name: str, section: str, source: str, above:
 
 
 def _is_learned(kind: Any) -> bool:
-    return isinstance(kind, str) and kind in KINDS and issubclass(KINDS[kind], Learned)
+    return isinstance(kind, str) and kind in KINDS and KINDS[kind].trained
 
 
 def _explain(error: ValidationError, source: str, model: type[Section] = Config) -> str:

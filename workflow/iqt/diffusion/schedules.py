@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from iqt.config import Diffusion
+from iqt.methods.diffusion_iqt import Diffusion
 
 
 class Schedule(ABC):

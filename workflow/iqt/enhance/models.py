@@ -8,20 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from iqt.config import DiffusionIQTMethod, FlowMethod
 from iqt.devices import autocast, best_device
-from iqt.diffusion.flow import solve
-from iqt.diffusion.objectives import to_clean
-from iqt.diffusion.samplers import sample
-from iqt.diffusion.schedules import build_schedule
 from iqt.enhance import memory
 from iqt.enhance.run import Progress
 from iqt.enhance.tiling import Tiling
 from iqt.errors import StopError
 from iqt.naming import seed_of
-from iqt.networks.build import build_network, memory_layout
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card, load_weights
 
@@ -46,13 +40,12 @@ class Enhancer:
         self.card = load_card(folder)
         self.method = method_of(folder, self.card, usage)
         self.device, self.precision, self.memory_mb = best_device(), precision, memory_mb
-        network = build_network(self.method)
+        network = self.method.build()
         load_weights(folder, network)
-        layout = memory_layout(self.method, self.device)
+        layout = self.method.memory_layout(self.device)
         self.network = network.eval().to(self.device, memory_format=layout)
         self.standard = self.card["standardisation"]
         self.n_parameters = self.card["n_parameters"]
-        self.n_samples = self.method.sampling.samples if self._generative else 1
         self._per_voxel: float | None = None
 
     @torch.inference_mode()
@@ -96,26 +89,20 @@ class Enhancer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    @property
-    def patchwise(self) -> bool:
-        """Whether the network treats patches apart, so that their borders could show."""
-        return self._generative
-
-    @property
-    def _generative(self) -> bool:
-        return isinstance(self.method, DiffusionIQTMethod | FlowMethod)
-
     def _first_tile(self, shape: tuple[int, int, int]) -> int:
         settings, unit = self.method.tiling, self.method.patches.region
         if settings.tile != "auto":
             return settings.tile
         if self._per_voxel is None:
             region = torch.zeros(1, 1, *unit, device=self.device)
-            arguments = (region, region, torch.zeros(1, device=self.device)) if self._generative else (region,)
-            passes = [lambda: self._forward(*arguments)]
-            if isinstance(self.method, FlowMethod):
-                passes.append(lambda: self._regress(region))
-            self._per_voxel = max(memory.bytes_per_voxel(each, region.numel(), self.device) for each in passes)
+            passes = [(part, (region,)) for part in self.method.passes(self.network)]
+            passes[0] = (self.network, self.method.inputs(region))
+            self._per_voxel = max(
+                memory.bytes_per_voxel(
+                    lambda part=part, tensors=tensors: self.forward(*tensors, of=part), region.numel(), self.device
+                )
+                for part, tensors in passes
+            )
         # For one tile, whatever goes at once: a result must not depend on that.
         available = memory.available_bytes(self.device, self.memory_mb)
         return memory.largest_tile(shape, unit, self._per_voxel, available)
@@ -128,8 +115,7 @@ class Enhancer:
         where = tuple(slice(0, size) for size in lowfield.shape)
         inputs[where] = (lowfield - standard["input_mean"]) / standard["input_sd"]
         inputs = inputs[None, None].to(self.device)
-        n_calls = self._n_calls()
-        done, total = 0, n_calls * len(tiling.boxes)
+        done, total = 0, self.method.calls * len(tiling.boxes)
 
         def after(n_tiles: int) -> None:
             nonlocal done
@@ -137,58 +123,41 @@ class Enhancer:
             if progress is not None:
                 progress(done, total)
 
-        def call(volume: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
-            return tiling.apply(volume, network, at_once, after)
-
-        # A flow's samples start from the same estimate.
-        start = call(inputs, self._regress) if isinstance(self.method, FlowMethod) else None
+        calls = VolumeCalls(self, inputs, tiling, at_once, seed, after)
         estimates = []
-        for k in range(self.n_samples):
-            output = self._run(inputs, start, call, tiling, seed_of(seed, k))[0, 0].cpu()[where]
-            output = output * standard["target_sd"] + standard["target_mean"]
+        for sample in self.method.estimates(calls):
+            output = sample[0, 0].cpu()[where] * standard["target_sd"] + standard["target_mean"]
             estimates.append(output + lowfield if self.method.target == "residual" else output)
         stacked = torch.stack(estimates)
         sd = stacked.std(0) if len(estimates) > 1 else None
-        return Enhanced(stacked.mean(0), sd, estimates[0], n_calls, tiling)
+        return Enhanced(stacked.mean(0), sd, estimates[0], self.method.calls, tiling)
 
-    def _n_calls(self) -> int:
-        """Network calls a volume, all samples together."""
-        if isinstance(self.method, FlowMethod):
-            return 1 + self.n_samples * self.method.sampling.calls
-        return self.n_samples * self.method.sampling.steps if self._generative else 1
-
-    def _run(self, inputs: Tensor, start: Tensor | None, call: Callable, tiling: Tiling, seed: int) -> Tensor:
-        """One estimate of the whole volume, standardised. Each step of a sampler blends its tiles before the next, so
-        that overlapping tiles see one noise field and one state, and no seam can grow along the trajectory."""
-        if not self._generative:
-            return call(inputs, self._forward)
-
-        def noise(step: int) -> Tensor:
-            return noise_field(tiling, seed_of(seed, step)).to(self.device)
-
-        def predict(current: Tensor, time: Tensor) -> Tensor:
-            return call(
-                torch.cat([current, inputs], dim=1),
-                lambda tile: self._forward(tile[:, :1], tile[:, 1:], time.expand(len(tile))),
-            )
-
-        if isinstance(self.method, FlowMethod):
-            return solve(predict, start + self.method.noise * noise(-1), self.method.sampling)
-
-        def denoise(current: Tensor, logsnr: Tensor) -> Tensor:
-            predicted = predict(current, logsnr)
-            return to_clean(self.method.diffusion.objective, predicted, current, logsnr)
-
-        schedule = build_schedule(self.method.diffusion)
-        return sample(denoise, noise(-1), schedule, self.method.sampling, noise)
-
-    def _forward(self, *tensors: Tensor) -> Tensor:
+    def forward(self, *tensors: Tensor, of: nn.Module | None = None) -> Tensor:
+        """One pass of the network, or of a part of it, at the precision that was chosen."""
         with autocast(self.precision, self.device):
-            return self.network(*tensors)
+            return (of or self.network)(*tensors)
 
-    def _regress(self, tiles: Tensor) -> Tensor:
-        with autocast(self.precision, self.device):
-            return self.network.start(tiles)
+
+class VolumeCalls:
+    """`methods.base.Calls` of one volume."""
+
+    def __init__(
+        self,
+        enhancer: Enhancer,
+        inputs: Tensor,
+        tiling: Tiling,
+        at_once: int,
+        seed: int,
+        after: Callable[[int], None],
+    ) -> None:
+        self.inputs, self.network, self.forward = inputs, enhancer.network, enhancer.forward
+        self._tiling, self._at_once, self._seed, self._after = tiling, at_once, seed, after
+
+    def whole(self, volume: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
+        return self._tiling.apply(volume, network, self._at_once, self._after)
+
+    def noise(self, sample: int, step: int) -> Tensor:
+        return noise_field(self._tiling, seed_of(seed_of(self._seed, sample), step)).to(self.inputs.device)
 
 
 def noise_field(tiling: Tiling, seed: int) -> Tensor:

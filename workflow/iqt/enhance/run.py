@@ -11,8 +11,9 @@ import numpy as np
 
 from iqt.batch import require_ok, run_scans
 from iqt.errors import UserError
+from iqt.methods import kinds
 from iqt.naming import anat, flat, seed_of
-from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume, resample_linear, save_volume
+from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume, save_volume
 
 MARGIN = 4
 """Voxels around the brain that the network sees too."""
@@ -57,8 +58,8 @@ def enhance_scans(
     def work(scan: str) -> dict:
         require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
         low = read_volume(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"))
-        if usage["kind"] == "linear":
-            low = resample_linear(read_volume(anat(lowfield, scan, f"{suffix}.nii.gz")), low)
+        slices = anat(lowfield, scan, f"{suffix}.nii.gz")
+        low = kinds()[usage["kind"]].begin(usage["kind"], low, lambda: read_volume(slices))
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), low, np.uint8) > 0
         result = enhance_volume(enhance, low.data, mask, seed_of(seed, "enhance", scan))
         for values, ending in ((result.mean, suffix), (result.sd, f"desc-sd_{suffix}")):
@@ -118,8 +119,8 @@ def enhance_volume(
 def load_method(model: Path | None, usage: dict[str, Any], precision: str, memory_mb: int | None = None) -> Method:
     """The method that `usage` describes, as a function that takes `memory_mb` megabytes on a CPU at most, if it is
     given."""
-    if usage["kind"] in ("cubic", "linear"):
-        # The low-field stage ends with the cubic interpolation to the high-quality grid; the linear one is done here.
+    if not kinds()[usage["kind"]].trained:
+        # All that an interpolation does is to begin.
         facts = {"nfe": 0, "samples": 1, "n_parameters": 0}
         return lambda data, _mask, _seed, _progress: Result(data, None, data, dict(facts))
     import torch
@@ -134,10 +135,10 @@ def load_method(model: Path | None, usage: dict[str, Any], precision: str, memor
         tensors = (torch.from_numpy(np.ascontiguousarray(each)) for each in (data, mask))
         lowfield, inside = tensors
         found = enhancer(lowfield, seed, inside, progress)
-        patch = enhancer.method.patches.patch if enhancer.patchwise else None
+        patch = enhancer.method.patches.patch if enhancer.method.patchwise else None
         facts = {
             "nfe": found.nfe,
-            "samples": enhancer.n_samples,
+            "samples": enhancer.method.samples,
             "n_parameters": enhancer.n_parameters,
             "tile": list(found.tiling.edges),
             "tiles": len(found.tiling.boxes),

@@ -15,8 +15,8 @@ from iqt.enhance.intake import take_in
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.errors import UserError
 from iqt.files import read_json, replacing, write_json
+from iqt.methods import parse_method
 from iqt.naming import beside, seed_of
-from iqt.networks.build import parse_method
 from iqt.scans.brain_mask import NOTICED
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card

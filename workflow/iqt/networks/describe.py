@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from iqt.config import DiffusionIQTMethod, FlowMethod, Learned
-from iqt.networks.build import build_network, count_parameters
+from iqt.methods.base import Learned
+from iqt.networks.size import count_parameters
 
 STATE_BYTES = 20
 """Bytes a parameter needs in training: weight, gradient, AdamW's two moments and the averaged weight, in float32."""
@@ -46,12 +46,12 @@ def describe(method: Learned, depth: int = 1) -> Description:
     activations = {}
     for precision in ("float32", "bfloat16"):
         with FakeTensorMode():
-            network = build_network(method)
+            network = method.build()
             shapes = _record_shapes(network)
             kept = _KeptTensors(network.parameters())
             counter = FlopCounterMode(display=False)
             with counter, kept, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-                network(*_inputs(method))
+                network(*method.inputs(torch.zeros(1, 1, *method.patches.region)))
             activations[precision] = kept.bytes
     parameters = count_parameters(network)
     # Each multiply-accumulate is two floating-point operations.
@@ -95,11 +95,6 @@ def format_description(name: str, description: Description) -> str:
             f"memory, training a region    {kept}",
         ]
     )
-
-
-def _inputs(method: Learned) -> tuple[Tensor, ...]:
-    volume = torch.zeros(1, 1, *method.patches.region)
-    return (volume, volume, torch.zeros(1)) if isinstance(method, DiffusionIQTMethod | FlowMethod) else (volume,)
 
 
 def _record_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

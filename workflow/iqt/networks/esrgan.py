@@ -7,7 +7,8 @@ from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from iqt.config import Adversarial, ESRGANNetwork
+from iqt.config import ESRGANNetwork
+from iqt.methods.esrgan import Adversarial
 from iqt.networks.shuffle import shuffle, unshuffle
 
 RESIDUAL_SCALE = 0.2

@@ -24,7 +24,7 @@ def closure(*modules: str, without: tuple[str, ...] = ()) -> list[Path]:
 
     Args:
         modules: dotted names, such as `iqt.cohort.build`.
-        without: modules at which it ends, where a lazy import is for other jobs; nothing else may lead to them.
+        without: modules, and packages with all in them, at which it ends, where a lazy import is for other jobs.
 
     Raises:
         ModuleNotFoundError: the package has no such module.
@@ -33,7 +33,7 @@ def closure(*modules: str, without: tuple[str, ...] = ()) -> list[Path]:
     waiting = [*modules]
     while waiting:
         module = waiting.pop()
-        if module in found or module in (NAME, *without):
+        if module in found or module == NAME or any(f"{module}.".startswith(f"{end}.") for end in without):
             continue
         found.add(module)
         waiting += imports(module)

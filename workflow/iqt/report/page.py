@@ -28,7 +28,6 @@ from iqt.report.viewer import collect
 TEMPLATE = Path(__file__).with_name("page.html")
 FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overlap", "reliability", "experiment")
 """What a figure's file name begins with, in the order of the page."""
-PLAIN_KINDS = ("cubic", "linear")
 """Kinds of method without a network."""
 FEW_PEOPLE = 10
 DOUBTS_SHOWN = 20
@@ -72,7 +71,7 @@ def write_page(
     structures = mean_over_seeds(read_table(metrics / "structures.csv", required=NEEDED))
     colours = read_colours(lut)
     plain = next((name for name, method in run.get("methods", {}).items() if method.get("kind") == "cubic"), None)
-    trained = [name for name, method in run.get("methods", {}).items() if method.get("kind") not in PLAIN_KINDS]
+    trained = [name for name, method in run.get("methods", {}).items() if method.get("model")]
     benchmarks = []
     for path in found:
         rows = read_table(path, required=("method", "set", "n_failed"))
@@ -185,11 +184,11 @@ def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> 
             "small: not comparable with published values."
         )
     warnings += blind_judge(rows)
-    kinds = {name: method.get("kind") for name, method in run.get("methods", {}).items()}
+    methods = run.get("methods", {})
     value = {row["method"]: float(row["psnr_shared"]) for row in rows if row["psnr_shared"]}
-    plain = max((value[name] for name in value if kinds.get(name) == "cubic"), default=math.nan)
+    plain = max((value[name] for name in value if methods.get(name, {}).get("kind") == "cubic"), default=math.nan)
     for name, psnr in value.items():
-        if kinds.get(name) not in PLAIN_KINDS and psnr <= plain:
+        if methods.get(name, {}).get("model") and psnr <= plain:
             warnings.append(f"{name} does not exceed cubic interpolation in PSNR ({psnr:.2f} against {plain:.2f} dB).")
     pairs = run.get("lowfield", {}).get(rows[0]["set"], {})
     if pairs.get("registration"):

@@ -12,9 +12,11 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from iqt.config import KINDS, Learned, Parcellator, VolumetricNetwork
+from iqt.config import Parcellator, VolumetricNetwork
 from iqt.errors import UserError
-from iqt.networks.build import count_parameters, network_size, parse_method
+from iqt.methods import kinds, parse_method
+from iqt.methods.base import Learned
+from iqt.networks.size import count_parameters, network_size
 
 FORMAT = 3
 MOST_CLASSES = 4096
@@ -107,7 +109,7 @@ def check_card(path: Path, card: Any) -> None:
             f"{path}: format {card.get('format')!r}, but this version reads {FORMAT}; delete it and train again"
         )
     kind = card.get("kind")
-    known = [name for name, model in KINDS.items() if issubclass(model, Learned)]
+    known = [name for name, method in kinds().items() if method.trained]
     if not isinstance(kind, str) or (kind not in LABELLING and kind not in known):
         raise UserError(f"{path}: kind {_shown(kind)}, and there are {', '.join([*known, *LABELLING])}")
     try:

@@ -14,7 +14,7 @@ from iqt import __version__
 from iqt.devices import machine
 from iqt.errors import UserError
 from iqt.files import read_json, replacing, write_json
-from iqt.networks.build import count_parameters
+from iqt.networks.size import count_parameters
 from iqt.training.card import FORMAT, check_card
 
 

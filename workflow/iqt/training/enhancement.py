@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from iqt.config import Learned, LowField
+from iqt.config import LowField
 from iqt.devices import best_device
 from iqt.errors import UserError
 from iqt.files import read_json
+from iqt.methods import parse_method
 from iqt.naming import seed_of
-from iqt.networks.build import build_network, memory_layout, parse_method
-from iqt.training.checkpoints import load_card, load_weights, save_model
+from iqt.training.checkpoints import save_model
 from iqt.training.fit import clear_state, fit, summary
 from iqt.training.patches import RegionDataset
+from iqt.training.start import Start
 from iqt.training.store import StoredScan, open_store, standardisation
-from iqt.training.tasks import build_task
 from iqt.volumes import SCALE_PERCENTILE
 
 
@@ -43,8 +43,8 @@ def train_model(
         UserError: fewer than two training people, no validation scan, a scan smaller than a region or without a brain,
             a loss that is not finite or diverges, or unfinished training with other settings in `out`.
     """
-    beginning = _read_start(settings, start)
-    method = parse_method({**settings, **({"start": beginning["settings"]} if beginning else {})})
+    beginning = Start.read(settings, start)
+    method = parse_method({**settings, **beginning.settings})
     training = method.training
     scans = {split: open_store(store, participants, split) for split in ("train", "val")}
     if len({scan.scan.split("_")[0] for scan in scans["train"]}) < 2:
@@ -53,8 +53,7 @@ def train_model(
             "give cohort.split.train at least 2"
         )
     standard = standardisation(scans["train"], method.target)
-    if beginning:
-        _require_same_scales(start, beginning["standardisation"], standard)
+    beginning.require_same_scales(standard)
     # The same regions for every method: their draw knows nothing of the method's name.
     train = RegionDataset(
         scans["train"], method.patches, training.steps * training.batch_size, seed_of(seed, "train"), augment=True
@@ -62,94 +61,31 @@ def train_model(
     val = RegionDataset(scans["val"], method.patches, training.validation_regions, seed_of(seed, "val"))
     # Networks are built before the fit seeds everything, so their first weights need the seed too.
     torch.manual_seed(seed_of(seed, "weights", name))
-    network = build_network(method).to(memory_format=memory_layout(method, best_device()))
-    if beginning:
-        load_weights(start, network.start)
-    task = build_task(method, network, standard)
+    network = method.build().to(memory_format=method.memory_layout(best_device()))
+    beginning.load(network)
+    task = method.task(network, standard)
     data = _describe(scans, participants)
-    identity = {"settings": settings, "seed": seed, "data": data["sha256"]}
-    if beginning:
-        identity["start"] = beginning["weights_sha256"]
+    identity = {"settings": settings, "seed": seed, "data": data["sha256"], **beginning.identity}
     result = fit(task, train, val, training, out, seed_of(seed, name), precision, identity, devices)
     if result is None:
         return
-    if beginning:
-        load_weights(start, network.start)  # the moving average of what never moved has rounding errors
+    beginning.load(network)  # the moving average of what never moved has rounding errors
     card = {
         "kind": method.kind,
         "name": name,
-        "settings": {key: value for key, value in settings.items() if key != "size_like"}
-        | {"network": method.network.model_dump(mode="json")}
-        | ({"start": beginning["settings"]} if beginning else {}),
+        "settings": {**method.trained_by(), **beginning.settings},
         "suffix": scans["train"][0].record["suffix"],
         "seed": seed,
-        "tensors": _tensors(method),
+        "tensors": method.tensors(),
         "grid": _grid(scans["train"]),
         "intensity_scale": f"each volume divided by its own {SCALE_PERCENTILE}th percentile inside the brain mask",
         "standardisation": standard,
-        **({"start": {key: beginning[key] for key in ("name", "weights_sha256")}} if beginning else {}),
+        **beginning.card,
         "data": data,
         **summary(result),
     }
     save_model(out, network, card)
     clear_state(out)
-
-
-def _read_start(settings: dict[str, Any], folder: Path | None) -> dict | None:
-    """The card of the regression that a flow starts from; None for every other kind.
-
-    Raises:
-        UserError: there is no such folder, or it holds a model of other settings.
-    """
-    if settings["kind"] != "flow":
-        if folder is not None:
-            raise UserError(f"--start {folder}: a method of kind {settings['kind']} starts from no other model")
-        return None
-    if folder is None:
-        raise UserError("a method of kind flow needs --start, the folder of the trained regression it starts from")
-    card, wanted = load_card(folder), settings["start"]
-    if card["kind"] != wanted["kind"] or card["settings"]["target"] != wanted["target"]:
-        raise UserError(
-            f"{folder}: holds a model of kind {card['kind']} for target {card['settings'].get('target')}, but the flow "
-            f"starts from {wanted['kind']} for target {wanted['target']}; give that model's folder"
-        )
-    return card
-
-
-def _require_same_scales(start: Path, theirs: dict[str, float], ours: dict[str, float]) -> None:
-    """UserError where a regression was trained on data of other means and standard deviations than the flow's."""
-    differing = [name for name, value in ours.items() if not np.isclose(theirs[name], value, rtol=1e-3, atol=1e-4)]
-    if differing:
-        name = differing[0]
-        raise UserError(
-            f"{start}: was trained on other data: its {name} is {theirs[name]:.4g}, but that of these scans is "
-            f"{ours[name]:.4g}; train the regression on these scans first"
-        )
-
-
-def _tensors(method: Learned) -> dict[str, dict]:
-    """What goes in and comes out, as the network sees it."""
-    unit = list(method.patches.region)
-    shape = {"shape": ["batch", 1, "X", "Y", "Z"], "multiples": unit, "dtype": "float32"}
-    standardised = "mean 0 and standard deviation 1 over the training brains (see standardisation)"
-    wanted = "high-quality minus low-field volume" if method.target == "residual" else "high-quality volume"
-    lowfield = {**shape, "content": "low-field volume on the high-quality grid", "range": standardised}
-    if method.kind == "flow":
-        return {
-            "current": {**shape, "content": f"point on the way to the {wanted}", "range": standardised},
-            **({"lowfield": lowfield} if method.conditional else {}),
-            "time": {"shape": ["batch"], "dtype": "float32", "range": [0, 1]},
-            "output": {**shape, "content": "velocity", "range": standardised},
-        }
-    if method.kind != "diffusion_iqt":
-        return {"lowfield": lowfield, "output": {**shape, "content": wanted, "range": standardised}}
-    bound = method.diffusion.logsnr_max
-    return {
-        "noisy": {**shape, "content": f"noisy {wanted}", "range": "as the output's, with noise of variance 1 at most"},
-        "lowfield": lowfield,
-        "logsnr": {"shape": ["batch"], "dtype": "float32", "range": [-bound, bound]},
-        "output": {**shape, "content": f"{method.diffusion.objective} of the {wanted}", "range": standardised},
-    }
 
 
 def _grid(scans: list[StoredScan]) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""DiffusionIQT (arXiv 2311.06631): a 3D diffusion model conditional on the low-field volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from iqt.config.networks import DiffusionIQTNetwork
+from iqt.config.section import Section
+from iqt.config.training import Patches
+from iqt.methods.base import Calls, Learned, require_divisible
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from iqt.training.tasks.denoising import DiffusionTask
+
+
+class Diffusion(Section):
+    """The forward process and what the network predicts."""
+
+    schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
+    """Log-SNR over continuous time: cosine (the paper), DDPM's linearly growing noise rate, or a sigmoid."""
+    logsnr_max: Annotated[float, Field(gt=0, le=20)] = 10.0
+    """Bound of the log-SNR at both ends."""
+    objective: Literal["x0", "epsilon", "v"] = "x0"
+    """What the network's output stands for: the clean target (the paper), the noise, or the velocity."""
+    loss_weight: Literal["none", "snr", "min_snr"] = "none"
+    """Weight of the squared error over time: none (the paper), as for epsilon, or min(SNR, `min_snr_gamma`) on x0."""
+    min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
+    """Bound of the weight `min_snr`."""
+
+
+class Sampling(Section):
+    """How a trained diffusion model is run; entries that differ only here share one trained model."""
+
+    sampler: Literal["ancestral", "ddim", "dpmpp_2m"] = "ddim"
+    """Ancestral sampling (the paper), DDIM, or DPM-Solver++(2M), a deterministic solver of second order."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Network calls a sample."""
+    times: Literal["t", "logsnr"] = "t"
+    """What the times of the steps are evenly spaced in: t (the paper), or the log-SNR."""
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Noise that DDIM adds back each step: 0 none, 1 as much as ancestral sampling. The other samplers have no such
+    choice."""
+    samples: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Samples a scan; with more than one the result is their mean, and their standard deviation is kept."""
+
+    @model_validator(mode="after")
+    def _eta_is_ddims(self) -> Sampling:
+        if self.eta and self.sampler != "ddim":
+            raise ValueError(f"eta {self.eta} has no effect with sampler {self.sampler}; leave it out")
+        return self
+
+
+class DiffusionIQTMethod(Learned):
+    """The 3D conditional diffusion model of DiffusionIQT."""
+
+    used: ClassVar[tuple[str, ...]] = ("tiling", "sampling")
+
+    kind: Literal["diffusion_iqt"] = "diffusion_iqt"
+    """Kind of method."""
+    network: DiffusionIQTNetwork = DiffusionIQTNetwork()
+    """Size and parts of the network."""
+    diffusion: Diffusion = Diffusion()
+    """Forward process and objective."""
+    sampling: Sampling = Sampling()
+    """How the trained network is run."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> DiffusionIQTMethod:
+        require_tokens(self.network, self.patches)
+        return self
+
+    @property
+    def samples(self) -> int:
+        return self.sampling.samples
+
+    @property
+    def calls(self) -> int:
+        return self.samples * self.sampling.steps
+
+    @property
+    def patchwise(self) -> bool:
+        return True
+
+    @property
+    def series(self) -> str:
+        return self.sampling.sampler
+
+    def build(self) -> nn.Module:
+        from iqt.networks.diffusion_iqt import DiffusionIQT
+
+        return DiffusionIQT(self.network, self.patches)
+
+    def task(self, network: nn.Module, standard: dict[str, float]) -> DiffusionTask:
+        from iqt.training.tasks.denoising import DiffusionTask
+
+        return DiffusionTask(self, network, standard)
+
+    def inputs(self, volume: Tensor) -> tuple[Tensor, ...]:
+        return (volume, volume, volume.new_zeros(len(volume)))
+
+    def estimates(self, calls: Calls) -> Iterator[Tensor]:
+        from iqt.diffusion.objectives import to_clean
+        from iqt.diffusion.samplers import sample
+        from iqt.diffusion.schedules import build_schedule
+
+        def denoise(current: Tensor, logsnr: Tensor) -> Tensor:
+            return to_clean(self.diffusion.objective, at_time(calls, current, logsnr), current, logsnr)
+
+        schedule = build_schedule(self.diffusion)
+        for k in range(self.samples):
+
+            def noise(step: int, k: int = k) -> Tensor:
+                return calls.noise(k, step)
+
+            yield sample(denoise, noise(-1), schedule, self.sampling, noise)
+
+    def memory_layout(self, device: torch.device) -> torch.memory_format:
+        return layout_of(self.network, device)
+
+    def tensors(self) -> dict[str, dict[str, Any]]:
+        bound = self.diffusion.logsnr_max
+        return {
+            "noisy": self._volume(f"noisy {self.wanted}", "as the output's, with noise of variance 1 at most"),
+            "lowfield": self._volume("low-field volume on the high-quality grid"),
+            "logsnr": {"shape": ["batch"], "dtype": "float32", "range": [-bound, bound]},
+            "output": self._volume(f"{self.diffusion.objective} of the {self.wanted}"),
+        }
+
+
+def at_time(calls: Calls, current: Tensor, time: Tensor) -> Tensor:
+    """The network's output for a whole volume at a time. Each step of a sampler blends its tiles before the next, so
+    that overlapping tiles see one noise field and one state, and no seam can grow along the trajectory."""
+    import torch
+
+    return calls.whole(
+        torch.cat([current, calls.inputs], dim=1),
+        lambda tile: calls.forward(tile[:, :1], tile[:, 1:], time.expand(len(tile))),
+    )
+
+
+def layout_of(network: DiffusionIQTNetwork, device: torch.device) -> torch.memory_format:
+    """Channels last, but on a CPU channels first for a network that works at full resolution."""
+    import torch
+
+    return torch.contiguous_format if network.stem == 1 and device.type == "cpu" else torch.channels_last_3d
+
+
+def require_tokens(network: DiffusionIQTNetwork, patches: Patches) -> None:
+    """ValueError where a patch cannot be cut into a level's tokens."""
+    for level, token in enumerate(network.tokens):
+        edges = (patches.patch,) * 3
+        require_divisible(edges, network.stem * 2**level * (token if network.attention else 1), "network.tokens")
+
+
+METHODS = (DiffusionIQTMethod,)

@@ -1,0 +1,76 @@
+"""A 3D ESRGAN (Wang et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from iqt.config.networks import ESRGANNetwork
+from iqt.config.section import Name, Section, Width
+from iqt.methods.base import Learned, Method, check_size_like, require_divisible
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from iqt.training.tasks.adversarial import AdversarialTask
+
+
+class Adversarial(Section):
+    """The losses of ESRGAN and its relativistic patch discriminator."""
+
+    pretrain: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the steps, at the beginning, that only see the L1 loss."""
+    l1: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the L1 loss."""
+    weight: Annotated[float, Field(ge=0)] = 5e-3
+    """Weight of the adversarial loss (ESRGAN's)."""
+    perceptual: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the perceptual loss: the L1 distance of the discriminator's features, so that no pretrained network is
+    needed."""
+    channels: Width = 16
+    """Width of the discriminator's first convolution; each layer doubles it."""
+    layers: Annotated[int, Field(ge=1, le=5)] = 2
+    """Layers of the discriminator between its first and its last convolution; all but the last halve the resolution."""
+
+
+class ESRGANMethod(Learned):
+    """A 3D ESRGAN (Wang et al. 2018): residual-in-residual dense blocks, trained with L1 alone first, then as a GAN."""
+
+    kind: Literal["esrgan"] = "esrgan"
+    """Kind of method."""
+    network: ESRGANNetwork = ESRGANNetwork()
+    """Size of the generator."""
+    adversarial: Adversarial = Adversarial()
+    """Losses and discriminator."""
+    size_like: Name | None = None
+    """A method whose number of parameters the generator is brought to, by widening or narrowing it."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ESRGANMethod:
+        require_divisible(self.patches.region, self.network.stem, "network.stem")
+        # Each layer's kernel of 4 turns n voxels into n / 2 with a stride, into n - 1 without one.
+        edge = min(self.patches.region) // 2**self.adversarial.layers - 1
+        if edge < 2:
+            raise ValueError(
+                f"adversarial.layers {self.adversarial.layers}: the discriminator needs regions of at least "
+                f"{3 * 2**self.adversarial.layers} voxels, but patches make them {min(self.patches.region)}"
+            )
+        return self
+
+    def check_among(self, name: str, methods: Mapping[str, Method]) -> None:
+        check_size_like(name, self.size_like, methods)
+
+    def build(self) -> nn.Module:
+        from iqt.networks.esrgan import RRDBNet
+
+        return RRDBNet(self.network)
+
+    def task(self, network: nn.Module, standard: dict[str, float]) -> AdversarialTask:
+        from iqt.training.tasks.adversarial import AdversarialTask
+
+        return AdversarialTask(self, network, standard)
+
+
+METHODS = (ESRGANMethod,)

@@ -1,0 +1,153 @@
+"""A rectified flow from a regression's output to the high-quality volume (arXiv 2410.00418)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from iqt.config.networks import DiffusionIQTNetwork
+from iqt.config.section import Name, Section
+from iqt.methods.base import Calls, Learned, Method
+from iqt.methods.diffusion_iqt import at_time, layout_of, require_tokens
+from iqt.methods.unet import UNetMethod
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from iqt.training.tasks.flow import FlowTask
+
+
+class FlowSampling(Section):
+    """How a trained flow is run."""
+
+    solver: Literal["euler", "heun"] = "euler"
+    """Euler's method, or Heun's, which is of second order and calls the network twice a step."""
+    steps: Annotated[int, Field(ge=1, le=8)] = 2
+    """Steps from the regression's output to the sample."""
+    samples: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Samples a scan; with more than one the result is their mean, and their standard deviation is kept."""
+
+    @property
+    def calls(self) -> int:
+        """Network calls a sample."""
+        return self.steps * (2 if self.solver == "heun" else 1)
+
+
+class FlowMethod(Learned):
+    """A rectified flow from a regression's output to the high-quality volume (arXiv 2410.00418)."""
+
+    used: ClassVar[tuple[str, ...]] = ("tiling", "sampling")
+
+    kind: Literal["flow"] = "flow"
+    """Kind of method."""
+    start: Name
+    """The method that it starts from, a regression (`unet`) with the same `target`."""
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Noise added to the regression's output, in standard deviations of the target."""
+    conditional: bool = True
+    """Whether the network that gives the velocity also sees the low-field volume. The paper's does not."""
+    network: DiffusionIQTNetwork = DiffusionIQTNetwork()
+    """Size and parts of the network that gives the velocity."""
+    sampling: FlowSampling = FlowSampling()
+    """How the trained flow is run."""
+    _regression: UNetMethod | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> FlowMethod:
+        require_tokens(self.network, self.patches)
+        return self
+
+    def check_among(self, name: str, methods: Mapping[str, Method]) -> None:
+        start = methods.get(self.start)
+        if not isinstance(start, UNetMethod):
+            raise ValueError(f"methods.{name}.start {self.start!r} must name a method of kind unet")
+        if start.target != self.target:
+            raise ValueError(
+                f"methods.{name}.target {self.target} must be that of its start {self.start}, {start.target}"
+            )
+        if any(edge % start.factor for edge in self.patches.region):
+            raise ValueError(
+                f"methods.{name}.patches: edges {self.patches.region} must be multiples of {start.factor}, which the "
+                f"levels of its start {self.start} ask for"
+            )
+
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> FlowMethod:
+        start = settings.get("start")
+        if not isinstance(start, dict):
+            return cls.model_validate(settings)
+        method = cls.model_validate({**settings, "start": start["kind"]})
+        method._regression = UNetMethod.resolved(start)
+        return method
+
+    @property
+    def regression(self) -> UNetMethod:
+        """The method that `start` names; known where settings were resolved."""
+        if self._regression is None:
+            raise ValueError(f"the regression {self.start!r} that the flow starts from is not resolved")
+        return self._regression
+
+    @property
+    def starts_from(self) -> str:
+        return self.start
+
+    @property
+    def samples(self) -> int:
+        return self.sampling.samples
+
+    @property
+    def calls(self) -> int:
+        return 1 + self.samples * self.sampling.calls
+
+    @property
+    def patchwise(self) -> bool:
+        return True
+
+    @property
+    def series(self) -> str:
+        return f"flow, {self.sampling.solver}"
+
+    def build(self) -> nn.Module:
+        from iqt.networks.diffusion_iqt import DiffusionIQT
+        from iqt.networks.flow import FlowNetwork
+
+        velocity = DiffusionIQT(self.network, self.patches, self.conditional)
+        return FlowNetwork(self.regression.build(), velocity, self.conditional)
+
+    def task(self, network: nn.Module, standard: dict[str, float]) -> FlowTask:
+        from iqt.training.tasks.flow import FlowTask
+
+        return FlowTask(self, network, standard)
+
+    def inputs(self, volume: Tensor) -> tuple[Tensor, ...]:
+        return (volume, volume, volume.new_zeros(len(volume)))
+
+    def passes(self, network: nn.Module) -> list[nn.Module]:
+        return [network, network.start]
+
+    def estimates(self, calls: Calls) -> Iterator[Tensor]:
+        from iqt.diffusion.flow import solve
+
+        # All samples start from the same estimate.
+        start = calls.whole(calls.inputs, lambda tiles: calls.forward(tiles, of=calls.network.start))
+        for k in range(self.samples):
+            begin = start + self.noise * calls.noise(k, -1)
+            yield solve(lambda current, time: at_time(calls, current, time), begin, self.sampling)
+
+    def memory_layout(self, device: torch.device) -> torch.memory_format:
+        return layout_of(self.network, device)
+
+    def tensors(self) -> dict[str, dict[str, Any]]:
+        seen = {"lowfield": self._volume("low-field volume on the high-quality grid")} if self.conditional else {}
+        return {
+            "current": self._volume(f"point on the way to the {self.wanted}"),
+            **seen,
+            "time": {"shape": ["batch"], "dtype": "float32", "range": [0, 1]},
+            "output": self._volume("velocity"),
+        }
+
+
+METHODS = (FlowMethod,)

@@ -1,0 +1,1 @@
+"""What networks that enhance are trained for, one module a kind of training."""
