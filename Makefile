@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One GPU job at a time on each card; without a card there is nothing to share.
-GPUS = $(shell $(BIN)/python -c 'from iqt.gpus import visible_gpus; print(len(visible_gpus()))')
+GPUS = $(shell $(BIN)/python -c 'from iqt.compute.gpus import visible_gpus; print(len(visible_gpus()))')
 PYTEST = $(BIN)/python -m pytest
 # Each test file in one process, so that its runs are shared; one thread each, or they would wait for one another.
 JOBS = --numprocesses $(shell $(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0)))') --dist loadfile

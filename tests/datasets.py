@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from iqt.volumes import save_volume
+from iqt.io.volumes import save_volume
 from people import person, write_hcp, zip_hcp
 
 PEOPLE = ("01", "02", "03", "04")

@@ -11,7 +11,7 @@ import numpy as np
 
 from iqt.cohort.template import Person, make_person
 from iqt.config import Template
-from iqt.volumes import save_volume
+from iqt.io.volumes import save_volume
 
 IDS = ("900001", "900002", "900003")
 

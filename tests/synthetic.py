@@ -8,12 +8,12 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from iqt.evaluate.run import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS, SEAM_COLUMNS
-from iqt.files import write_json, write_table
-from iqt.naming import anat, flat
+from iqt.io.files import write_json, write_table
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import save_volume
 from iqt.report import comparisons, figures, published, sampling, structure_figure, structure_table, tables
 from iqt.report.panels import Panel, extract_panels
 from iqt.report.scores import FURTHER_METRICS, METRICS
-from iqt.volumes import save_volume
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "resources/published.csv"
 METHODS = ["cubic", "unet", "diffusion_iqt", "diffusion_iqt_mean"]

@@ -21,9 +21,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from iqt.config import Evaluate
-from iqt.files import read_table, write_json, write_table, write_text
-from iqt.naming import anat, flat
-from iqt.volumes import save_volume
+from iqt.io.files import read_table, write_json, write_table, write_text
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import save_volume
 
 SIDE, STRUCTURES, METHODS = 28, 30, ("cubic", "unet")
 COSTS = {"seconds": 1.0, "nfe": 1, "samples": 1, "n_parameters": 9}

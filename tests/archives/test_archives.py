@@ -20,9 +20,9 @@ from checkout import PARTS
 from iqt.config import Grid, LowField, Mask
 from iqt.degrade import apply, draw
 from iqt.degrade.register import register
-from iqt.files import read_json, read_table
+from iqt.io.files import read_json, read_table
+from iqt.io.volumes import Volume, read_volume
 from iqt.scans import brain_mask, checks, regrid
-from iqt.volumes import Volume, read_volume
 
 pytestmark = pytest.mark.real_data
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")

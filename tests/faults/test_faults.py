@@ -25,8 +25,8 @@ import torch
 from safetensors.torch import load_file
 
 from checkout import checkout
-from iqt.files import PARTIAL
-from iqt.volumes import read_volume
+from iqt.io.files import PARTIAL
+from iqt.io.volumes import read_volume
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 KILLS = 10

@@ -26,11 +26,11 @@ sys.path.insert(0, str(REPOSITORY / "workflow"))
 
 from iqt.config import Parcellator, parse_section  # noqa: E402
 from iqt.evaluate.overlap import overlap  # noqa: E402
-from iqt.files import read_table, write_json, write_table  # noqa: E402
-from iqt.labels import LabelTable, read_lut  # noqa: E402
-from iqt.naming import anat, seed_of  # noqa: E402
+from iqt.io.files import read_table, write_json, write_table  # noqa: E402
+from iqt.io.labels import LabelTable, read_lut  # noqa: E402
+from iqt.io.naming import anat, seed_of  # noqa: E402
+from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume, save_volume  # noqa: E402
 from iqt.parcellate.orient import ras_affine, to_ras  # noqa: E402
-from iqt.volumes import Volume, intensity_scale, read_on_grid, read_volume, save_volume  # noqa: E402
 
 LUT = REPOSITORY / "resources" / "aseg_dseg.tsv"
 SPLIT = {**dict.fromkeys(range(1, 10), "train"), 10: "val", **dict.fromkeys(range(11, 15), "test")}

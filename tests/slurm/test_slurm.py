@@ -24,8 +24,8 @@ import yaml
 from cluster import GPUS, Cluster, Job, cluster, missing
 
 from checkout import checkout
-from iqt.files import read_table
-from iqt.volumes import read_volume
+from iqt.io.files import read_table
+from iqt.io.volumes import read_volume
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 GPU_RULES = ("train", "train_parcellator", "parcellate_reference", "parcellate_result", "enhance")

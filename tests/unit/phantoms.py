@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from iqt.degrade import contrast
-from iqt.volumes import Volume
+from iqt.io.volumes import Volume
 
 WM, GM, CSF = 1000.0, 700.0, 200.0
 

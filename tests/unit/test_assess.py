@@ -13,11 +13,11 @@ from iqt.errors import UserError
 from iqt.evaluate.calibration import BINS, calibration
 from iqt.evaluate.run import _slice_periods, evaluate_result
 from iqt.evaluate.seams import border_error, seam_energy
-from iqt.files import read_table, write_json, write_table
-from iqt.naming import Result, anat, flat
+from iqt.io.files import read_table, write_json, write_table
+from iqt.io.naming import Result, anat, flat
+from iqt.io.volumes import save_volume
 from iqt.report.sampling import draw_reliability, draw_sweep
 from iqt.report.styles import styles_of
-from iqt.volumes import save_volume
 
 SHAPE = (48, 40, 44)
 

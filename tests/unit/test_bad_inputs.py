@@ -21,11 +21,11 @@ from iqt.config import BIDS, Mask, Split, parse_config
 from iqt.enhance.intake import take_in
 from iqt.enhance.single import enhance_file
 from iqt.errors import StopError, UserError
-from iqt.files import read_table, read_text
+from iqt.io.files import read_table, read_text
+from iqt.io.volumes import Volume, cut_mask, read_mask, read_volume
 from iqt.scans import checks
 from iqt.scans.contrast import contrast_of
 from iqt.scans.kinds import kind_of
-from iqt.volumes import Volume, cut_mask, read_mask, read_volume
 from stand_in import save_stand_in
 
 GRID = {"axes": "RAS", "voxel_size_mm": [4.0, 4.0, 4.0], "acquired_voxel_size_mm": [3.0, 3.0, 5.0], "slice_axis": "S"}
@@ -298,7 +298,7 @@ def test_doubts_reach_enhance_degrade_check_and_the_cohort(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from iqt.cohort.ingest import prepare
-    from iqt.cohort.inspect import inspect
+    from iqt.cohort.inspection import inspect
     from iqt.config import Cohort, LowField
     from iqt.degrade.single import degrade_file
     from iqt.degrade.tissues import TissueFiles
@@ -577,7 +577,7 @@ def test_keys_with_a_line_end_are_named_and_not_shown(monkeypatch: pytest.Monkey
 
 
 def test_memory_that_one_scan_wants_is_that_scans_failure(tmp_path: Path) -> None:
-    from iqt.batch import run_scans, status_of
+    from iqt.io.batch import run_scans, status_of
 
     def work(scan: str) -> dict:
         if scan == "sub-2":
@@ -663,7 +663,7 @@ def test_people_and_sessions_that_are_not_there_are_named(tmp_path: Path) -> Non
 
 def test_an_engine_that_cannot_work_with_a_cohort_is_refused() -> None:
     from iqt.cohort.entries import Entry
-    from iqt.cohort.needs import check_needs
+    from iqt.planning.needs import check_needs
 
     scans = {name: [f"sub-{name}"] for name in ("train", "val", "test")}
     plain = {scan[0]: Entry(scan[0], head="x") for scan in scans.values()}

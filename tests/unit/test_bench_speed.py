@@ -16,7 +16,7 @@ from iqt.bench.cost import count_macs, macs_of, measure_costs, monai_network, mo
 from iqt.bench.page import write_speed
 from iqt.bench.quality import Quality
 from iqt.cli import app
-from iqt.devices import use_bfloat16
+from iqt.compute.devices import use_bfloat16
 from iqt.errors import UserError
 from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.networks.cross_batch import PatchConv3d, PatchGrid

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from iqt.batch import read_list
 from iqt.cohort import anatomy, build, deform, participants, template
 from iqt.cohort.split import template_scans
 from iqt.config import Split, Template
 from iqt.errors import UserError
-from iqt.files import read_json, read_table, write_table
-from iqt.naming import anat
+from iqt.io.batch import read_list
+from iqt.io.files import read_json, read_table, write_table
+from iqt.io.naming import anat
 
 SETTINGS = Template(voxel_size=4.0, deformation=3.0)
 SEED = 1

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from phantoms import CSF, GM, WM, affine_of, phantom
 
-from iqt import naming
 from iqt.config import LowField
 from iqt.degrade import contrast, simulator, slices
 from iqt.degrade.record import Draw
@@ -15,8 +14,9 @@ from iqt.degrade.run import degrade_scans
 from iqt.degrade.single import Extras, degrade_file
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
-from iqt.files import read_json, write_json
-from iqt.volumes import Volume, read_volume, save_volume
+from iqt.io import naming
+from iqt.io.files import read_json, write_json
+from iqt.io.volumes import Volume, read_volume, save_volume
 
 NOISELESS = Draw(1e9, 0.75e9, 0)
 

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from iqt.config import PRESETS, Artefacts, Config, LowField, Relaxation, parse_config
 from iqt.degrade import Draw, apply, artefacts, contrast, draw, slices
 from iqt.errors import UserError
-from iqt.volumes import Volume
+from iqt.io.volumes import Volume
 
 OFF = {"contrast": "none", "noise": "none"}
 STILL = {

@@ -15,7 +15,7 @@ MEASURE = """
 import resource, sys, time
 import numpy as np
 from iqt.degrade import LowField, apply, draw
-from iqt.volumes import Volume
+from iqt.io.volumes import Volume
 
 shape = (260, 311, 260)
 axes = np.meshgrid(*[np.linspace(-1, 1, size, dtype=np.float32) for size in shape], indexing="ij", sparse=True)

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from iqt.batch import OK
+from iqt.compute import memory
+from iqt.compute.memory import largest_tile
 from iqt.diffusion.objectives import to_clean
-from iqt.enhance import memory
-from iqt.enhance.memory import largest_tile
 from iqt.enhance.models import Enhancer, noise_field
 from iqt.enhance.run import enhance_scans
 from iqt.enhance.tiling import Tiling
 from iqt.errors import StopError, UserError
-from iqt.files import read_json, write_json
-from iqt.naming import anat, flat
-from iqt.volumes import Volume, intensity_scale, read_volume, resample_linear, save_volume
+from iqt.io.batch import OK
+from iqt.io.files import read_json, write_json
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import Volume, intensity_scale, read_volume, resample_linear, save_volume
 from stand_in import save_stand_in
 
 SHAPE = (26, 19, 17)

@@ -23,8 +23,8 @@ from iqt.config import Mask
 from iqt.enhance.intake import to_grid
 from iqt.enhance.single import enhance_file
 from iqt.errors import UserError
-from iqt.files import read_json
-from iqt.volumes import Volume, read_volume
+from iqt.io.files import read_json
+from iqt.io.volumes import Volume, read_volume
 from stand_in import save_stand_in
 
 GRID = {"axes": "RAS", "voxel_size_mm": [4.0, 4.0, 4.0], "acquired_voxel_size_mm": [3.0, 3.0, 5.0], "slice_axis": "S"}
@@ -314,7 +314,7 @@ def test_what_degrade_writes_can_be_enhanced(
     model: Path, tmp_path: Path, preset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The README's two commands in sequence, on a brain of the template."""
-    from iqt.volumes import save_volume
+    from iqt.io.volumes import save_volume
     from people import person
 
     made = person("901", 2.0)

@@ -29,13 +29,13 @@ from iqt.evaluate.similarity import (
     n_scales,
     similarity,
 )
-from iqt.files import read_json, read_table, write_json, write_table
-from iqt.naming import Result, anat, flat, part_folder
+from iqt.io.files import read_json, read_table, write_json, write_table
+from iqt.io.naming import Result, anat, flat, part_folder
+from iqt.io.volumes import SCALE_PERCENTILE, read_volume, save_volume
 from iqt.report.comparisons import write_statistics
 from iqt.report.structure_table import write_structures
 from iqt.report.structures import judge
 from iqt.report.tables import write_tables
-from iqt.volumes import SCALE_PERCENTILE, read_volume, save_volume
 
 SHAPE = (34, 30, 32)
 MEASURES = (

@@ -18,8 +18,8 @@ from iqt.config.experiments import Quantity
 from iqt.errors import UserError
 from iqt.evaluate.experiment import COLUMNS, cost_of
 from iqt.evaluate.seams import border_error
-from iqt.files import read_json, read_table, write_json, write_table
-from iqt.naming import Result, seed_of
+from iqt.io.files import read_json, read_table, write_json, write_table
+from iqt.io.naming import Result, seed_of
 from iqt.report import experiment_figures
 from iqt.report.experiment_figures import draw_experiment
 from iqt.report.experiments import (
@@ -32,8 +32,8 @@ from iqt.report.experiments import (
     write_experiment,
 )
 from iqt.report.page import write_page
+from iqt.report.significance import mean_limits
 from iqt.report.styles import COLOURS, LINES, styles_of
-from iqt.statistics import mean_limits
 
 PEOPLE = ("sub-01", "sub-02", "sub-03")
 METHODS = ("cubic", "one", "many")

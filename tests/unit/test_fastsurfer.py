@@ -17,9 +17,10 @@ import pytest
 
 from iqt.config import FastSurfer
 from iqt.errors import StopError, UserError
-from iqt.files import read_json, write_json
-from iqt.labels import read_lut
-from iqt.naming import anat, flat
+from iqt.io.files import read_json, write_json
+from iqt.io.labels import read_lut
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import Volume, save_volume
 from iqt.parcellate.fastsurfer import program
 from iqt.parcellate.fastsurfer.command import RunFastSurfer, inputs_of
 from iqt.parcellate.fastsurfer.faults import explain, installation_fault
@@ -28,7 +29,6 @@ from iqt.parcellate.fastsurfer.plan import plan_jobs
 from iqt.parcellate.fastsurfer.program import find_program, probe
 from iqt.parcellate.fastsurfer.read import labels_on_grid, read_results
 from iqt.parcellate.single import fastsurfer_file
-from iqt.volumes import Volume, save_volume
 
 SETTINGS = FastSurfer(allow_root=True)
 

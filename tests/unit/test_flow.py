@@ -16,7 +16,7 @@ from iqt.diffusion.flow import interpolate, solve
 from iqt.enhance.models import Enhancer, noise_field
 from iqt.enhance.single import _usage
 from iqt.errors import UserError
-from iqt.files import read_json, write_json
+from iqt.io.files import read_json, write_json
 from iqt.methods import parse_method
 from iqt.methods.flow import FlowMethod, FlowSampling
 from iqt.methods.unet import UNetMethod

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from iqt import gpus
+from iqt.compute import gpus
 from iqt.errors import UserError
 
-HOLD = "import sys; from iqt.gpus import claim_gpus; print(*claim_gpus(int(sys.argv[1])), flush=True); sys.stdin.read()"
+HOLD = (
+    "import sys; from iqt.compute.gpus import claim_gpus; "
+    "print(*claim_gpus(int(sys.argv[1])), flush=True); sys.stdin.read()"
+)
 
 
 @pytest.fixture
@@ -107,7 +110,7 @@ def test_more_cards_than_there_are_is_an_error(two_cards) -> None:
 
 
 def test_the_log_says_that_a_network_runs_on_the_cpu(repository: Path) -> None:
-    script = "from iqt.devices import best_device; best_device(); best_device()"
+    script = "from iqt.compute.devices import best_device; best_device(); best_device()"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=repository / "workflow",

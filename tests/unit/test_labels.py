@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from iqt.errors import UserError
-from iqt.files import read_table, write_table
-from iqt.labels import COLUMNS, LabelTable, read_lut
+from iqt.io.files import read_table, write_table
+from iqt.io.labels import COLUMNS, LabelTable, read_lut
 
 TABLE = LabelTable(ids=(0, 2, 16, 41), mirrors=(0, 3, 2, 1))
 """Background, left, midline, right."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iqt.files import write_table
+from iqt.io.files import write_table
 from iqt.report import comparisons, structure_table, tables
 from iqt.report.formats import latex, markdown
 from iqt.report.structure_table import NEEDED

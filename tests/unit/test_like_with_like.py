@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iqt.files import read_table, write_table
+from iqt.io.files import read_table, write_table
 from iqt.report import structure_table, tables
 from iqt.report.scores import FURTHER_METRICS, METRICS
 from iqt.report.structure_table import NEEDED

@@ -12,9 +12,10 @@ from nibabel.processing import resample_from_to
 
 from iqt.config import Parcellator
 from iqt.errors import UserError
-from iqt.files import read_json, write_json, write_table
-from iqt.labels import LabelTable
-from iqt.naming import anat, flat
+from iqt.io.files import read_json, write_json, write_table
+from iqt.io.labels import LabelTable
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import Volume, save_volume
 from iqt.networks.multiview import IN_SLICES, PLANES, CompetitiveBlock, MultiView, SliceNet
 from iqt.parcellate.grid import at_voxel_size, labels_on
 from iqt.parcellate.losses import class_weights, label_edges, mean_dice, slice_loss
@@ -23,7 +24,6 @@ from iqt.parcellate.predict import KIND, TrainedParcellator, build_network, plan
 from iqt.parcellate.run import parcellate_scans
 from iqt.parcellate.slices import SLICE_AXIS, SliceStacks
 from iqt.training.checkpoints import save_model
-from iqt.volumes import Volume, save_volume
 
 TABLE = LabelTable(ids=(0, 2, 16, 41), mirrors=(0, 3, 2, 1))
 """Background, left, midline, right."""

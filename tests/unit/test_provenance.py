@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from iqt.errors import UserError
-from iqt.files import checksum, write_json
+from iqt.io.files import checksum, write_json
 from iqt.provenance.chain import code_checksum, describe, trace
 from iqt.provenance.collect import durations, git_state
 from iqt.provenance.records import find_workdir, read_records

@@ -11,8 +11,8 @@ from iqt.config import LowField
 from iqt.degrade.single import Extras, degrade_file
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
-from iqt.files import read_json
-from iqt.volumes import intensity_scale, read_on_grid, read_volume, save_volume
+from iqt.io.files import read_json
+from iqt.io.volumes import intensity_scale, read_on_grid, read_volume, save_volume
 
 pytestmark = pytest.mark.real_data
 WHITE = (2, 41, 7, 46, 77, 85, 251, 252, 253, 254, 255)

@@ -11,8 +11,8 @@ from iqt.config import LowField, Tissues
 from iqt.degrade.single import Extras, degrade_file
 from iqt.degrade.tissues import TissueFiles, tissues_of_file
 from iqt.errors import UserError
-from iqt.files import read_json
-from iqt.volumes import Volume, read_volume
+from iqt.io.files import read_json
+from iqt.io.volumes import Volume, read_volume
 
 pytestmark = pytest.mark.real_data
 

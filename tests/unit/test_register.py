@@ -14,9 +14,9 @@ from scipy.spatial.transform import Rotation
 from iqt.config import LowField
 from iqt.degrade import apply, draw
 from iqt.degrade.register import center, describe, on_grid, register, register_scans
-from iqt.files import read_json, write_json
-from iqt.naming import anat
-from iqt.volumes import Volume, read_volume, save_volume
+from iqt.io.files import read_json, write_json
+from iqt.io.naming import anat
+from iqt.io.volumes import Volume, read_volume, save_volume
 
 HALF_A_VOXEL = 2.5
 """Of the low-field scans made here, in mm."""

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from iqt.errors import UserError
-from iqt.files import read_json, read_table, write_json, write_table
-from iqt.naming import anat, flat, seed_of
+from iqt.io.files import read_json, read_table, write_json, write_table
+from iqt.io.naming import anat, flat, seed_of
+from iqt.io.volumes import intensity_scale
 from iqt.report import (
     comparisons,
     figures,
@@ -34,7 +35,6 @@ from iqt.report.page_tables import extremes_lines, further_lines
 from iqt.report.panels import PLANES, Panel
 from iqt.report.scores import FURTHER_METRICS, METRICS, NAMES, Score, read_scores
 from iqt.report.styles import styles_of
-from iqt.volumes import intensity_scale
 from synthetic import CUBIC_UNREAD, METHODS, PUBLISHED, SCANS, UNET_FAILED, draw_all, draw_scan, extract, score
 
 CONTRACT = (

@@ -10,15 +10,15 @@ import pytest
 
 from iqt.config import Config, RunFacts, parse_config
 from iqt.errors import UserError
-from iqt.files import read_table, write_table
-from iqt.naming import Result
+from iqt.io.files import read_table, write_table
+from iqt.io.naming import Result
 from iqt.report.assessments import calibration_table
 from iqt.report.comparisons import write_statistics
 from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores, read_seeds
+from iqt.report.significance import mean_limits
 from iqt.report.structure_table import write_structures
 from iqt.report.structures import mean_over_seeds
 from iqt.report.tables import write_tables
-from iqt.statistics import mean_limits
 
 SCANS = [f"sub-{number:02d}" for number in range(1, 6)]
 SEEDS = ("3", "4", "8")

@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from iqt.cli import app
-from iqt.files import checksum, read_json, read_table
-from iqt.labels import LabelTable, read_lut
+from iqt.io.files import checksum, read_json, read_table
+from iqt.io.labels import LabelTable, read_lut
+from iqt.io.shipped import PARCELLATOR, PARCELLATOR_TABLE, RESOURCES, table_file
+from iqt.io.volumes import Volume, read_volume, save_volume
 from iqt.parcellate.reader import Reader, load_reader
-from iqt.shipped import PARCELLATOR, PARCELLATOR_TABLE, RESOURCES, table_file
-from iqt.volumes import Volume, read_volume, save_volume
 from people import person
 
 WHITE, CORTEX = (2, 41), (3, 42)

@@ -11,10 +11,10 @@ import pytest
 from iqt.cohort import entries, fetch, ingest
 from iqt.config import Cohort, Grid, Mask
 from iqt.errors import StopError, UserError
-from iqt.files import read_json
-from iqt.naming import anat, flat
+from iqt.io.files import read_json
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import Volume, read_volume, save_volume
 from iqt.scans import checks, regrid
-from iqt.volumes import Volume, read_volume, save_volume
 from people import IDS, person, real_data, write_hcp, zip_hcp
 from s3 import KEYS, Server
 

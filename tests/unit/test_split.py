@@ -10,8 +10,8 @@ from iqt.cohort.participants import write_participants
 from iqt.cohort.split import check_leaks, split_scans
 from iqt.config import Split
 from iqt.errors import UserError
-from iqt.files import write_json, write_table
-from iqt.naming import anat
+from iqt.io.files import write_json, write_table
+from iqt.io.naming import anat
 
 PEOPLE = [f"sub-{number:03d}" for number in range(100)]
 

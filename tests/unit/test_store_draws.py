@@ -8,11 +8,11 @@ from phantoms import phantom
 
 from iqt.config import LowField, Patches
 from iqt.degrade.run import degrade_scans
-from iqt.files import read_json, write_json, write_table
-from iqt.naming import anat, flat
+from iqt.io.files import read_json, write_json, write_table
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import intensity_scale, read_volume, save_volume
 from iqt.training.patches import RegionDataset
 from iqt.training.store import build_store, open_store, standardisation
-from iqt.volumes import intensity_scale, read_volume, save_volume
 
 PEOPLE = {"sub-a": "train", "sub-b": "train", "sub-v": "val"}
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from iqt.files import write_table
+from iqt.io.files import write_table
 from iqt.report import figures, published, sampling, structure_figure, structure_table
 from iqt.report.scores import FACTS, FURTHER_METRICS, METRICS
 from iqt.report.styles import COLOURS, styles_of

@@ -14,7 +14,6 @@ from matplotlib.image import imread
 from phantoms import affine_of
 from scipy.ndimage import gaussian_filter
 
-from iqt import naming
 from iqt.cli import main
 from iqt.config import FAST, HMRF, LabelTissues, LowField, Tissues
 from iqt.degrade import classify, fast, labels, simulator
@@ -22,8 +21,9 @@ from iqt.degrade.run import degrade_scans
 from iqt.degrade.single import Extras, degrade_file, replay_file
 from iqt.degrade.tissues import TissueFiles, probseg, segment_scans, tissues_of_file
 from iqt.errors import UserError
-from iqt.files import read_json, read_table, write_json
-from iqt.volumes import Volume, read_volume, save_volume
+from iqt.io import naming
+from iqt.io.files import read_json, read_table, write_json
+from iqt.io.volumes import Volume, read_volume, save_volume
 
 INTENSITY = {
     "T1w": {"WM": 1000, "GM": 700, "CSF": 250},

@@ -16,21 +16,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from iqt.compute.devices import training_guard
 from iqt.config import Patches, Training
-from iqt.devices import training_guard
 from iqt.errors import UserError
-from iqt.files import read_json, read_table, write_json, write_table
+from iqt.io.files import read_json, read_table, write_json, write_table
+from iqt.io.naming import anat, flat, seed_of
+from iqt.io.volumes import intensity_scale, save_volume
 from iqt.methods import parse_method
 from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.methods.esrgan import ESRGANMethod
-from iqt.naming import anat, flat, seed_of
 from iqt.networks.size import count_parameters
 from iqt.training.checkpoints import load_card, load_weights
 from iqt.training.enhancement import train_model
 from iqt.training.patches import RegionDataset
 from iqt.training.store import build_store, open_store, standardisation
 from iqt.training.tasks.denoising import DiffusionTask
-from iqt.volumes import intensity_scale, save_volume
 
 SHAPE = (20, 22, 18)
 PATCHES = Patches(patch=4, grid=(2, 2, 2))
@@ -73,7 +73,7 @@ def train(run: Path, out: Path, settings: dict = SETTINGS, seed: int = 1) -> Non
 
 def test_the_store_holds_both_volumes_on_their_scales(run: Path) -> None:
     (scan,) = open_store(run / "store", run / "participants.tsv", "val")
-    from iqt.volumes import read_volume
+    from iqt.io.volumes import read_volume
 
     high = read_volume(anat(run / "cohort", "sub-v", "T1w.nii.gz")).data
     mask = read_volume(anat(run / "cohort", "sub-v", "desc-brain_mask.nii.gz")).data > 0

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from iqt.cli import app
 from iqt.config import Painting, VolumetricNetwork, VolumetricParcellator
 from iqt.errors import UserError
-from iqt.files import read_json
-from iqt.labels import LabelTable, read_lut
+from iqt.io.files import read_json
+from iqt.io.labels import LabelTable, read_lut
+from iqt.io.volumes import Volume, save_volume
 from iqt.networks.volumetric import build_volumetric
 from iqt.parcellate.paint import LabelMap, PaintedVolumes, read_label_map
 from iqt.parcellate.train_volumetric import train_volumetric, volume_loss
 from iqt.parcellate.volumetric import TrainedVolumetric, load_volumetric, predict_volumetric
-from iqt.volumes import Volume, save_volume
 from people import person
 
 LUT = Path(__file__).parents[2] / "resources" / "aseg_dseg.tsv"

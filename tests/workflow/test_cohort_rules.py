@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from iqt.files import read_json, read_table
+from iqt.io.files import read_json, read_table
 from people import IDS, real_data, write_hcp
 from s3 import KEYS, Server
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from test_cohort_rules import snakemake
 
-from iqt.files import read_json, read_table
+from iqt.io.files import read_json, read_table
 
 TOY = """
 \"\"\"A single convolution, which a test adds.\"\"\"
@@ -53,7 +53,8 @@ def test_a_new_kind_is_one_file(workflow: Path) -> None:
     assert float(rows["own"]["psnr"]) > 0
     card = read_json(workflow / "results/source/models/own/seed-1/model.json")
     assert (card["kind"], card["n_parameters"]) == ("convolution", 126)
-    code = "import sys; sys.argv = ['iqt', 'describe', '--config', 'source.yaml', '--method', 'own']; from iqt.cli import main; main()"
+    words = ["iqt", "describe", "--config", "source.yaml", "--method", "own"]
+    code = f"import sys; sys.argv = {words}; from iqt.cli import main; main()"
     described = subprocess.run(
         [sys.executable, "-c", code], cwd=workflow, env={"PYTHONPATH": "workflow"}, capture_output=True, text=True
     )

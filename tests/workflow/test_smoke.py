@@ -21,7 +21,7 @@ import yaml
 
 from browser import Browser, program
 from checkout import PARTS
-from iqt.files import checksum, read_json, read_table
+from iqt.io.files import checksum, read_json, read_table
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 METHODS = ["cubic", "unet", "diffusion_iqt", "diffusion_iqt_mean"]

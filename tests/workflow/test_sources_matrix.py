@@ -11,8 +11,8 @@ import yaml
 from test_cohort_rules import snakemake
 
 from datasets import CASES, PEOPLE, SPLIT, configure, hcp, write_bids
-from iqt.files import read_json, read_table
-from iqt.volumes import save_volume
+from iqt.io.files import read_json, read_table
+from iqt.io.volumes import save_volume
 from people import person
 from s3 import KEYS, Server
 

@@ -9,7 +9,7 @@ import pytest
 from test_cohort_rules import snakemake
 
 from datasets import CASES, PEOPLE, SHIPPED, SPLIT, configure, write_folder
-from iqt.files import read_json, read_table
+from iqt.io.files import read_json, read_table
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,17 @@ WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
 
 from iqt.cohort.entries import Entry, index_path, list_entries
-from iqt.cohort.needs import check_needs
+from iqt.planning.needs import check_needs
 from iqt.cohort.split import split_scans, template_scans
 from iqt.config import RunFacts, parse_config
 from iqt.config.evaluate import LPIPS_FILES
 from iqt.errors import UserError
 from iqt.methods import module_of
-from iqt.naming import PARTS, SCAN_PATTERN, Result, anat, batch_of, flat, part_folder
+from iqt.io.naming import PARTS, SCAN_PATTERN, Result, anat, batch_of, flat, part_folder
 from iqt.planning.closure import closure
-from iqt.report.alone import figures_alone
-from iqt.shipped import RESOURCES, table_file
-from iqt.shipped import PARCELLATOR as SHIPPED_PARCELLATOR
+from iqt.planning.figures_only import figures_only
+from iqt.io.shipped import RESOURCES, table_file
+from iqt.io.shipped import PARCELLATOR as SHIPPED_PARCELLATOR
 
 # Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -35,10 +35,10 @@ try:
     CONFIG = parse_config(config, ", ".join(map(str, workflow.configfiles)))
     R = Path("results") / CONFIG.name
     INDEX = index_path(CONFIG.cohort, CONFIG.suffix, R)
-    METRICS_ALONE = figures_alone(CONFIG, R, sys.argv) if workflow.is_main_process else []
-    if METRICS_ALONE:
-        ENTRIES = {scan: Entry(scan) for scan in METRICS_ALONE}
-        SCANS = {"train": [], "val": [], "test": METRICS_ALONE}
+    METRICS_ONLY = figures_only(CONFIG, R, sys.argv) if workflow.is_main_process else []
+    if METRICS_ONLY:
+        ENTRIES = {scan: Entry(scan) for scan in METRICS_ONLY}
+        SCANS = {"train": [], "val": [], "test": METRICS_ONLY}
     elif CONFIG.cohort.source == "template":
         ENTRIES, SCANS = {}, template_scans(CONFIG.cohort.split)
     else:
@@ -315,7 +315,7 @@ def gathered(name):
     def found(wildcards):
         path = R / "metrics" / name.format(**wildcards)
         alone = list(workflow.dag_settings.targets) == ["figures"] and path.is_file()
-        if METRICS_ALONE and not alone:
+        if METRICS_ONLY and not alone:
             raise WorkflowError("Ask for figures alone, or for other targets without it: it reads no source of scans")
         return str(path.absolute() if alone else path)
 

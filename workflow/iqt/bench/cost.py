@@ -22,13 +22,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from iqt.bench.authors import STEPS, halo_padding, tile_plan
-from iqt.devices import autocast, best_device
-from iqt.enhance import memory
+from iqt.compute import memory
+from iqt.compute.devices import autocast, best_device
 from iqt.enhance.run import MARGIN
 from iqt.enhance.tiling import Tiling
+from iqt.io.volumes import bounding_box
 from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.networks.size import count_parameters
-from iqt.volumes import bounding_box
 
 EDGE = 256
 RUNS, ENOUGH = 3, 60.0

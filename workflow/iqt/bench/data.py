@@ -12,14 +12,14 @@ import numpy as np
 from nibabel.processing import resample_from_to
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 
-from iqt.batch import OK
+from iqt.compute.devices import machine
 from iqt.config import Patches
-from iqt.devices import machine
-from iqt.files import write_json, write_table, write_text
-from iqt.naming import anat, flat
+from iqt.io.batch import OK
+from iqt.io.files import write_json, write_table, write_text
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import save_volume
 from iqt.training.patches import RegionDataset
 from iqt.training.store import build_store, open_store
-from iqt.volumes import save_volume
 
 SHAPE, VOXEL = (260, 311, 260), 0.7
 """An HCP volume's size and voxel edge in mm."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from iqt.bench.cost import EDGE, MONAI_OVERLAP, Cost
 from iqt.bench.quality import Quality
-from iqt.devices import machine
-from iqt.files import write_text
+from iqt.compute.devices import machine
+from iqt.io.files import write_text
 
 
 def write_speed(

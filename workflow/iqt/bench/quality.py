@@ -17,10 +17,10 @@ from iqt.enhance.models import Enhancer
 from iqt.enhance.run import MARGIN
 from iqt.errors import UserError
 from iqt.evaluate.similarity import masked_psnr
-from iqt.files import read_json, read_table
+from iqt.io.files import read_json, read_table
+from iqt.io.naming import anat, seed_of
+from iqt.io.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
 from iqt.methods.diffusion_iqt import Sampling
-from iqt.naming import anat, seed_of
-from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
 
 
 class Quality(NamedTuple):

@@ -43,7 +43,7 @@ def main() -> None:
     # A run that finds another one's locks must see that its jobs still live.
     job = None
     if os.access(".snakemake", os.W_OK):
-        from iqt.guard import claim
+        from iqt.planning.preflight import claim
 
         job = claim(Path(".snakemake"), fcntl.LOCK_SH)
     try:

@@ -19,9 +19,9 @@ def template(
     settings: SettingsOption = None,
 ) -> None:
     """Make people from the MNI152 template."""
-    from iqt.batch import read_list
     from iqt.cohort.build import build_template
     from iqt.config import Template, parse_section
+    from iqt.io.batch import read_list
 
     build_template(read_list(scans), out, suffix, seed, parse_section(Template, settings))
 
@@ -35,9 +35,9 @@ def fetch(
     suffix: SuffixOption = "T1w",
 ) -> None:
     """Have the files of a list's scans at hand, and record their sizes and checksums."""
-    from iqt.batch import read_list
     from iqt.cohort.fetch import fetch_scans
     from iqt.config import Cohort, parse_section
+    from iqt.io.batch import read_list
 
     fetch_scans(read_list(scans), out, suffix, parse_section(Cohort, settings), index)
 
@@ -51,10 +51,10 @@ def check_source(
     suffix: SuffixOption = "T1w",
 ) -> None:
     """Ask the source for every file before any is read: keys, terms, network, what is missing, room on the disk."""
-    from iqt.batch import read_list
     from iqt.cohort import fetch
     from iqt.config import Cohort, parse_section
-    from iqt.files import write_json
+    from iqt.io.batch import read_list
+    from iqt.io.files import write_json
 
     scans = [scan for path in lists for scan in read_list(path)]
     write_json(out, fetch.check_source(scans, suffix, parse_section(Cohort, settings), index))
@@ -70,9 +70,9 @@ def ingest(
     settings: SettingsOption = None,
 ) -> None:
     """Check fetched scans, extract the brain and write the cohort's volumes."""
-    from iqt.batch import read_list
     from iqt.cohort.ingest import ingest_scans
     from iqt.config import Cohort, parse_section
+    from iqt.io.batch import read_list
 
     ingest_scans(read_list(scans), files, out, suffix, seed, parse_section(Cohort, settings))
 
@@ -97,7 +97,7 @@ def check(
     lut: Annotated[str, typer.Option(help="Look-up table of label maps: freesurfer, or a TSV.")] = "freesurfer",
 ) -> None:
     """Run the cohort's checks on any volumes and print a table; the exit status is 1 where one does not pass."""
-    from iqt.cohort.inspect import format_table, inspect
+    from iqt.cohort.inspection import format_table, inspect
 
     rows = inspect(paths, lut)
     print(format_table(rows))

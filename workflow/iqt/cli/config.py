@@ -24,7 +24,7 @@ def config_check(path: Annotated[Path, typer.Argument(help="A configuration file
 def config_schema(out: Annotated[Path, typer.Argument(help="JSON file to write.")]) -> None:
     """Write the JSON schema, which editors check configuration files against."""
     from iqt.config.docs import json_schema
-    from iqt.files import write_text
+    from iqt.io.files import write_text
 
     write_text(out, json_schema())
 
@@ -33,6 +33,6 @@ def config_schema(out: Annotated[Path, typer.Argument(help="JSON file to write."
 def config_readme(out: Annotated[Path, typer.Argument(help="Markdown file to write.")]) -> None:
     """Write the manual of every key."""
     from iqt.config.docs import readme
-    from iqt.files import write_text
+    from iqt.io.files import write_text
 
     write_text(out, readme())

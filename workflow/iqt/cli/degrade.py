@@ -77,10 +77,10 @@ def degrade(
 
     Without posteriors or labels the tissues of IMAGE are classified by dipy's hidden Markov random field.
     """
-    from iqt.batch import read_list
     from iqt.degrade.run import degrade_scans
     from iqt.degrade.single import Extras, degrade_file, replay_file
     from iqt.degrade.tissues import TissueFiles
+    from iqt.io.batch import read_list
 
     if scans is not None:
         refuse(context, SINGLE_ONLY, "is for a single scan, not for --list")
@@ -119,9 +119,9 @@ def register(
     settings: SettingsOption = None,
 ) -> None:
     """Register the real low-field scans that a cohort brings, in place of simulating any."""
-    from iqt.batch import read_list
     from iqt.config import LowField, parse_section
     from iqt.degrade.register import register_scans
+    from iqt.io.batch import read_list
 
     section = parse_section(LowField, settings)
     if section.registration is None:
@@ -139,9 +139,9 @@ def tissues(
     settings: SettingsOption = None,
 ) -> None:
     """Make the tissue posteriors that the simulator needs, from labels or intensities."""
-    from iqt.batch import read_list
     from iqt.config import Tissues, parse_section
     from iqt.degrade.tissues import segment_scans
+    from iqt.io.batch import read_list
 
     section = parse_section(Tissues, settings)
     if section.engine == "fast":
@@ -157,8 +157,8 @@ def compare_tissues(
     out: Annotated[Path, typer.Option(help="Table to write (.csv or .tsv).")],
 ) -> None:
     """Dice overlap of the tissues that two engines found."""
-    from iqt.batch import read_list
     from iqt.degrade.tissues import compare_scans
+    from iqt.io.batch import read_list
 
     compare_scans(read_list(scans), reference, other, out)
 
@@ -172,9 +172,9 @@ def run_fast(
     settings: SettingsOption = None,
 ) -> None:
     """Segment scans by FSL FAST, which must be on PATH."""
-    from iqt.batch import read_list
     from iqt.config import FAST, parse_section
     from iqt.degrade.fast import run_fast
+    from iqt.io.batch import read_list
 
     run_fast(read_list(scans), cohort, out, suffix, parse_section(FAST, settings))
 
@@ -196,7 +196,7 @@ def draw_presets(
     from iqt.degrade.preview import draw_presets
     from iqt.degrade.single import scan_name
     from iqt.degrade.tissues import TissueFiles, tissues_of_file
-    from iqt.volumes import read_volume
+    from iqt.io.volumes import read_volume
 
     maps = {name: path for name, path in (("WM", wm), ("GM", gm), ("CSF", csf)) if path is not None}
     volume = read_volume(image)

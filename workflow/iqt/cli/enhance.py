@@ -62,8 +62,8 @@ def enhance(
     """Enhance low-field scans: one (IMAGE OUTPUT), or a list with one method."""
     if scans is not None:
         refuse(context, SINGLE_ONLY, "is for a single scan, not for --list")
-        from iqt.batch import read_list
         from iqt.enhance.run import enhance_scans
+        from iqt.io.batch import read_list
 
         if settings is None:
             raise UserError("--settings is missing; see --help")

@@ -34,10 +34,10 @@ def evaluate(
     settings: SettingsOption = None,
 ) -> None:
     """Score a result of the scans of a list: similarity, structures, calibration of its spread, and seams."""
-    from iqt.batch import read_list
     from iqt.config import Evaluate, parse_section
     from iqt.evaluate.run import evaluate_result
-    from iqt.naming import Result
+    from iqt.io.batch import read_list
+    from iqt.io.naming import Result
 
     section = parse_section(Evaluate, settings)
     evaluate_result(read_list(scans), set_name, Result.parse(result), suffix, run, lut, section, out)

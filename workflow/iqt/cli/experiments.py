@@ -24,9 +24,9 @@ def gather_experiment(
     out: OutOption,
 ) -> None:
     """Gather an experiment's scores, and what its results cost."""
-    from iqt.batch import read_list
     from iqt.evaluate.experiment import gather_experiment
-    from iqt.naming import Result
+    from iqt.io.batch import read_list
+    from iqt.io.naming import Result
 
     gather_experiment(
         run,

@@ -18,7 +18,7 @@ from iqt.cli.options import (
     app,
     needed,
 )
-from iqt.shipped import PARCELLATOR, PARCELLATOR_TABLE, table_file
+from iqt.io.shipped import PARCELLATOR, PARCELLATOR_TABLE, table_file
 
 ScansOption = Annotated[Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")]
 ImagesOption = Annotated[Path | None, typer.Option(help="With --list: folder of the volumes to label.")]
@@ -79,10 +79,10 @@ def parcellate(
     settings: SettingsOption = None,
 ) -> None:
     """Label the structures of one volume (IMAGE OUTPUT), or of each volume of a list."""
-    from iqt.batch import read_list
     from iqt.config import FastSurfer, parse_section
     from iqt.errors import UserError
-    from iqt.labels import read_lut
+    from iqt.io.batch import read_list
+    from iqt.io.labels import read_lut
 
     if engine not in ("builtin", "fastsurfer"):
         raise UserError(f"--engine {engine}: must be builtin or fastsurfer")
@@ -122,8 +122,8 @@ def plan_fastsurfer(
     settings: SettingsOption = None,
 ) -> None:
     """Write what FastSurfer shall read, and its command lines."""
-    from iqt.batch import read_list
     from iqt.config import FastSurfer, parse_section
+    from iqt.io.batch import read_list
     from iqt.parcellate.fastsurfer.plan import plan_jobs
 
     section = parse_section(FastSurfer, settings)

@@ -21,7 +21,7 @@ def store(
     suffix: SuffixOption = "T1w",
 ) -> None:
     """Write the uncompressed volumes that training reads."""
-    from iqt.batch import read_list
+    from iqt.io.batch import read_list
     from iqt.training.store import build_store
 
     build_store(read_list(scans), cohort, lowfield, out, suffix)

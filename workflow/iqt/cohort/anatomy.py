@@ -18,9 +18,9 @@ from scipy.spatial import cKDTree
 from skimage.segmentation import watershed
 
 from iqt.errors import UserError
-from iqt.files import checksum, read_table
-from iqt.shipped import table_file
-from iqt.volumes import bounding_box, read_volume
+from iqt.io.files import checksum, read_table
+from iqt.io.shipped import table_file
+from iqt.io.volumes import bounding_box, read_volume
 
 LUT = table_file("template")
 

@@ -15,7 +15,7 @@ from iqt.cohort.entries import Entry
 from iqt.cohort.places import list_names, s3_url
 from iqt.config import BIDS
 from iqt.errors import UserError
-from iqt.naming import SCAN_PATTERN
+from iqt.io.naming import SCAN_PATTERN
 
 TISSUES = {"wm": "WM", "gm": "GM", "csf": "CSF"}
 NAME = re.compile(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from iqt.batch import run_scans
 from iqt.cohort.anatomy import sources
 from iqt.cohort.template import Person, make_person
 from iqt.config import Template
 from iqt.errors import UserError
-from iqt.naming import anat
-from iqt.volumes import save_volume
+from iqt.io.batch import run_scans
+from iqt.io.naming import anat
+from iqt.io.volumes import save_volume
 
 ENDINGS = ("desc-brain_mask", "label-WM_probseg", "label-GM_probseg", "label-CSF_probseg", "dseg")
 

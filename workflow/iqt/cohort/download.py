@@ -21,7 +21,7 @@ from iqt.cohort.places import AbsentError
 from iqt.cohort.s3 import ChangedError, connect, explained, head
 from iqt.config import S3
 from iqt.errors import StopError, UserError
-from iqt.files import read_json, write_json
+from iqt.io.files import read_json, write_json
 
 BROKEN = (exceptions.ResponseStreamingError, exceptions.IncompleteReadError, exceptions.ReadTimeoutError)
 BROKEN = (*BROKEN, exceptions.ConnectionClosedError, urllib3.exceptions.HTTPError, ConnectionError)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from iqt.config import Cohort
 from iqt.errors import UserError
-from iqt.files import read_table, read_text, write_table
+from iqt.io.files import read_table, read_text, write_table
 
 READ = ("brain", "head", "mask", "labels", "wm", "gm", "csf", "lowfield")
 """Fields of an entry that are places."""

@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from iqt.batch import allow_missing, run_scans
 from iqt.cohort.entries import READ, Entry, entry_of
 from iqt.cohort.places import AbsentError, split_member
 from iqt.config import S3, Cohort
 from iqt.errors import StopError, UserError
-from iqt.files import missing_file, nearest_folder
-from iqt.naming import flat
+from iqt.io.batch import allow_missing, run_scans
+from iqt.io.files import missing_file, nearest_folder
+from iqt.io.naming import flat
 
 CHUNK = 1 << 20
 ASKING = 16

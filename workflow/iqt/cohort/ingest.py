@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from iqt.batch import require_ok, run_scans
 from iqt.cohort.picture import draw_mask, picture_path
 from iqt.cohort.places import split_member
 from iqt.cohort.synthesize import make_person
 from iqt.config import Cohort, Grid
 from iqt.errors import StopError, UserError
-from iqt.naming import anat, flat
+from iqt.io.batch import require_ok, run_scans
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import Volume, cut_mask, read_volume, save_volume, say_doubts
 from iqt.scans import checks, regrid
 from iqt.scans.brain_mask import find_brain
 from iqt.scans.contrast import contrast_of
-from iqt.volumes import Volume, cut_mask, read_volume, save_volume, say_doubts
 
 POSTERIORS = {"wm": "label-WM_probseg", "gm": "label-GM_probseg", "csf": "label-CSF_probseg"}
 KINDS = {"brain": "image", "head": "image", "mask": "mask", "labels": "labels"}

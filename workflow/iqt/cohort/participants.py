@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import iqt
-from iqt.batch import OK, allow_missing
 from iqt.cohort.split import SPLITS, check_leaks
 from iqt.errors import UserError
-from iqt.files import read_json, read_table, write_json, write_table, write_text
-from iqt.naming import anat
+from iqt.io.batch import OK, allow_missing
+from iqt.io.files import read_json, read_table, write_json, write_table, write_text
+from iqt.io.naming import anat
+from iqt.io.shipped import table_file
 from iqt.scans.checks import read_labels
-from iqt.shipped import table_file
 
 COLUMNS = ("participant_id", "scan", "split", "status", "voxel_size", "brain_ml")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from iqt.files import replacing
-from iqt.naming import anat
-from iqt.volumes import Volume
+from iqt.io.files import replacing
+from iqt.io.naming import anat
+from iqt.io.volumes import Volume
 
 
 def picture_path(out: Path, scan: str, suffix: str) -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from iqt.config import Split
 from iqt.errors import UserError
-from iqt.files import read_table
-from iqt.naming import seed_of
+from iqt.io.files import read_table
+from iqt.io.naming import seed_of
 
 SPLITS = ("train", "val", "test")
 MISSING = ("", "n/a", "na", "nan", "none", "null")

@@ -15,7 +15,7 @@ from scipy import ndimage
 from iqt.cohort import anatomy, deform
 from iqt.config import Template
 from iqt.errors import UserError
-from iqt.naming import seed_of
+from iqt.io.naming import seed_of
 
 MARGIN_MM = 12.0
 """Empty space around the template's brain; a deformation fades out in it, so that no brain leaves the volume."""

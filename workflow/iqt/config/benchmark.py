@@ -16,7 +16,7 @@ from iqt.config.report import Report
 from iqt.config.section import Name, Precision, Section, flat_keys, hint
 from iqt.config.tissues import Tissues
 from iqt.config.training import Patches, Training
-from iqt.naming import Result
+from iqt.io.naming import Result
 
 
 class Compute(Section):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from iqt.config.section import Positive, Section, Width
 from iqt.config.training import Training
-from iqt.shipped import PARCELLATOR_TABLE
+from iqt.io.shipped import PARCELLATOR_TABLE
 
 TABLES = ("template", "aseg", "fastsurfer")
 """Look-up tables in resources/, by what comes before `_dseg.tsv`."""

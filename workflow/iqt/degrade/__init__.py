@@ -1,7 +1,7 @@
 """The low-field simulator, which can be used alone.
 
     from iqt.degrade import LowField, apply, draw
-    from iqt.volumes import read_volume
+    from iqt.io.volumes import read_volume
 
     settings = LowField(preset="iqt-8x")
     drawn = draw(settings, seed=1, scan="sub-01")

@@ -10,7 +10,7 @@ import numpy as np
 from iqt.config import HMRF
 from iqt.degrade.contrast import TISSUES
 from iqt.errors import UserError
-from iqt.volumes import Volume, bounding_box, read_on_grid
+from iqt.io.volumes import Volume, bounding_box, read_on_grid
 
 DARK_TO_BRIGHT = {"T1w": ("CSF", "GM", "WM"), "T2w": ("WM", "GM", "CSF"), "FLAIR": ("CSF", "WM", "GM")}
 """The tissues in the order of their intensity."""

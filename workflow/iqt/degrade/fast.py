@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from iqt import batch
 from iqt.config import FAST
 from iqt.errors import UserError
-from iqt.naming import anat, flat
-from iqt.volumes import read_on_grid, read_volume, save_volume
+from iqt.io import batch
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import read_on_grid, read_volume, save_volume
 
 IMAGE_TYPES = {"T1w": 1, "T2w": 2}
 """FAST's number of a contrast (-t)."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from iqt.files import replacing
-from iqt.volumes import Volume
+from iqt.io.files import replacing
+from iqt.io.volumes import Volume
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _BRIGHTEST = 99.5

@@ -13,13 +13,13 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from iqt import batch, naming
 from iqt.config import LowField
 from iqt.errors import UserError
-from iqt.files import read_json
+from iqt.io import batch, naming
+from iqt.io.files import read_json
+from iqt.io.volumes import Volume, bounding_box, read_on_grid, read_volume, save_volume, say_doubts
 from iqt.scans.checks import scan_problems
 from iqt.scans.regrid import FWHM
-from iqt.volumes import Volume, bounding_box, read_on_grid, read_volume, save_volume, say_doubts
 
 WORKING_MM = 2.0
 """Voxels of the high-quality scan that is registered to: finer ones tell nothing about slices of millimetres."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from iqt import batch, naming
 from iqt.config import LowField
 from iqt.degrade import simulator, tissues
 from iqt.degrade.record import describe
-from iqt.volumes import Volume, read_on_grid, read_volume, save_volume
+from iqt.io import batch, naming
+from iqt.io.volumes import Volume, read_on_grid, read_volume, save_volume
 
 
 def degrade_scans(

@@ -33,8 +33,8 @@ from iqt.degrade import artefacts, contrast, slices
 from iqt.degrade.contrast import TISSUES
 from iqt.degrade.record import Draw
 from iqt.errors import UserError
-from iqt.naming import seed_of
-from iqt.volumes import Volume
+from iqt.io.naming import seed_of
+from iqt.io.volumes import Volume
 
 _MAX_DRAWS = 10_000
 

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from iqt import batch, naming
 from iqt.config import LowField, Tissues, parse_section
 from iqt.degrade import simulator, tissues
 from iqt.degrade.record import Draw, describe
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
-from iqt.files import read_json, write_json
+from iqt.io import batch, naming
+from iqt.io.files import read_json, write_json
+from iqt.io.volumes import read_volume, save_volume, say_doubts
 from iqt.scans.kinds import kind_of
-from iqt.volumes import read_volume, save_volume, say_doubts
 
 
 class Extras(NamedTuple):

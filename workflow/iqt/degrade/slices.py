@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from iqt.config import LowField
 from iqt.errors import UserError
-from iqt.volumes import Volume, resample_axis
+from iqt.io.volumes import Volume, resample_axis
 
 _WORLD_AXES = {"R": 0, "A": 1, "S": 2}
 _FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))

@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iqt import batch
 from iqt.config import Tissues
 from iqt.degrade import classify, fast
 from iqt.degrade.contrast import TISSUES
 from iqt.degrade.labels import tissues_from_labels
 from iqt.errors import UserError
-from iqt.files import write_table
-from iqt.naming import anat, flat
-from iqt.volumes import Volume, as_stored_in, cut_mask, read_on_grid, read_volume, save_volume
+from iqt.io import batch
+from iqt.io.files import write_table
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import Volume, as_stored_in, cut_mask, read_on_grid, read_volume, save_volume
 
 GIVEN = "posteriors"
 """Name of the engine in a record where the user gave the posteriors."""

@@ -13,11 +13,11 @@ from scipy import ndimage
 
 from iqt.config import Mask
 from iqt.errors import UserError
+from iqt.io.volumes import Volume, read_mask, read_volume, resample_axis, say_doubts
 from iqt.scans.brain_mask import find_brain
 from iqt.scans.checks import brain_where_not_zero, mask_problems, scan_problems
 from iqt.scans.contrast import contrast_of
 from iqt.scans.regrid import FWHM, to_ras
-from iqt.volumes import Volume, read_mask, read_volume, resample_axis, say_doubts
 
 NEGATIVE = 0.1
 """Share of the brain's voxels that may be negative: magnitudes have none, but noise corrections leave a few."""

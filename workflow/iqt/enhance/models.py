@@ -10,12 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iqt.devices import autocast, best_device
-from iqt.enhance import memory
+from iqt.compute import memory
+from iqt.compute.devices import autocast, best_device
 from iqt.enhance.run import Progress
 from iqt.enhance.tiling import Tiling
 from iqt.errors import StopError
-from iqt.naming import seed_of
+from iqt.io.naming import seed_of
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card, load_weights
 

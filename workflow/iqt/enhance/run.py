@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from iqt.batch import require_ok, run_scans
 from iqt.errors import UserError
+from iqt.io.batch import require_ok, run_scans
+from iqt.io.naming import anat, flat, seed_of
+from iqt.io.volumes import bounding_box, intensity_scale, read_on_grid, read_volume, save_volume
 from iqt.methods import kinds
-from iqt.naming import anat, flat, seed_of
-from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume, save_volume
 
 MARGIN = 4
 """Voxels around the brain that the network sees too."""

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from iqt.batch import OK
 from iqt.evaluate.gather import gather_parts
 from iqt.evaluate.run import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS, SEAM_COLUMNS, SUBJECT_COLUMNS
-from iqt.files import read_json, read_table, write_table
-from iqt.naming import Result
+from iqt.io.batch import OK
+from iqt.io.files import read_json, read_table, write_table
+from iqt.io.naming import Result
 
 IDENTITY = ("set", "method", "seed", "scan")
 JOINED = ("subjects", "seams", "calibration")

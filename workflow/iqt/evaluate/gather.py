@@ -10,12 +10,12 @@ from statistics import median
 from typing import Any
 
 from iqt import __version__
-from iqt.batch import OK, status_of
 from iqt.config import RunFacts
 from iqt.errors import UserError
 from iqt.evaluate.run import TABLES
-from iqt.files import read_json, read_table, write_json, write_table
-from iqt.naming import PARTS, Result, anat, flat, part_folder
+from iqt.io.batch import OK, status_of
+from iqt.io.files import read_json, read_table, write_json, write_table
+from iqt.io.naming import PARTS, Result, anat, flat, part_folder
 
 HISTORY_COLUMNS = ("model", "step", "seconds", "learning_rate", "train_loss", "val_loss", "val_psnr", "val_dice")
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from iqt.batch import OK, status_of
 from iqt.errors import UserError
 from iqt.evaluate.overlap import Structure, n_present, overlap
 from iqt.evaluate.run import DECIMALS, attempt
-from iqt.files import read_table, write_table
-from iqt.labels import LabelTable, read_lut
-from iqt.naming import anat, flat
-from iqt.volumes import read_on_grid, read_volume
+from iqt.io.batch import OK, status_of
+from iqt.io.files import read_table, write_table
+from iqt.io.labels import LabelTable, read_lut
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import read_on_grid, read_volume
 
 COLUMNS = ("scan", "status", *Structure._fields)
 

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from iqt.volumes import bounding_box
+from iqt.io.volumes import bounding_box
 
 SIDE = 192
 """Edge, in voxels, of the central cube that DiffusionIQT's code scores; smaller volumes are scored whole."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from iqt.config.evaluate import LPIPS_FILES
 from iqt.errors import UserError
-from iqt.volumes import bounding_box
+from iqt.io.volumes import bounding_box
 
 BACKBONE, LINEAR = LPIPS_FILES
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from iqt.batch import OK, require_ok, status_of
 from iqt.config import Evaluate
 from iqt.config.experiments import COVERAGES
 from iqt.errors import UserError
@@ -19,9 +18,10 @@ from iqt.evaluate.calibration import calibration
 from iqt.evaluate.overlap import Structure, mean_overlap, missed, n_present, overlap
 from iqt.evaluate.seams import border_error, seam_energy
 from iqt.evaluate.similarity import similarity
-from iqt.files import read_table, write_table
-from iqt.naming import PARTS, Result, anat, flat
-from iqt.volumes import Volume, intensity_scale, read_on_grid, read_volume
+from iqt.io.batch import OK, require_ok, status_of
+from iqt.io.files import read_table, write_table
+from iqt.io.naming import PARTS, Result, anat, flat
+from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 
 SUBJECT_COLUMNS = (
     *("scan", "set", "method", "status", "psnr", "msssim", "msssim_scales", "ssim", "hfcorr", "nmse", "mae", "hfen"),

@@ -16,7 +16,7 @@ from skimage.transform import downscale_local_mean
 
 from iqt.errors import UserError
 from iqt.evaluate.minmax import psnr_minmax, rescaled, ulfenc_score
-from iqt.volumes import bounding_box
+from iqt.io.volumes import bounding_box
 
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Weights of the five scales of MS-SSIM, finest first (Wang, Simoncelli and Bovik 2003)."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from iqt.io.volumes import Volume
     from iqt.training.tasks.base import EnhancementTask
-    from iqt.volumes import Volume
 
 
 class Tiling(Section):

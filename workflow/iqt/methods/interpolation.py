@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from iqt.methods.base import Method
 
 if TYPE_CHECKING:
-    from iqt.volumes import Volume
+    from iqt.io.volumes import Volume
 
 
 class Interpolation(Method):
@@ -22,7 +22,7 @@ class Interpolation(Method):
         """The low-field stage ends with the cubic interpolation, so only the linear one is left to do."""
         if kind == "cubic":
             return upsampled
-        from iqt.volumes import resample_linear
+        from iqt.io.volumes import resample_linear
 
         return resample_linear(slices(), upsampled)
 

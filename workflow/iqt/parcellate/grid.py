@@ -7,8 +7,8 @@ import numpy as np
 from nibabel.processing import fwhm2sigma, resample_from_to, resample_to_output
 from scipy.ndimage import gaussian_filter
 
+from iqt.io.volumes import Volume
 from iqt.parcellate.orient import ras_affine, to_ras
-from iqt.volumes import Volume
 
 SAME = 0.05
 """Relative difference of voxel sizes that counts as none."""

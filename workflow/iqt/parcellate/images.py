@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from iqt.batch import require_ok
-from iqt.naming import anat, flat
-from iqt.volumes import Volume, intensity_scale, read_on_grid, read_volume
+from iqt.io.batch import require_ok
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 
 
 class Images(NamedTuple):

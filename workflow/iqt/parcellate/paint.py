@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from iqt.config import Painting
 from iqt.errors import UserError
-from iqt.labels import LabelTable
-from iqt.naming import seed_of
+from iqt.io.labels import LabelTable
+from iqt.io.naming import seed_of
+from iqt.io.volumes import SCALE_PERCENTILE, bounding_box, read_volume
 from iqt.scans.regrid import FWHM, to_ras
-from iqt.volumes import SCALE_PERCENTILE, bounding_box, read_volume
 
 OUTSIDE = 500
 """SynthSeg's label maps number what is outside the brain from here on; a FreeSurfer map has nothing there."""

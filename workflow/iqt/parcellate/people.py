@@ -9,15 +9,15 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from iqt.batch import OK
 from iqt.errors import UserError
-from iqt.files import read_table
-from iqt.labels import LabelTable
-from iqt.naming import anat
+from iqt.io.batch import OK
+from iqt.io.files import read_table
+from iqt.io.labels import LabelTable
+from iqt.io.naming import anat
+from iqt.io.volumes import Volume, bounding_box, intensity_scale, read_on_grid, read_volume
 from iqt.networks.multiview import IN_SLICES
 from iqt.parcellate.grid import at_voxel_size, labels_on, ras_voxel_size
 from iqt.parcellate.orient import to_ras
-from iqt.volumes import Volume, bounding_box, intensity_scale, read_on_grid, read_volume
 
 
 class Person(NamedTuple):

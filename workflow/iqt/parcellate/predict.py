@@ -8,17 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from iqt.compute.devices import autocast, best_device
 from iqt.config import Parcellator
-from iqt.devices import autocast, best_device
 from iqt.errors import UserError
-from iqt.labels import LabelTable
+from iqt.io.labels import LabelTable
+from iqt.io.volumes import Volume, bounding_box
 from iqt.networks.multiview import IN_SLICES, PLANES, MultiView
 from iqt.parcellate.grid import at_voxel_size, labels_on
 from iqt.parcellate.orient import from_ras, to_ras
 from iqt.parcellate.slices import SLICE_AXIS, slab
 from iqt.training.card import require_size
 from iqt.training.checkpoints import load_card, load_weights
-from iqt.volumes import Volume, bounding_box
 
 KIND = "parcellator"
 PLANE_WEIGHTS = {"axial": 0.4, "coronal": 0.4, "sagittal": 0.2}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from iqt import __version__
-from iqt.volumes import Volume
+from iqt.io.volumes import Volume
 
 ENGINE = "builtin"
 

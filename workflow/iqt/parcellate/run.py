@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from iqt.batch import run_scans
 from iqt.errors import UserError
-from iqt.naming import flat
+from iqt.io.batch import run_scans
+from iqt.io.naming import flat
+from iqt.io.volumes import save_volume
 from iqt.parcellate.images import Images
 from iqt.parcellate.reader import ENGINE, load_reader
-from iqt.volumes import save_volume
 
 
 def parcellate_scans(

@@ -7,11 +7,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
-from iqt.labels import LabelTable
-from iqt.naming import seed_of
+from iqt.io.labels import LabelTable
+from iqt.io.naming import seed_of
+from iqt.io.volumes import SCALE_PERCENTILE
 from iqt.networks.multiview import IN_SLICES, PLANES
 from iqt.parcellate.people import Person
-from iqt.volumes import SCALE_PERCENTILE
 
 SLICE_AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
 """Axis of a RAS+ volume along which a plane's slices follow one another; the other two, in order, are H and W."""

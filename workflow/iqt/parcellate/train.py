@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from iqt.config import Parcellator
-from iqt.labels import read_lut
-from iqt.naming import seed_of
+from iqt.io.labels import read_lut
+from iqt.io.naming import seed_of
 from iqt.networks.multiview import PLANES, MultiView
 from iqt.parcellate.losses import class_weights, mean_dice, slice_loss
 from iqt.parcellate.people import common_voxel_size, read_people, usable_scans

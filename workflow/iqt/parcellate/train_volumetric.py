@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from iqt.config import VolumetricParcellator
 from iqt.errors import UserError
-from iqt.labels import LabelTable, read_lut
-from iqt.naming import seed_of
+from iqt.io.labels import LabelTable, read_lut
+from iqt.io.naming import seed_of
 from iqt.networks.volumetric import build_volumetric
 from iqt.parcellate.losses import mean_dice
 from iqt.parcellate.paint import LabelMap, PaintedVolumes, read_label_map

@@ -9,10 +9,10 @@ import numpy as np
 
 from iqt.config.parcellate import TABLES
 from iqt.errors import UserError
-from iqt.files import read_table, write_table
-from iqt.labels import COLUMNS
-from iqt.naming import beside
-from iqt.shipped import table_file
+from iqt.io.files import read_table, write_table
+from iqt.io.labels import COLUMNS
+from iqt.io.naming import beside
+from iqt.io.shipped import table_file
 
 TABLE_ENDING, VOLUMES_ENDING = ".tsv", "_volumes.tsv"
 NAMED = tuple(name for name in COLUMNS if name not in ("mirror", "merges"))

@@ -14,15 +14,15 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
+from iqt.compute.devices import autocast, best_device
 from iqt.config import VolumetricNetwork
-from iqt.devices import autocast, best_device
 from iqt.errors import UserError
-from iqt.labels import LabelTable
+from iqt.io.labels import LabelTable
+from iqt.io.volumes import Volume, bounding_box
 from iqt.networks.volumetric import build_volumetric
 from iqt.scans.regrid import FWHM, to_ras
 from iqt.training.card import require_size
 from iqt.training.checkpoints import load_card, load_weights
-from iqt.volumes import Volume, bounding_box
 
 KIND = "volumetric_parcellator"
 MARGIN = 3

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from iqt import files
 from iqt.errors import UserError
-from iqt.naming import SCAN_PATTERN
+from iqt.io import files
+from iqt.io.naming import SCAN_PATTERN
 from iqt.provenance.records import Record, find_workdir, read_records
 
 CODE = "workflow/iqt/"

@@ -11,10 +11,10 @@ from importlib import metadata
 from pathlib import Path
 
 from iqt import __version__
+from iqt.compute.devices import machine
 from iqt.config import Config
-from iqt.devices import machine
-from iqt.files import read_json, read_table, write_json
-from iqt.naming import Result
+from iqt.io.files import read_json, read_table, write_json
+from iqt.io.naming import Result
 from iqt.provenance.chain import Chain, checksum, code_checksum, walk
 from iqt.provenance.records import find_workdir, read_records
 

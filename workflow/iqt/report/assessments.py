@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from iqt.batch import OK
 from iqt.config.experiments import COVERAGES
-from iqt.files import read_table
+from iqt.io.batch import OK
+from iqt.io.files import read_table
 from iqt.report.people import mean_by_person, mean_by_scan, person_of
 
 

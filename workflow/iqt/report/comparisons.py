@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from iqt.errors import UserError
-from iqt.files import write_table, write_text
-from iqt.naming import seed_of
+from iqt.io.files import write_table, write_text
+from iqt.io.naming import seed_of
 from iqt.report.formats import bracketed, latex, markdown
 from iqt.report.scores import (
     Score,
@@ -22,7 +22,7 @@ from iqt.report.scores import (
     read_scores,
     signed,
 )
-from iqt.statistics import ALPHA, compare, holm, people_needed
+from iqt.report.significance import ALPHA, compare, holm, people_needed
 
 TESTED = ("psnr", "msssim", "miou")
 """Metrics that are tested: fixed here, so that none is chosen by its result."""

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from iqt.config.experiments import COVERAGES, Experiment
-from iqt.files import read_table
+from iqt.io.files import read_table
 from iqt.report.experiments import LABELS, OF_PEOPLE, read_results, written
 from iqt.report.figures import STYLE, save_figure
 from iqt.report.sampling import reliability_curve

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from iqt.config.experiments import COVERAGES, Calibration, Cost, Experiment, Seam
 from iqt.config.experiments import Score as Similarity
-from iqt.files import read_table, write_table, write_text
-from iqt.naming import seed_of
+from iqt.io.files import read_table, write_table, write_text
+from iqt.io.naming import seed_of
 from iqt.report.formats import bracketed, latex, markdown
 from iqt.report.people import seed_sd
 from iqt.report.scores import DECIMALS, NAMES, Score, by_seed, mean_over_seeds, numbers_of

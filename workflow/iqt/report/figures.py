@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from iqt.batch import OK
 from iqt.errors import UserError
-from iqt.files import read_table, replacing
+from iqt.io.batch import OK
+from iqt.io.files import read_table, replacing
 from iqt.report.panels import PLANES, WINDOW, Panel
 from iqt.report.scores import NAMES, Score, measured, methods_of, named, parcellator_of, read_scores, shown
 from iqt.report.sheet import DPI, Sheet

@@ -13,7 +13,7 @@ import jinja2
 
 from iqt.config.experiments import Experiment
 from iqt.errors import UserError
-from iqt.files import read_json, read_table, write_text
+from iqt.io.files import read_json, read_table, write_text
 from iqt.report.assessments import calibration_table, seam_table
 from iqt.report.comparisons import statistics_cells
 from iqt.report.experiments import columns_of, experiment_cells, experiment_note

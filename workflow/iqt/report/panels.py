@@ -11,11 +11,11 @@ from nibabel.processing import resample_from_to
 from scipy.ndimage import center_of_mass
 from skimage.transform import downscale_local_mean
 
-from iqt.batch import OK, status_of
 from iqt.errors import UserError
-from iqt.files import replacing
-from iqt.naming import anat, flat
-from iqt.volumes import Volume, bounding_box, intensity_scale, read_on_grid, read_volume
+from iqt.io.batch import OK, status_of
+from iqt.io.files import replacing
+from iqt.io.naming import anat, flat
+from iqt.io.volumes import Volume, bounding_box, intensity_scale, read_on_grid, read_volume
 
 PLANES = ("sagittal", "coronal", "axial")
 """In the order of the axis that is fixed: right, anterior, superior."""

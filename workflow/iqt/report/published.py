@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iqt.errors import UserError
-from iqt.files import read_table
+from iqt.io.files import read_table
 from iqt.report.figures import STYLE, save_figure
 from iqt.report.scores import methods_of, people_of, read_scores
 from iqt.report.styles import MethodStyle, styles_of

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from iqt.errors import UserError
-from iqt.files import read_table
+from iqt.io.files import read_table
 from iqt.report.figures import STYLE, save_figure
 from iqt.report.scores import NAMES, measured
 from iqt.report.styles import styles_of

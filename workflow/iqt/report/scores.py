@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from iqt.batch import OK
 from iqt.errors import UserError
-from iqt.files import read_table
+from iqt.io.batch import OK
+from iqt.io.files import read_table
 from iqt.report.people import mean_by_person, mean_by_scan, person_of
 
 IMAGE_METRICS = ("psnr", "msssim", "ssim", "hfcorr")

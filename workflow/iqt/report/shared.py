@@ -9,7 +9,7 @@ import numpy as np
 
 from iqt.report.people import shared_scans
 from iqt.report.scores import COMMON, LOWER_IS_BETTER, NAMES, Score, people_of, shown
-from iqt.statistics import mean_limits
+from iqt.report.significance import mean_limits
 
 FAILURES_SHOWN = 20
 """Failures that a table names; the page and the tables of metrics/ have all."""

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iqt.files import read_table
+from iqt.io.files import read_table
 from iqt.report.figures import STYLE, save_figure
 from iqt.report.structure_table import COLUMNS
 from iqt.report.styles import styles_of

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from iqt.files import read_table, write_table, write_text
-from iqt.naming import seed_of
+from iqt.io.files import read_table, write_table, write_text
+from iqt.io.naming import seed_of
 from iqt.report.formats import bracketed, latex, markdown
 from iqt.report.people import of_every_seed, shared_scans
 from iqt.report.scores import shown
-from iqt.statistics import agreement, mean_limits
+from iqt.report.significance import agreement, mean_limits
 
 NEEDED = ("set", "scan", "method", "index", "name", "iou", "dice", "volume_reference_mm3", "volume_mm3")
 COLUMNS = (

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from iqt.batch import OK
-from iqt.files import read_table
+from iqt.io.batch import OK
+from iqt.io.files import read_table
 from iqt.report.people import of_every_seed
 from iqt.report.scores import shown
 

@@ -10,8 +10,8 @@ import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from iqt.files import read_table, write_table, write_text
-from iqt.naming import seed_of
+from iqt.io.files import read_table, write_table, write_text
+from iqt.io.naming import seed_of
 from iqt.report.formats import latex, markdown
 from iqt.report.people import seed_sd
 from iqt.report.scores import (

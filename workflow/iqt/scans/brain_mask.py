@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from iqt.config import Grid, Mask
 from iqt.errors import StopError, UserError
+from iqt.io.volumes import Volume, as_stored_in, read_mask, save_volume
 from iqt.scans.checks import skull_stripped_brain
 from iqt.scans.regrid import to_ras
-from iqt.volumes import Volume, as_stored_in, read_mask, save_volume
 
 WORKING_MM = 1.0
 """Voxels that brainextractor works on: it wants cubes, and smaller ones only take longer."""

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from iqt.config import Grid
 from iqt.errors import UserError
+from iqt.io.volumes import Volume, as_stored_in
 from iqt.scans.checks import is_sheared
-from iqt.volumes import Volume, as_stored_in
 
 FWHM = 2.3548
 """Of a Gaussian, in standard deviations."""

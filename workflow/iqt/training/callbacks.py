@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from iqt.errors import UserError
-from iqt.files import replacing, write_table
+from iqt.io.files import replacing, write_table
 
 WINDOW = 20
 """Steps over which losses are averaged before they are compared."""

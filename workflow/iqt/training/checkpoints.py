@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from iqt import __version__
-from iqt.devices import machine
+from iqt.compute.devices import machine
 from iqt.errors import UserError
-from iqt.files import read_json, replacing, write_json
+from iqt.io.files import read_json, replacing, write_json
 from iqt.networks.size import count_parameters
 from iqt.training.card import FORMAT, check_card
 

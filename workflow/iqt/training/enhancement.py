@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from iqt.compute.devices import best_device
 from iqt.config import LowField
-from iqt.devices import best_device
 from iqt.errors import UserError
-from iqt.files import read_json
+from iqt.io.files import read_json
+from iqt.io.naming import seed_of
+from iqt.io.volumes import SCALE_PERCENTILE
 from iqt.methods import parse_method
-from iqt.naming import seed_of
 from iqt.training.checkpoints import save_model
 from iqt.training.fit import clear_state, fit, summary
 from iqt.training.patches import RegionDataset
 from iqt.training.start import Start
 from iqt.training.store import StoredScan, open_store, standardisation
-from iqt.volumes import SCALE_PERCENTILE
 
 
 def train_model(

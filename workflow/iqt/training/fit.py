@@ -25,12 +25,12 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from iqt.compute.devices import best_device, training_guard, use_bfloat16
+from iqt.compute.gpus import claim_gpus
 from iqt.config import Training
-from iqt.devices import best_device, training_guard, use_bfloat16
 from iqt.errors import UserError
-from iqt.files import read_json, write_json
-from iqt.gpus import claim_gpus
-from iqt.naming import seed_of
+from iqt.io.files import read_json, write_json
+from iqt.io.naming import seed_of
 from iqt.training.callbacks import AtomicCheckpointIO, History, LossGuard
 
 

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from iqt.batch import OK, require_ok, run_scans
 from iqt.errors import UserError
-from iqt.files import read_json, read_table, replacing
-from iqt.naming import anat, draw_entity, flat
-from iqt.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
+from iqt.io.batch import OK, require_ok, run_scans
+from iqt.io.files import read_json, read_table, replacing
+from iqt.io.naming import anat, draw_entity, flat
+from iqt.io.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
 
 MARGIN = 8
 """Voxels of background kept around the brain."""

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from iqt.errors import UserError
-from iqt.files import write_json
+from iqt.io.files import write_json
 from iqt.parcellate.fastsurfer.jobs import run_jobs
 from iqt.parcellate.fastsurfer.program import find_program, probe
 

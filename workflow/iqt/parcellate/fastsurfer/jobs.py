@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from iqt.compute.gpus import claim_gpus
 from iqt.errors import UserError
-from iqt.files import read_json, write_json
-from iqt.gpus import claim_gpus
+from iqt.io.files import read_json, write_json
 from iqt.parcellate.fastsurfer.faults import explain, installation_fault
 from iqt.parcellate.fastsurfer.program import environment, probe
 

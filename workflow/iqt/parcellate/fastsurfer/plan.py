@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from iqt.batch import run_scans
 from iqt.config import FastSurfer
-from iqt.files import read_json, write_json
-from iqt.naming import flat
+from iqt.io.batch import run_scans
+from iqt.io.files import read_json, write_json
+from iqt.io.naming import flat
+from iqt.io.volumes import Volume, save_volume
 from iqt.parcellate.fastsurfer.command import RunFastSurfer, arguments, inputs_of, refuse_root
 from iqt.parcellate.images import Images
-from iqt.volumes import Volume, save_volume
 
 
 def plan_jobs(

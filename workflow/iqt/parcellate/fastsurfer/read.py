@@ -9,15 +9,15 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 
-from iqt.batch import OK, run_scans, status_of
 from iqt.errors import UserError
-from iqt.files import read_json
-from iqt.labels import LabelTable
-from iqt.naming import flat
+from iqt.io.batch import OK, run_scans, status_of
+from iqt.io.files import read_json
+from iqt.io.labels import LabelTable
+from iqt.io.naming import flat
+from iqt.io.volumes import Volume, bounding_box, read_volume, save_volume
 from iqt.parcellate.fastsurfer.jobs import LABELS
 from iqt.parcellate.grid import labels_on
 from iqt.parcellate.images import Images
-from iqt.volumes import Volume, bounding_box, read_volume, save_volume
 
 ENGINE = "fastsurfer"
 

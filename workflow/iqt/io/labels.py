@@ -22,7 +22,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from iqt.errors import UserError
-from iqt.files import read_table
+from iqt.io.files import read_table
 
 LARGEST_LABEL = np.iinfo(np.int16).max
 COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mirror", "merges")

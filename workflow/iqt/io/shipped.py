@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-RESOURCES = Path(__file__).resolve().parent / "resources"
+RESOURCES = Path(__file__).resolve().parents[1] / "resources"
 """A link to the checkout's `resources/`; a folder where the package is installed."""
 PARCELLATOR = RESOURCES / "models" / "parcellator"
 """The 3D parcellator of T1w scans."""

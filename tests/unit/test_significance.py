@@ -11,11 +11,20 @@ from scipy import stats
 
 from iqt.config import parse_config
 from iqt.errors import UserError
-from iqt.files import read_table, write_table
+from iqt.io.files import read_table, write_table
 from iqt.report.comparisons import TESTED, write_statistics
 from iqt.report.scores import FACTS, FURTHER_METRICS, METRICS
+from iqt.report.significance import (
+    agreement,
+    agreement_factors,
+    compare,
+    draws,
+    holm,
+    icc_of,
+    mean_limits,
+    people_needed,
+)
 from iqt.report.structure_table import NEEDED, write_structures
-from iqt.statistics import agreement, agreement_factors, compare, draws, holm, icc_of, mean_limits, people_needed
 
 
 def test_a_resample_draws_as_many_people_as_there_are() -> None:

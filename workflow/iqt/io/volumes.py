@@ -11,9 +11,9 @@ import nibabel as nib
 import numpy as np
 
 from iqt.errors import UserError
-from iqt.files import missing_file, replacing
-from iqt.naming import SCAN_PATTERN
-from iqt.nifti import NO_AFFINE, Opened, UnusableError, open_image
+from iqt.io.files import missing_file, replacing
+from iqt.io.naming import SCAN_PATTERN
+from iqt.io.nifti import NO_AFFINE, Opened, UnusableError, open_image
 from iqt.scans.kinds import kind_of
 
 SCALE_PERCENTILE = 99.5

@@ -11,9 +11,9 @@ from typing import Any, get_args
 import torch
 from torch.overrides import TorchFunctionMode
 
+from iqt.compute.gpus import claim_gpus
 from iqt.config.section import Precision
 from iqt.errors import UserError
-from iqt.gpus import claim_gpus
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from iqt.report.scores import scored_scans
 NEEDED = ("subjects.csv", "structures.csv", "history.csv")
 
 
-def figures_alone(config: Config, results: Path, arguments: Sequence[str]) -> list[str]:
+def figures_only(config: Config, results: Path, arguments: Sequence[str]) -> list[str]:
     """The test scans that metrics/ has results of, where `figures` is asked for and metrics/ has all that it needs.
 
     Nothing otherwise, so that the source is asked as ever: the people of a run may have left the archive that they came

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import IO
 
+from iqt.compute.gpus import visible_gpus
 from iqt.errors import UserError
-from iqt.files import PARTIAL, nearest_folder
-from iqt.gpus import visible_gpus
+from iqt.io.files import PARTIAL, nearest_folder
 
 LITTLE_MB = 200
 """Free space under which a failure is most likely a full disk's."""

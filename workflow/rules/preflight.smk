@@ -2,10 +2,11 @@
 
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-from iqt import gpus, guard
-from iqt.files import write_json
+from iqt.compute import gpus
+from iqt.planning import preflight
+from iqt.io.files import write_json
 
-RUN = guard.Run(Path(".snakemake"))
+RUN = preflight.Run(Path(".snakemake"))
 GPU_JOBS = workflow.global_resources.get("gpu").value
 
 # Before Snakemake looks for locks, and so before it is known whether this is a dry run.
@@ -40,19 +41,19 @@ onstart:
         RUN.start(workflow.local_exec)
         wanted = {job.rule.name.rpartition("_")[0] for job in workflow.dag.needrun_jobs()}
         try:
-            guard.check_folder(R)
+            preflight.check_folder(R)
             if not workflow.touch:
-                guard.check_clock(R)
+                preflight.check_clock(R)
             if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
-                guard.check_image(IMAGE)
-                guard.check_engines(ENGINE, INGEST_ENVIRONMENT)
+                preflight.check_image(IMAGE)
+                preflight.check_engines(ENGINE, INGEST_ENVIRONMENT)
             if "fetch" in wanted and not workflow.touch:
                 check_source()
         except UserError as error:
             raise WorkflowError(str(error)) from None
         if workflow.local_exec:
             os.environ[gpus.JOBS] = str(GPU_JOBS or 1)
-            print(f"Note: {guard.gpu_note()}", file=sys.stderr)
+            print(f"Note: {preflight.gpu_note()}", file=sys.stderr)
 
 
 onsuccess:
@@ -63,5 +64,5 @@ onsuccess:
 onerror:
     if workflow.is_main_process:
         RUN.end()
-        if hint := guard.failure_hint(R):
+        if hint := preflight.failure_hint(R):
             print(f"Hint: {hint}", file=sys.stderr)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from iqt.errors import StopError, UserError
-from iqt.files import read_json, read_table, sweep, write_json
+from iqt.io.files import read_json, read_table, sweep, write_json
 
 OK = "ok"
 

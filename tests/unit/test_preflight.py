@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from iqt import guard
 from iqt.errors import UserError
-from iqt.files import PARTIAL, sweep
+from iqt.io.files import PARTIAL, sweep
+from iqt.planning import preflight
 
 Usage = namedtuple("Usage", "total used free")
 RUN = (
-    "import sys; from pathlib import Path; from iqt.guard import Run; run = Run(Path(sys.argv[1])); run.claim();"
+    "import sys; from pathlib import Path; from iqt.planning.preflight import Run; "
+    "run = Run(Path(sys.argv[1])); run.claim();"
     "run.start(sys.argv[2] == 'local'); print('noted', flush=True); sys.stdin.read()"
 )
 JOB = "import sys, iqt.cli as cli; cli.app = lambda: (print('noted', flush=True), sys.stdin.read()); cli.main()"
@@ -29,7 +30,7 @@ def other(state: Path, script: str, *arguments: str) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         cwd=state.parent,
-        env=os.environ | {"PYTHONPATH": str(Path(guard.__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(preflight.__file__).parents[2])},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -54,11 +55,11 @@ def test_locks_of_a_killed_run_are_dropped_unless_its_jobs_may_still_run(state: 
     stale.parent.mkdir(parents=True)
     stale.touch()
     process = other(state, RUN, str(state), kind)
-    assert not guard.Run(state).drop_stale_locks(results), "a live run keeps its locks"
+    assert not preflight.Run(state).drop_stale_locks(results), "a live run keeps its locks"
     assert len(list((state / "locks").iterdir())) == 2
     process.kill()
     process.wait()
-    assert guard.Run(state).drop_stale_locks(results) is dropped
+    assert preflight.Run(state).drop_stale_locks(results) is dropped
     assert (not any((state / "locks").iterdir())) is dropped
     assert stale.exists() is not dropped
 
@@ -67,14 +68,14 @@ def test_locks_stay_while_another_run_or_a_job_of_a_killed_one_lives(state: Path
     first, second = (other(state, RUN, str(state), "local") for _ in range(2))
     job = other(state, JOB)
     for process in (first, second, job):
-        assert not guard.Run(state).drop_stale_locks(state.parent)
+        assert not preflight.Run(state).drop_stale_locks(state.parent)
         process.kill()
         process.wait()
-    assert guard.Run(state).drop_stale_locks(state.parent)
+    assert preflight.Run(state).drop_stale_locks(state.parent)
 
 
 def test_a_cluster_run_that_ended_by_itself_leaves_no_jobs(state: Path) -> None:
-    run = guard.Run(state)
+    run = preflight.Run(state)
     run.start(local=False)
     assert not run.drop_stale_locks(state.parent)
     run.end()
@@ -82,40 +83,40 @@ def test_a_cluster_run_that_ended_by_itself_leaves_no_jobs(state: Path) -> None:
 
 
 def test_without_locks_nothing_is_written(tmp_path: Path) -> None:
-    assert not guard.Run(tmp_path / ".snakemake").drop_stale_locks(tmp_path)
+    assert not preflight.Run(tmp_path / ".snakemake").drop_stale_locks(tmp_path)
     assert not list(tmp_path.iterdir()), "a dry run leaves no trace"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guard.check_folder(tmp_path / "results" / "run")
+    preflight.check_folder(tmp_path / "results" / "run")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(UserError, match=rf"{tmp_path}.*cannot be written"):
-        guard.check_folder(tmp_path / "results" / "run")
+        preflight.check_folder(tmp_path / "results" / "run")
 
 
 def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"iqt\.sif: no such image; build it with `apptainer build"):
-        guard.check_image(tmp_path / "iqt.sif")
+        preflight.check_image(tmp_path / "iqt.sif")
 
 
 def test_a_clock_set_back_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "cohort").mkdir()
     path = tmp_path / "cohort" / "participants.tsv"
     path.touch()
-    guard.check_clock(tmp_path)
+    preflight.check_clock(tmp_path)
     later = time.time() + 3600
     os.utime(path, (later, later))
     with pytest.raises(UserError, match=rf"60 min behind {path}.*find {tmp_path} -exec touch"):
-        guard.check_clock(tmp_path)
+        preflight.check_clock(tmp_path)
 
 
 def test_a_full_disk_is_the_likely_reason_only_where_little_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, 10**11))
-    assert guard.failure_hint(tmp_path / "results") == ""
+    assert preflight.failure_hint(tmp_path / "results") == ""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, 3 * 10**6))
-    assert "only 3 MB are free" in guard.failure_hint(tmp_path / "results")
+    assert "only 3 MB are free" in preflight.failure_hint(tmp_path / "results")
 
 
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
