@@ -26,6 +26,7 @@ from pathlib import Path
 import yaml
 
 from iqt.config import read_config
+from iqt.planning.plan import Plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
@@ -67,7 +68,7 @@ TILES, STEPS, RATES = (96 / 64) ** 3, 20, (10, 50, 100)
 
 
 @dataclass
-class Plan:
+class Planning:
     """One planning."""
 
     people: int
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, nargs="+", default=PLANNED)
     arguments = parser.parse_args()
     demo = read_config(REPOSITORY / "config/config.yaml")
-    facts = {"n_models": len(demo.models()), "n_rows": len(demo.methods), "machine": machine()}
+    facts = {"n_models": len(Plan(demo).models()), "n_rows": len(demo.methods), "machine": machine()}
     parts = [HEAD.format(date=date.today(), load=f"{os.getloadavg()[0]:.1f}", **facts)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = checkout(Path(scratch), REPOSITORY)
@@ -120,7 +121,7 @@ def planning(folder: Path, people: list[int]) -> list[str]:
     return ["## Planning a new run", "", PLAN_TABLE, *(entry.row() for entry in plans), ""]
 
 
-def plan(folder: Path, people: int, batches: int, *options: str) -> Plan:
+def plan(folder: Path, people: int, batches: int, *options: str) -> Planning:
     """Plan a run of so many people and measure it."""
     name = f"config/{people}_{batches}.yaml"
     (folder / name).write_text(configuration(people, batches))
@@ -135,7 +136,7 @@ def plan(folder: Path, people: int, batches: int, *options: str) -> Plan:
     cluster = sum(count for rule, count in jobs.items() if rule not in LOCAL and rule not in groups)
     cluster += len({groups[rule] for rule in jobs if rule in groups}) if grouped else 0
     print(people, batches, *options, f"{seconds:.1f} s", file=sys.stderr, flush=True)
-    return Plan(people, batches, " ".join(options), seconds, cpu, megabytes, sum(jobs.values()), cluster)
+    return Planning(people, batches, " ".join(options), seconds, cpu, megabytes, sum(jobs.values()), cluster)
 
 
 def records(folder: Path, people: int) -> list[str]:

@@ -20,9 +20,9 @@ from checkout import PARTS
 from iqt.config import Grid, LowField, Mask
 from iqt.degrade import apply, draw
 from iqt.degrade.register import register
+from iqt.imaging import brain_mask, checks, orientation, resample
 from iqt.io.files import read_json, read_table
 from iqt.io.volumes import Volume, read_volume
-from iqt.scans import brain_mask, checks, regrid
 
 pytestmark = pytest.mark.real_data
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
@@ -66,9 +66,9 @@ def test_the_chain_trains_on_real_anatomy_from_label_maps_alone(real: Path, tmp_
 def test_a_real_head_is_registered_to_its_brain(real: Path) -> None:
     """A whole head with its skull, as thick noisy slices of a scanner in whose world it is turned and moved."""
     wanted = read_volume(real / "hcp_layout/HCP_1200/900002/T1w/T1w_acpc_dc_restore_brain.nii.gz")
-    brain = regrid.resample(regrid.to_ras(wanted), Grid(voxel_size=2), "image")
+    brain = resample.isotropic(orientation.to_ras(wanted), Grid(voxel_size=2), "image")
     mask = brain.data > 0
-    head = regrid.to_ras(read_volume(real / "full_head" / "visualqc_T1w.nii.gz"))
+    head = orientation.to_ras(read_volume(real / "full_head" / "visualqc_T1w.nii.gz"))
     settings = LowField(preset="64mT", contrast="none", noise="none")
     low = apply(head, None, settings, draw(settings, 1, "900002")).thick
     noise = np.random.default_rng(0).standard_normal(low.data.shape, dtype=np.float32)

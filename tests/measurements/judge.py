@@ -26,13 +26,13 @@ import numpy as np
 from iqt.config import LowField, Mask, Tissues
 from iqt.degrade import simulator
 from iqt.degrade.classify import tissues_by_hmrf
-from iqt.evaluate.overlap import mean_overlap, overlap
+from iqt.imaging.brain_mask import find_brain
+from iqt.imaging.overlap import mean_overlap, overlap
 from iqt.io.files import read_table
 from iqt.io.labels import read_lut
 from iqt.io.shipped import PARCELLATOR, PARCELLATOR_TABLE, table_file
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 from iqt.parcellate.reader import Reader, load_reader
-from iqt.scans.brain_mask import find_brain
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -18,9 +18,9 @@ from scipy import ndimage
 
 from iqt.config import Mask
 from iqt.errors import UserError
+from iqt.imaging.brain_mask import make_mask
+from iqt.imaging.checks import mask_problems
 from iqt.io.volumes import Volume, read_on_grid, read_volume
-from iqt.scans.brain_mask import make_mask
-from iqt.scans.checks import mask_problems
 
 
 def heads(real: Path) -> list[tuple[str, Volume, np.ndarray]]:

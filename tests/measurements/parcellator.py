@@ -25,12 +25,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "workflow"))
 
 from iqt.config import Parcellator, parse_section  # noqa: E402
-from iqt.evaluate.overlap import overlap  # noqa: E402
+from iqt.imaging.orientation import array_to_ras, ras_affine  # noqa: E402
+from iqt.imaging.overlap import overlap  # noqa: E402
 from iqt.io.files import read_table, write_json, write_table  # noqa: E402
 from iqt.io.labels import LabelTable, read_lut  # noqa: E402
 from iqt.io.naming import anat, seed_of  # noqa: E402
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume, save_volume  # noqa: E402
-from iqt.parcellate.orient import ras_affine, to_ras  # noqa: E402
 
 LUT = REPOSITORY / "resources" / "aseg_dseg.tsv"
 SPLIT = {**dict.fromkeys(range(1, 10), "train"), 10: "val", **dict.fromkeys(range(11, 15), "test")}
@@ -76,7 +76,7 @@ def make_cohort(maps: Path, cohort: Path, table: LabelTable, voxel: int) -> None
         if anat(cohort, scan, "T1w.json").is_file():
             continue
         image = nib.load(maps / f"{scan}_dseg.nii.gz")
-        labels = to_ras(np.asarray(image.dataobj), image.affine)
+        labels = array_to_ras(np.asarray(image.dataobj), image.affine)
         classes = table.to_classes(labels, scan)
         inside = np.argwhere(classes)
         low, high = inside.min(0) - 4, inside.max(0) + 5

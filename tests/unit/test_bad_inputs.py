@@ -21,11 +21,11 @@ from iqt.config import BIDS, Mask, Split, parse_config
 from iqt.enhance.intake import take_in
 from iqt.enhance.single import enhance_file
 from iqt.errors import StopError, UserError
+from iqt.imaging import checks
+from iqt.imaging.contrast import contrast_of
+from iqt.imaging.kinds import kind_of
 from iqt.io.files import read_table, read_text
 from iqt.io.volumes import Volume, cut_mask, read_mask, read_volume
-from iqt.scans import checks
-from iqt.scans.contrast import contrast_of
-from iqt.scans.kinds import kind_of
 from stand_in import save_stand_in
 
 GRID = {"axes": "RAS", "voxel_size_mm": [4.0, 4.0, 4.0], "acquired_voxel_size_mm": [3.0, 3.0, 5.0], "slice_axis": "S"}

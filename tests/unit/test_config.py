@@ -10,6 +10,7 @@ import yaml
 from iqt.config import KINDS, Config, LowField, Section, parse_config, parse_section
 from iqt.config.docs import json_schema, readme
 from iqt.errors import UserError
+from iqt.planning.plan import Plan
 
 
 @pytest.mark.parametrize(
@@ -69,16 +70,16 @@ def test_base_copies_an_entry_and_changes_what_it_names() -> None:
     mean, wide = config.methods["mean"], config.methods["wide"]
     assert (mean.sampling.steps, mean.sampling.samples) == (3, 4)
     assert (wide.network.channels, wide.training.steps, wide.training.batch_size) == (64, 40, 2)
-    assert config.model_of("single") == config.model_of("mean") == "mean", (
+    assert Plan(config).model_of("single") == Plan(config).model_of("mean") == "mean", (
         "entries that differ in sampling share a model"
     )
-    assert config.models() == ["mean", "wide"]
-    assert config.model_of("cubic") is None
+    assert Plan(config).models() == ["mean", "wide"]
+    assert Plan(config).model_of("cubic") is None
 
 
 def test_sampling_is_not_part_of_what_weights_depend_on() -> None:
     config = Config()
-    trained, used = config.trained_by("diffusion_iqt"), config.used_by("diffusion_iqt")
+    trained, used = Plan(config).trained_by("diffusion_iqt"), Plan(config).used_by("diffusion_iqt")
     assert set(trained) == {"kind", "network", "diffusion", "target", "patches", "training"}
     assert set(used) == {"kind", "sampling", "tiling"}
 

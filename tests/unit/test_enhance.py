@@ -17,10 +17,11 @@ from iqt.enhance.models import Enhancer, noise_field
 from iqt.enhance.run import enhance_scans
 from iqt.enhance.tiling import Tiling
 from iqt.errors import StopError, UserError
+from iqt.imaging.resample import linear
 from iqt.io.batch import OK
 from iqt.io.files import read_json, write_json
 from iqt.io.naming import anat, flat
-from iqt.io.volumes import Volume, intensity_scale, read_volume, resample_linear, save_volume
+from iqt.io.volumes import Volume, intensity_scale, read_volume, save_volume
 from stand_in import save_stand_in
 
 SHAPE = (26, 19, 17)
@@ -325,7 +326,7 @@ def test_linear_interpolation_keeps_places_and_repeats_the_last_slice() -> None:
     thick_affine = reference.affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 4, 1.5], [0, 0, 0, 1]])
     centres = 1.5 + 4 * np.arange(5)
     thick = Volume(np.broadcast_to(centres.astype(np.float32), (3, 4, 5)).copy(), thick_affine)
-    result = resample_linear(thick, reference)
+    result = linear(thick, reference)
     np.testing.assert_allclose(result.data[1, 2], np.clip(np.arange(20), 1.5, 17.5), atol=1e-5)
     np.testing.assert_array_equal(result.affine, reference.affine)
 
@@ -338,5 +339,5 @@ def test_the_linear_method_reads_the_thick_slices(tmp_path: Path) -> None:
     folders = tmp_path / "cohort", tmp_path / "lowfield"
     enhance_scans(["sub-a"], *folders, None, tmp_path / "out", "T1w", {"kind": "linear"}, 1, "float32")
     result = read_volume(flat(tmp_path / "out", "sub-a", "T1w.nii.gz")).data
-    expected = resample_linear(Volume(thick, affine), Volume(low, np.diag([2.0, 2, 2, 1]))).data
+    expected = linear(Volume(thick, affine), Volume(low, np.diag([2.0, 2, 2, 1]))).data
     np.testing.assert_allclose(result, expected * mask / intensity_scale(expected, mask), rtol=1e-5)

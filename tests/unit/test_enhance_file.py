@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from iqt.cli import app
 from iqt.config import Mask
-from iqt.enhance.intake import to_grid
 from iqt.enhance.single import enhance_file
 from iqt.errors import UserError
+from iqt.imaging.resample import over_field
 from iqt.io.files import read_json
 from iqt.io.volumes import Volume, read_volume
 from stand_in import save_stand_in
@@ -102,7 +102,7 @@ def test_the_grid_covers_the_field_of_view_and_interpolates_exactly() -> None:
     """A ramp along each axis stays the function of the world that it is, away from the ends."""
     affine = from_matvec(OBLIQUE @ np.diag([2.0, 3.0, 6.0]), [5, 6, 7])
     world = apply_affine(affine, np.moveaxis(np.indices((20, 16, 12)), 0, -1))
-    moved = to_grid(Volume((world @ [1.0, 2.0, -1.5]).astype(np.float32), affine), [2.0, 2.0, 2.0])
+    moved = over_field(Volume((world @ [1.0, 2.0, -1.5]).astype(np.float32), affine), [2.0, 2.0, 2.0])
     assert moved.data.shape == (20, 24, 36)
     expected = apply_affine(moved.affine, np.moveaxis(np.indices(moved.data.shape), 0, -1)) @ [1.0, 2.0, -1.5]
     inner = (slice(2, -2), slice(3, -3), slice(4, -4))

@@ -9,6 +9,7 @@ from iqt.config import parse_config
 from iqt.methods import parse_method
 from iqt.methods.esrgan import ESRGANMethod
 from iqt.networks.size import network_size
+from iqt.planning.plan import Plan
 from iqt.training.tasks.adversarial import AdversarialTask, relativistic_loss
 
 
@@ -83,7 +84,7 @@ def test_a_baseline_is_brought_to_the_size_of_another_method(kind: str) -> None:
         "my.yaml",
     )
     wanted = network_size(config.methods["diffusion_iqt"])
-    sized = parse_method(config.trained_by("baseline"))
+    sized = parse_method(Plan(config).trained_by("baseline"))
     assert network_size(sized) == pytest.approx(wanted, rel=0.08)
     # Closer than its neighbours on either side.
     first = sized.network.channels[0] if kind == "unet" else sized.network.channels

@@ -9,12 +9,12 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from iqt.config import Config, Evaluate, LowField
+from iqt.config.facts import RunFacts
 from iqt.errors import UserError
 from iqt.evaluate import minmax
-from iqt.evaluate.gather import HISTORY_COLUMNS, RunFacts, gather
+from iqt.evaluate.gather import HISTORY_COLUMNS, gather
 from iqt.evaluate.judge import score_parcellator
 from iqt.evaluate.minmax import psnr_minmax, rescaled, ulfenc_score
-from iqt.evaluate.overlap import mean_overlap, missed, n_present, overlap
 from iqt.evaluate.run import SUBJECT_COLUMNS, TABLES, evaluate_result
 from iqt.evaluate.similarity import (
     BETAS,
@@ -29,9 +29,11 @@ from iqt.evaluate.similarity import (
     n_scales,
     similarity,
 )
+from iqt.imaging.overlap import mean_overlap, missed, n_present, overlap
 from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.io.naming import Result, anat, flat, part_folder
 from iqt.io.volumes import SCALE_PERCENTILE, read_volume, save_volume
+from iqt.planning.plan import Plan
 from iqt.report.comparisons import write_statistics
 from iqt.report.structure_table import write_structures
 from iqt.report.structures import judge
@@ -502,7 +504,7 @@ def model(root, name, card):
 
 
 def facts():
-    return RunFacts.of(Config.model_validate({"methods": {"cubic": {"kind": "cubic"}, "unet": {"kind": "unet"}}}))
+    return Plan(Config.model_validate({"methods": {"cubic": {"kind": "cubic"}, "unet": {"kind": "unet"}}})).facts()
 
 
 def test_gathering_orders_parts_and_lists_every_failure_once(run):

@@ -20,6 +20,7 @@ from iqt.evaluate.experiment import COLUMNS, cost_of
 from iqt.evaluate.seams import border_error
 from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.io.naming import Result, seed_of
+from iqt.planning.plan import Plan
 from iqt.report import experiment_figures
 from iqt.report.experiment_figures import draw_experiment
 from iqt.report.experiments import (
@@ -370,11 +371,11 @@ def test_names_that_would_collide_are_refused() -> None:
 def test_a_set_that_experiments_name_is_made_for_their_methods_and_the_reference_alone() -> None:
     raw = {"lowfield": {"main": {}, "noisy": {}, "thick": {}}, "evaluate": {"reference": "diffusion_iqt"}}
     config = Config.model_validate(raw | {"experiments": {"a": ENTRY | {"sets": ["main", "noisy"]}}})
-    assert config.methods_on("main") == config.methods_on("thick") == list(config.methods)
-    assert config.methods_on("noisy") == ["cubic", "unet", "diffusion_iqt"]
+    assert Plan(config).methods_on("main") == Plan(config).methods_on("thick") == list(config.methods)
+    assert Plan(config).methods_on("noisy") == ["cubic", "unet", "diffusion_iqt"]
     everywhere = Config.model_validate(raw | {"experiments": {"a": ENTRY | {"sets": "all"}}})
     assert everywhere.sets_of("a") == ("main", "noisy", "thick")
-    assert everywhere.methods_on("thick") == ["cubic", "unet", "diffusion_iqt"]
+    assert Plan(everywhere).methods_on("thick") == ["cubic", "unet", "diffusion_iqt"]
 
 
 def test_the_error_at_patch_borders_is_that_of_the_voxels_on_either_side() -> None:

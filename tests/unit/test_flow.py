@@ -20,6 +20,7 @@ from iqt.io.files import read_json, write_json
 from iqt.methods import parse_method
 from iqt.methods.flow import FlowMethod, FlowSampling
 from iqt.methods.unet import UNetMethod
+from iqt.planning.plan import Plan
 from iqt.training.checkpoints import load_card
 from iqt.training.enhancement import train_model
 from iqt.training.tasks.flow import FlowTask
@@ -118,13 +119,13 @@ def test_a_regression_of_other_data_is_refused(run: Path, folders: tuple[Path, P
 @pytest.fixture(scope="module")
 def folders(run: Path) -> tuple[Path, Path]:  # noqa: F811
     """A trained regression, and the flow that was trained from it."""
-    train(run, run / "unet", CONFIG.trained_by("unet"))
+    train(run, run / "unet", Plan(CONFIG).trained_by("unet"))
     fit_flow(run, run / "flow", run / "unet")
     return run / "unet", run / "flow"
 
 
 def fit_flow(run: Path, out: Path, start: Path | None) -> None:  # noqa: F811
-    settings = CONFIG.trained_by("flow")
+    settings = Plan(CONFIG).trained_by("flow")
     train_model(settings, run / "participants.tsv", run / "store", out, 1, "float32", "flow", start=start)
 
 
@@ -183,19 +184,19 @@ def test_a_flow_without_its_regression_is_an_error(run: Path, folders: tuple[Pat
         UserError, match=r"flow: holds a model of kind flow for target residual, but the flow starts from unet"
     ):
         fit_flow(run, tmp_path, folders[1])
-    settings = CONFIG.trained_by("unet")
+    settings = Plan(CONFIG).trained_by("unet")
     with pytest.raises(UserError, match="a method of kind unet starts from no other model"):
         train_model(settings, run / "participants.tsv", run / "store", tmp_path, 1, "float32", "x", start=folders[0])
 
 
 def test_the_configuration_knows_what_a_flow_depends_on() -> None:
-    assert CONFIG.start_of("flow") == "unet"
-    assert CONFIG.start_of("unet") is None
-    assert CONFIG.models() == ["unet", "flow"]
+    assert Plan(CONFIG).start_of("flow") == "unet"
+    assert Plan(CONFIG).start_of("unet") is None
+    assert Plan(CONFIG).models() == ["unet", "flow"]
     longer = REGRESSION.model_copy(update={"training": TRAINING.model_copy(update={"steps": 6})})
-    assert Config(methods={"unet": longer, "flow": FLOW}).trained_by("flow") != CONFIG.trained_by("flow")
-    assert not {"sampling", "tiling", "size_like"} & set(CONFIG.trained_by("flow"))
-    assert "noise" not in CONFIG.used_by("flow"), "weights depend on it"
+    assert Plan(Config(methods={"unet": longer, "flow": FLOW})).trained_by("flow") != Plan(CONFIG).trained_by("flow")
+    assert not {"sampling", "tiling", "size_like"} & set(Plan(CONFIG).trained_by("flow"))
+    assert "noise" not in Plan(CONFIG).used_by("flow"), "weights depend on it"
 
 
 @pytest.mark.parametrize(

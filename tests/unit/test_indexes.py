@@ -11,10 +11,10 @@ import pytest
 from iqt.cohort import entries, fetch, ingest, synthesize
 from iqt.config import BIDS, Cohort, Folder, Grid, LabelMaps, Mask
 from iqt.errors import StopError, UserError
+from iqt.imaging import brain_mask, checks
 from iqt.io.files import read_json
 from iqt.io.naming import anat
 from iqt.io.volumes import Volume, read_volume, save_volume
-from iqt.scans import brain_mask, checks
 from people import person, real_data, skull
 from s3 import Server
 

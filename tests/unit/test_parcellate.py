@@ -12,12 +12,12 @@ from nibabel.processing import resample_from_to
 
 from iqt.config import Parcellator
 from iqt.errors import UserError
+from iqt.imaging.resample import at_voxel_size, labels_on
 from iqt.io.files import read_json, write_json, write_table
 from iqt.io.labels import LabelTable
 from iqt.io.naming import anat, flat
 from iqt.io.volumes import Volume, save_volume
 from iqt.networks.multiview import IN_SLICES, PLANES, CompetitiveBlock, MultiView, SliceNet
-from iqt.parcellate.grid import at_voxel_size, labels_on
 from iqt.parcellate.losses import class_weights, label_edges, mean_dice, slice_loss
 from iqt.parcellate.people import common_voxel_size, make_person, read_people, read_person, usable_scans
 from iqt.parcellate.predict import KIND, TrainedParcellator, build_network, plane_scores, predict_labels

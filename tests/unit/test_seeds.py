@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iqt.config import Config, RunFacts, parse_config
+from iqt.config import Config, parse_config
 from iqt.errors import UserError
 from iqt.io.files import read_table, write_table
 from iqt.io.naming import Result
+from iqt.planning.plan import Plan
 from iqt.report.assessments import calibration_table
 from iqt.report.comparisons import write_statistics
 from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores, read_seeds
@@ -191,10 +192,10 @@ def test_volumes_are_compared_as_one_training_measures_them(tmp_path: Path) -> N
 
 def test_results_of_the_first_seed_bear_the_methods_name_alone() -> None:
     config = Config.model_validate({"seeds": [5, 6], "methods": {"cubic": {"kind": "cubic"}, "unet": {"kind": "unet"}}})
-    assert [result.text for result in config.results()] == ["cubic", "unet=5", "unet/seed-6=6"]
-    assert [Result.parse(result.text) for result in config.results()] == config.results()
-    assert [result.method for result in config.results()] == ["cubic", "unet", "unet"]
-    assert RunFacts.of(config).results("main") == config.results()
+    assert [result.text for result in Plan(config).results()] == ["cubic", "unet=5", "unet/seed-6=6"]
+    assert [Result.parse(result.text) for result in Plan(config).results()] == Plan(config).results()
+    assert [result.method for result in Plan(config).results()] == ["cubic", "unet", "unet"]
+    assert Plan(config).facts().results("main") == Plan(config).results()
     assert [result.text for result in Config().results()][:2] == ["cubic", "unet=1"]
 
 

@@ -11,10 +11,10 @@ import pytest
 from iqt.cohort import entries, fetch, ingest
 from iqt.config import Cohort, Grid, Mask
 from iqt.errors import StopError, UserError
+from iqt.imaging import checks, orientation, resample
 from iqt.io.files import read_json
 from iqt.io.naming import anat, flat
 from iqt.io.volumes import Volume, read_volume, save_volume
-from iqt.scans import checks, regrid
 from people import IDS, person, real_data, write_hcp, zip_hcp
 from s3 import KEYS, Server
 
@@ -240,14 +240,14 @@ def test_a_crop_moves_the_affine_with_it() -> None:
     data = np.zeros((260, 311, 260), np.uint8)
     data[100, 150, 200] = 1
     affine = np.array([[-0.7, 0, 0, 90], [0, 0.7, 0, -126], [0, 0, 0.7, -72], [0, 0, 0, 1]])
-    cropped = regrid.crop(Volume(data, affine), Grid(crop=((2, 258), (27, 283), (0, 256))))
+    cropped = resample.crop(Volume(data, affine), Grid(crop=((2, 258), (27, 283), (0, 256))))
     assert cropped.data.shape == (256, 256, 256)
     assert tuple(np.argwhere(cropped.data)[0]) == (98, 123, 200)
     assert np.allclose(
         nib.affines.apply_affine(cropped.affine, (98, 123, 200)), affine @ [100, 150, 200, 1] @ np.eye(4)[:, :3]
     )
     with pytest.raises(UserError, match=r"reaches beyond its shape \(100, 311, 260\)"):
-        regrid.crop(Volume(data[:100], affine), Grid(crop=((2, 258), (27, 283), (0, 256))))
+        resample.crop(Volume(data[:100], affine), Grid(crop=((2, 258), (27, 283), (0, 256))))
 
 
 def test_a_crop_that_cuts_the_brain_is_refused(tree: Path, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_every_orientation_ends_as_ras_with_voxels_where_they_were(axes: str) ->
         nib.orientations.ornt_transform(nib.orientations.io_orientation(made.affine), code)
     )
     assert nib.aff2axcodes(turned.affine) == tuple(axes)
-    back = regrid.to_ras(Volume(np.asarray(turned.dataobj), turned.affine))
+    back = orientation.to_ras(Volume(np.asarray(turned.dataobj), turned.affine))
     assert np.array_equal(back.data, made.T1w)
     assert np.allclose(back.affine, made.affine)
 
@@ -277,7 +277,7 @@ def test_every_orientation_ends_as_ras_with_voxels_where_they_were(axes: str) ->
 def test_resampling_keeps_the_place_and_the_amount() -> None:
     made = person(IDS[0])
     for kind, data in (("image", made.T1w), ("mask", made.mask.astype(np.uint8)), ("posterior", made.gm)):
-        moved = regrid.resample(Volume(data, made.affine), Grid(voxel_size=3.0), kind)
+        moved = resample.isotropic(Volume(data, made.affine), Grid(voxel_size=3.0), kind)
         assert np.allclose(moved.voxel_size, 3)
         centres = [
             nib.affines.apply_affine(
@@ -290,7 +290,7 @@ def test_resampling_keeps_the_place_and_the_amount() -> None:
         ]
         assert np.allclose(*centres, atol=0.5)
         assert moved.data.sum(dtype=float) * 27 == pytest.approx(data.sum(dtype=float) * 64, rel=0.03)
-    labels = regrid.resample(Volume(made.dseg, made.affine), Grid(voxel_size=3.0), "labels")
+    labels = resample.isotropic(Volume(made.dseg, made.affine), Grid(voxel_size=3.0), "labels")
     assert set(np.unique(labels.data)) <= set(np.unique(made.dseg))
 
 
@@ -298,7 +298,7 @@ def test_larger_voxels_do_not_alias() -> None:
     """A pattern finer than the new grid becomes grey instead of stripes."""
     data = np.tile(np.array([0.0, 2.0], np.float32), (40, 40, 20))
     volume = Volume(data, np.diag([1.0, 1, 1, 1]))
-    coarse = regrid.resample(volume, Grid(voxel_size=3.0), "image").data[3:-3, 3:-3, 3:-3]
+    coarse = resample.isotropic(volume, Grid(voxel_size=3.0), "image").data[3:-3, 3:-3, 3:-3]
     assert coarse.mean() == pytest.approx(1, abs=0.05)
     assert coarse.std() < 0.1
 
@@ -309,7 +309,7 @@ def test_a_sheared_grid_is_resampled() -> None:
     shear[0, 1] = 0.2
     sheared = Volume(made.T1w, made.affine @ shear)
     assert checks.is_sheared(sheared.affine)
-    straight = regrid.resample(sheared, Grid(), "image")
+    straight = resample.isotropic(sheared, Grid(), "image")
     assert not checks.is_sheared(straight.affine)
     assert straight.data.sum(dtype=float) == pytest.approx(made.T1w.sum(dtype=float), rel=0.05)
 

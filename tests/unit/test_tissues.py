@@ -292,7 +292,7 @@ def test_posteriors_on_another_grid_are_brought_to_the_scans(tmp_path):
     far = fine.copy()
     far[:3, 3] += 1000
     save_volume(given["GM"], soft["GM"], far)
-    with pytest.raises(UserError, match="nothing of it lies within the scan"):
+    with pytest.raises(UserError, match="lies elsewhere in the world than its image"):
         tissues_of_file(volume, TissueFiles(given), "T1w", Tissues())
 
 

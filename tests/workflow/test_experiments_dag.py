@@ -12,6 +12,7 @@ import yaml
 from test_dag import make_outputs, planned, snakemake
 
 from iqt.config import read_config
+from iqt.planning.plan import Plan
 
 EXPERIMENTS = "config/experiments.yaml"
 
@@ -35,10 +36,10 @@ def test_the_six_experiments_are_planned_on_one_cohort_and_judge(workflow: Path)
     assert list(config.experiments) == ["cross_batch", "steps", "baselines", "patches", "generalisation", "uncertainty"]
     jobs = planned(workflow, config=EXPERIMENTS)
     assert jobs["train_parcellator"] == jobs["list_participants"] == jobs["parcellate_reference"] == 1
-    assert jobs["train"] == len(config.models()) == 17
+    assert jobs["train"] == len(Plan(config).models()) == 17
     assert jobs["gather_experiment"] == jobs["draw_experiment"] == 6
     assert jobs["write_page"] == 1
-    pairs = sum(len(config.results(name)) for name in config.lowfield)
+    pairs = sum(len(Plan(config).results(name)) for name in config.lowfield)
     assert (
         jobs["enhance"]
         == jobs["parcellate_result"]

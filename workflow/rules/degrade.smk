@@ -35,7 +35,7 @@ for batch in batches("all") if ENGINE == "fast" else []:
             "../../envs/fsl.yaml"
         threads: 1
         resources:
-            mem_mb=growing(4000),
+            mem_mb=per_attempt(4000),
             runtime=minutes(20, "all", batch),
         params:
             suffix=SUFFIX,
@@ -75,7 +75,7 @@ for batch in batches("all") if ENGINE != "cohort" else []:
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=growing(8000),
+            mem_mb=per_attempt(8000),
             runtime=minutes(5, "all", batch),
         params:
             suffix=SUFFIX,
@@ -122,7 +122,7 @@ for set_name, entry in CONFIG.lowfield.items():
                 "../../envs/iqt.yaml"
             threads: CONFIG.compute.batch_threads
             resources:
-                mem_mb=growing(4000),
+                mem_mb=per_attempt(4000),
                 runtime=minutes(2 * entry.draws, group, batch),
             params:
                 suffix=SUFFIX,
@@ -166,7 +166,7 @@ for set_name, entry in CONFIG.lowfield.items():
                 "../../envs/iqt.yaml"
             threads: CONFIG.compute.batch_threads
             resources:
-                mem_mb=growing(4000),
+                mem_mb=per_attempt(4000),
                 runtime=minutes(10, group, batch),
             params:
                 suffix=SUFFIX,

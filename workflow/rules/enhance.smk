@@ -4,6 +4,14 @@ in:  lowfield/<set>/, models/<model>/
 out: enhanced/<set>/<method>/*
 """
 
+
+def method_model(wildcards):
+    """The trained model that a method uses; nothing for an interpolation."""
+    result = result_of(wildcards.method)
+    model = PLAN.model_of(result.method)
+    return model_files(model, result.seed) if model else []
+
+
 MEMORY = 6000
 """Megabytes that a job asks for at first."""
 
@@ -37,9 +45,9 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=growing(MEMORY),
+            mem_mb=per_attempt(MEMORY),
             runtime=minutes(20, "test", batch),
-            gpu=lambda wildcards: 1 if CONFIG.model_of(result_of(wildcards.method).method) else 0,
+            gpu=lambda wildcards: 1 if PLAN.model_of(result_of(wildcards.method).method) else 0,
         params:
             suffix=SUFFIX,
             seed=SEED,
@@ -50,7 +58,7 @@ for batch in batches("test"):
             lowfield=lambda wildcards: R / "lowfield" / wildcards.set,
             out=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
             model=lambda wildcards, input: f"--model {Path(input.model[0]).parent}" if input.model else "",
-            settings=as_json(lambda wildcards: CONFIG.used_by(result_of(wildcards.method).method)),
+            settings=as_json(lambda wildcards: PLAN.used_by(result_of(wildcards.method).method)),
         shell:
             r"""
             iqt --threads {threads} enhance \

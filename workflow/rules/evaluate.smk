@@ -6,6 +6,59 @@ out: metrics/parts/<set>/batch-<n>/<method>/*.csv, and gathered from these metri
 """
 
 
+def assessment_files():
+    """Calibration, reliability and seams of every low-field set."""
+    tables = ("calibration", "reliability", "seams")
+    return [f"{R}/metrics/{table}/{name}.csv" for name in CONFIG.lowfield for table in tables]
+
+
+def gathered(name):
+    """A file of metrics/, as an input function. Where it is there and nothing but figures is asked for, it is named in
+    full, which no rule's output is, so that figures are drawn from metrics/ alone, whatever else has changed or is gone.
+    """
+
+    def found(wildcards):
+        path = R / "metrics" / name.format(**wildcards)
+        alone = list(workflow.dag_settings.targets) == ["figures"] and path.is_file()
+        if METRICS_ONLY and not alone:
+            raise WorkflowError("Ask for figures alone, or for other targets without it: it reads no source of scans")
+        return str(path.absolute() if alone else path)
+
+    return found
+
+
+def parts(set_name, folder, batch):
+    """The tables that are written of a batch of a result."""
+    return [str(part_folder(R, set_name, folder, batch) / f"{table}.csv") for table in PARTS]
+
+
+def parts_of(set_name, results):
+    """The same of every batch of some results on a low-field set."""
+    return [path for one in results for batch in batches("test") for path in parts(set_name, one.folder, batch)]
+
+
+def readings(folder, batch):
+    """The sidecars of the parcellator's label maps of a batch; nothing where there is no parcellator."""
+    return sidecars(f"parcellation/{folder}", "test", batch, "dseg.json", flat) if PARCELLATED else []
+
+
+def first_on(set_name):
+    """The results on a set that pictures show: of the first training seed."""
+    return [result for result in PLAN.results(set_name) if result.seed in (None, SEEDS[0])]
+
+
+def lpips_weights(wildcards):
+    """The weights of the perceptual distance, where somebody has them."""
+    folder = CONFIG.evaluate.lpips
+    files = [f"{folder}/{name}" for name in LPIPS_FILES] if folder is not None else []
+    for path in files:
+        if not Path(path).is_file():
+            raise WorkflowError(
+                f"{path}: no such file; evaluate.lpips must name a folder with {' and '.join(LPIPS_FILES)}, or be null"
+            )
+    return [user_file(path) for path in files]
+
+
 rule evaluate:
     """Score one result of a batch of scans against the high-quality ones."""
     input:
@@ -30,7 +83,7 @@ rule evaluate:
         "../../envs/iqt.yaml"
     threads: CONFIG.compute.batch_threads
     resources:
-        mem_mb=growing(6000),
+        mem_mb=per_attempt(6000),
         runtime=lambda wildcards, attempt: minutes(2, "test", wildcards.batch)(wildcards, attempt),
     params:
         suffix=SUFFIX,
@@ -57,7 +110,7 @@ rule evaluate:
 rule gather_metrics:
     """Gather the scores, the training curves and the facts of the run in metrics/."""
     input:
-        parts=[path for name in CONFIG.lowfield for path in parts_of(name, CONFIG.results(name))],
+        parts=[path for name in CONFIG.lowfield for path in parts_of(name, PLAN.results(name))],
         participants=rules.list_participants.output.participants,
         models=[model_files(model.method, model.seed) for model in TRAINED],
         histories=[f"{model_folder(model.method, model.seed)}/history.csv" for model in TRAINED],
@@ -77,8 +130,8 @@ rule gather_metrics:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(30),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
         results=R,
         out=R / "metrics",
@@ -87,7 +140,7 @@ rule gather_metrics:
         histories=[
             f"--history {model.folder}={model_folder(model.method, model.seed)}/history.csv" for model in TRAINED
         ],
-        settings=as_json(RunFacts.of(CONFIG)),
+        settings=as_json(PLAN.facts()),
     shell:
         r"""
         iqt gather \
@@ -118,8 +171,8 @@ rule score_parcellator:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(60),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(60),
     params:
         suffix=SUFFIX,
         cohort=R / "cohort",
@@ -165,8 +218,8 @@ rule extract_panels:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(30),
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
         suffix=SUFFIX,
         results=R,

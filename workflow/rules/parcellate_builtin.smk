@@ -4,6 +4,14 @@ in:  cohort/, enhanced/<set>/<method>/
 out: models/parcellator/ where it is trained, parcellation/hq/*, parcellation/<set>/<method>/*
 """
 
+
+def parcellator_files():
+    """Weights and card of the built-in parcellator: the shipped one, or the run's own."""
+    if CONFIG.parcellate.trained:
+        return model_files(PARCELLATOR, SEED)
+    return [shipped(SHIPPED_PARCELLATOR / name) for name in ("model.safetensors", "model.json")]
+
+
 if CONFIG.parcellate.trained:
 
     rule train_parcellator:
@@ -25,8 +33,8 @@ if CONFIG.parcellate.trained:
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.train_threads
         resources:
-            mem_mb=growing(8000),
-            runtime=growing(720),
+            mem_mb=per_attempt(8000),
+            runtime=per_attempt(720),
             gpu=1,
         params:
             suffix=SUFFIX,
@@ -86,7 +94,7 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=growing(6000),
+            mem_mb=per_attempt(6000),
             runtime=minutes(3, "test", batch),
             gpu=1,
         params:
@@ -120,7 +128,7 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=growing(6000),
+            mem_mb=per_attempt(6000),
             runtime=minutes(3, "test", batch),
             gpu=1,
         params:

@@ -6,12 +6,25 @@ out: fastsurfer/ (its inputs, subjects and exit codes), parcellation/hq/*, parce
 It runs in an environment of its own, which needs nothing of iqt's: the standard library's Python calls its script.
 """
 
+
+def read_by_fastsurfer(wildcards, batch):
+    """The sidecars of the volumes that FastSurfer shall read."""
+    if wildcards.judged == "hq":
+        return []
+    return sidecars(f"enhanced/{wildcards.judged}", "test", batch, name=flat)
+
+
+def volumes_of(wildcards):
+    """Folder and layout of the volumes that FastSurfer shall read."""
+    return (R / "cohort", "anat") if wildcards.judged == "hq" else (R / "enhanced" / wildcards.judged, "flat")
+
+
 FASTSURFER = CONFIG.parcellate.fastsurfer
 HOME = f"--home {shlex.quote(FASTSURFER.home)}" if FASTSURFER.home else ""
 
 
 wildcard_constraints:
-    judged=rf"hq|(?:{'|'.join(CONFIG.lowfield)})/(?:{'|'.join(result.folder for result in CONFIG.results())})",
+    judged=rf"hq|(?:{'|'.join(CONFIG.lowfield)})/(?:{'|'.join(result.folder for result in PLAN.results())})",
 
 
 rule find_fastsurfer:
@@ -30,8 +43,8 @@ rule find_fastsurfer:
         FASTSURFER.container
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(15),
     params:
         package=verbatim(WORKFLOW),
         home=verbatim(HOME),
@@ -66,7 +79,7 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: 1
         resources:
-            mem_mb=growing(3000),
+            mem_mb=per_attempt(3000),
             runtime=minutes(1, "test", batch),
         params:
             suffix=SUFFIX,
@@ -109,7 +122,7 @@ for batch in batches("test"):
             FASTSURFER.container
         threads: FASTSURFER.threads
         resources:
-            mem_mb=growing(8000),
+            mem_mb=per_attempt(8000),
             runtime=minutes(30, "test", batch),
             gpu=int(FASTSURFER.device == "cuda"),
         params:
@@ -147,7 +160,7 @@ for batch in batches("test"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=growing(3000),
+            mem_mb=per_attempt(3000),
             runtime=minutes(1, "test", batch),
         params:
             suffix=SUFFIX,

@@ -26,8 +26,8 @@ rule write_provenance:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(30),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
         root=R,
         results=lambda wildcards, input: [f"--result {path}" for path in input.results],

@@ -5,6 +5,36 @@ out: tables/{benchmark,similarity,statistics,structures}.{csv,md,tex} (tables/<s
      figures/*, report.html
 """
 
+TABLE_FILES = [
+    *("benchmark.csv", "benchmark.md", "benchmark.tex", "similarity.md", "similarity.tex"),
+    *(f"{name}.{ending}" for name in ("statistics", "structures") for ending in ("csv", "md", "tex")),
+]
+"""What the folder of a low-field set's tables holds."""
+
+
+def figure_files(*endings):
+    """Every figure as every ending."""
+    names = ["metrics", "training", "published", *(["reliability"] if PLAN.sampled() else [])]
+    names += ["overlap"] if PARCELLATED else []
+    kinds = ("slices", "parcellation") if PARCELLATED else ("slices",)
+    names += [f"{kind}_{scan}" for scan in SHOWN for kind in kinds]
+    names += [f"experiment_{name}" for name in CONFIG.experiments]
+    return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
+
+
+def table_files():
+    """Every table of every low-field set, and of every experiment."""
+    found = [f"{R}/{folder}/{name}" for folder in TABLES.values() for name in TABLE_FILES]
+    return found + [path for name in CONFIG.experiments for path in experiment_files(name) if "/tables/" in path]
+
+
+def experiment_files(name):
+    """Table and figure of an experiment."""
+    table, figure = f"{R}/tables/experiments/{name}", f"{R}/figures/experiment_{name}"
+    return [f"{table}.{ending}" for ending in ("csv", "md", "tex")] + [
+        f"{figure}.{ending}" for ending in ("png", "svg")
+    ]
+
 
 rule write_tables:
     """Write a low-field set's tables: benchmark, further similarity, paired statistics and structures."""
@@ -44,8 +74,8 @@ rule write_tables:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(15),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(15),
     params:
         seed=SEED,
         set=lambda wildcards: {folder: name for name, folder in TABLES.items()}[wildcards.where],
@@ -88,8 +118,8 @@ rule draw_slices:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(15),
     shell:
         r"""
         iqt draw slices \
@@ -125,8 +155,8 @@ rule draw_parcellation:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(15),
     shell:
         r"""
         iqt draw parcellation \
@@ -161,8 +191,8 @@ rule draw_metrics:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(15),
     shell:
         r"""
         iqt draw metrics \
@@ -195,8 +225,8 @@ rule draw_training:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(15),
     shell:
         r"""
         iqt draw training \
@@ -228,8 +258,8 @@ rule draw_overlap:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(15),
     shell:
         r"""
         iqt draw overlap \
@@ -262,8 +292,8 @@ rule draw_published:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(15),
     shell:
         r"""
         iqt draw published \
@@ -297,8 +327,8 @@ rule draw_reliability:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(15),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(15),
     params:
         methods=",".join(CONFIG.methods),
     shell:
@@ -345,8 +375,8 @@ rule write_page:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(15),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(15),
     params:
         metrics=R / "metrics",
         tables=R / "tables",

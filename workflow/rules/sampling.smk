@@ -5,6 +5,16 @@ out: figures/sampling_sweep.*
 """
 
 
+def sweep_series():
+    """The line of the sweep's figure that each diffusion method or flow is a point of: how it is sampled, and whether it
+    is a mean."""
+    found = {}
+    for name, entry in CONFIG.methods.items():
+        if entry.series is not None:
+            found[name] = entry.series + (" mean" if entry.samples > 1 else "")
+    return found
+
+
 rule draw_sweep:
     """Draw each measure of the diffusion methods over their network calls."""
     input:
@@ -21,8 +31,8 @@ rule draw_sweep:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(15),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(15),
     params:
         series=as_json(sweep_series()),
     shell:

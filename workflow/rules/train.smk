@@ -4,6 +4,13 @@ in:  cohort/, lowfield/main/ of the training and validation people
 out: store/main/*, models/<model>/seed-<n>/{model.safetensors, model.json, history.csv}
 """
 
+
+def start_files(wildcards):
+    """The model that training starts from: a flow's regression."""
+    start = PLAN.start_of(wildcards.model)
+    return model_files(start, wildcards.seed) if start else []
+
+
 for batch in batches("trained"):
 
     rule:
@@ -25,7 +32,7 @@ for batch in batches("trained"):
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
         resources:
-            mem_mb=growing(4000),
+            mem_mb=per_attempt(4000),
             runtime=minutes(1, "trained", batch),
         params:
             suffix=SUFFIX,
@@ -64,20 +71,20 @@ rule train:
     benchmark:
         f"{R}/benchmarks/train/{{model}}/seed-{{seed}}.tsv"
     wildcard_constraints:
-        model="|".join(CONFIG.models()) or "none",
+        model="|".join(PLAN.models()) or "none",
     conda:
         "../../envs/iqt.yaml"
     threads: CONFIG.compute.train_threads
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(1440),
+        mem_mb=per_attempt(8000),
+        runtime=per_attempt(1440),
         gpu=CONFIG.compute.gpus,
     params:
         precision=PRECISION,
         store=R / "store" / "main",
         out=lambda wildcards, output: Path(output.card).parent,
         start=lambda wildcards, input: f"--start {Path(input.start[0]).parent}" if input.start else "",
-        settings=as_json(lambda wildcards: CONFIG.trained_by(wildcards.model)),
+        settings=as_json(lambda wildcards: PLAN.trained_by(wildcards.model)),
     shell:
         r"""
         iqt --threads {threads} train \

@@ -46,6 +46,7 @@ def bench_speed(
     from iqt.config import read_config
     from iqt.methods.diffusion_iqt import DiffusionIQTMethod
     from iqt.networks.size import count_parameters, network_size
+    from iqt.planning.plan import Plan
 
     found = {}
     for path in (config, trained):
@@ -60,7 +61,7 @@ def bench_speed(
     full, small = found[config].methods[method], found[trained]
     recommended = small.methods[method].sampling
     run = Path("results") / small.name
-    model = run / "models" / small.model_of(method) / f"seed-{small.training_seeds[0]}"
+    model = run / "models" / Plan(small).model_of(method) / f"seed-{small.training_seeds[0]}"
     # Quality first: it fails at once where the run is not there.
     quality = measure_quality(run, model, recommended, small.suffix, precision)
     costs = measure_costs(full, recommended.steps * recommended.samples, precision)

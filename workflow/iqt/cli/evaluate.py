@@ -71,7 +71,8 @@ def gather(
 ) -> None:
     """Gather scores, training curves and the facts of the run in one folder."""
     from iqt.config import parse_section
-    from iqt.evaluate.gather import RunFacts, gather
+    from iqt.config.facts import RunFacts
+    from iqt.evaluate.gather import gather
     from iqt.provenance.collect import git_state
 
     histories = {name: Path(path) for name, path in (item.split("=", 1) for item in history or [])}

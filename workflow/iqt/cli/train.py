@@ -55,10 +55,12 @@ def describe(
     from iqt.config import read_config
     from iqt.methods import parse_method
     from iqt.networks.describe import describe, format_description
+    from iqt.planning.plan import Plan
 
     settings = read_config(config)
-    names = settings.models() if method is None else [method]
+    plan = Plan(settings)
+    names = plan.models() if method is None else [method]
     for name in names:
-        if settings.methods.get(name) is None or settings.model_of(name) is None:
-            raise UserError(f"--method {name}: {config} trains no such method; it has {', '.join(settings.models())}")
-        print(format_description(name, describe(parse_method(settings.trained_by(name)), depth)), end="\n\n")
+        if settings.methods.get(name) is None or plan.model_of(name) is None:
+            raise UserError(f"--method {name}: {config} trains no such method; it has {', '.join(plan.models())}")
+        print(format_description(name, describe(parse_method(plan.trained_by(name)), depth)), end="\n\n")

@@ -16,12 +16,12 @@ from iqt.cohort.places import split_member
 from iqt.cohort.synthesize import make_person
 from iqt.config import Cohort, Grid
 from iqt.errors import StopError, UserError
+from iqt.imaging import checks, orientation, resample
+from iqt.imaging.brain_mask import find_brain
+from iqt.imaging.contrast import contrast_of
 from iqt.io.batch import require_ok, run_scans
 from iqt.io.naming import anat, flat
 from iqt.io.volumes import Volume, cut_mask, read_volume, save_volume, say_doubts
-from iqt.scans import checks, regrid
-from iqt.scans.brain_mask import find_brain
-from iqt.scans.contrast import contrast_of
 
 POSTERIORS = {"wm": "label-WM_probseg", "gm": "label-GM_probseg", "csf": "label-CSF_probseg"}
 KINDS = {"brain": "image", "head": "image", "mask": "mask", "labels": "labels"}
@@ -124,7 +124,7 @@ def synthesize(
     """As `prepare`, for a label map alone: a scan is made from it."""
     with local_path(files["labels"]["path"]) as path:
         labels = read_volume(path, np.int32)
-    whole = regrid.to_ras(regrid.crop(labels, cohort.grid))
+    whole = orientation.to_ras(resample.crop(labels, cohort.grid))
     try:
         person = make_person(whole, scan, suffix, seed, cohort.labelmaps)
     except UserError as error:
@@ -132,7 +132,7 @@ def synthesize(
     volumes = {"brain": person.image, "mask": person.mask.astype(np.uint8), "labels": person.dseg.astype(np.int32)}
     volumes |= dict(zip(POSTERIORS, person.tissues, strict=True))
     moved = {
-        field: regrid.resample(Volume(data, person.affine), cohort.grid, KINDS.get(field, "posterior"))
+        field: resample.isotropic(Volume(data, person.affine), cohort.grid, KINDS.get(field, "posterior"))
         for field, data in volumes.items()
     }
     inside, affine = moved["mask"].data > 0, moved["mask"].affine
@@ -173,7 +173,7 @@ def _read(files: Mapping[str, Mapping]) -> dict[str, Volume]:
         if field in files:
             with local_path(files[field]["path"]) as path:
                 volume = read_volume(path, np.int32 if field == "labels" else np.float32)
-            volumes[field] = regrid.like(volume, image, KINDS.get(field, "posterior"), path)
+            volumes[field] = resample.like(volume, image, KINDS.get(field, "posterior"), path)
     return volumes
 
 
@@ -196,10 +196,10 @@ def _contrast_doubts(where: str, suffix: str) -> list[str]:
 
 def _regrid(volumes: Mapping[str, Volume], grid: Grid) -> tuple[dict[str, Volume], float]:
     """Volumes cropped, turned and resampled, and the share of the mask that cropping cut away."""
-    cropped = {field: regrid.crop(volume, grid) for field, volume in volumes.items()}
+    cropped = {field: resample.crop(volume, grid) for field, volume in volumes.items()}
     before, after = (np.count_nonzero(each["mask"].data) for each in (volumes, cropped))
     moved = {
-        field: regrid.resample(regrid.to_ras(volume), grid, KINDS.get(field, "posterior"))
+        field: resample.isotropic(orientation.to_ras(volume), grid, KINDS.get(field, "posterior"))
         for field, volume in cropped.items()
     }
     return moved, 1 - after / max(before, 1)

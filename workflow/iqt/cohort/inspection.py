@@ -8,9 +8,9 @@ import numpy as np
 
 from iqt.cohort.folder import READABLE
 from iqt.errors import UserError
+from iqt.imaging import checks
+from iqt.imaging.kinds import kind_of
 from iqt.io.volumes import read_volume
-from iqt.scans import checks
-from iqt.scans.kinds import kind_of
 
 
 def inspect(paths: list[Path], lut: str) -> list[dict[str, str]]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import iqt
 from iqt.cohort.split import SPLITS, check_leaks
 from iqt.errors import UserError
+from iqt.imaging.checks import read_labels
 from iqt.io.batch import OK, allow_missing
 from iqt.io.files import read_json, read_table, write_json, write_table, write_text
 from iqt.io.naming import anat
 from iqt.io.shipped import table_file
-from iqt.scans.checks import read_labels
 
 COLUMNS = ("participant_id", "scan", "split", "status", "voxel_size", "brain_ml")
 

@@ -16,9 +16,9 @@ from iqt.cohort import deform
 from iqt.cohort.template import flow
 from iqt.config import LabelMaps
 from iqt.errors import UserError
+from iqt.imaging import checks
 from iqt.io.naming import seed_of
 from iqt.io.volumes import Volume, bounding_box
-from iqt.scans import checks
 
 TISSUES = ("WM", "GM", "CSF")
 INTENSITY = {

@@ -4,7 +4,7 @@
 module a part; everything that the stages use can be imported from here.
 """
 
-from iqt.config.benchmark import Compute, Config, RunFacts
+from iqt.config.benchmark import Compute, Config
 from iqt.config.cohort import Cohort, Grid, Mask, Split, Template
 from iqt.config.evaluate import Evaluate
 from iqt.config.experiments import Experiment
@@ -59,7 +59,6 @@ __all__ = [
     "Patches",
     "Relaxation",
     "Report",
-    "RunFacts",
     "Section",
     "Shift",
     "Split",

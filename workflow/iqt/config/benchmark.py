@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -16,7 +16,6 @@ from iqt.config.report import Report
 from iqt.config.section import Name, Precision, Section, flat_keys, hint
 from iqt.config.tissues import Tissues
 from iqt.config.training import Patches, Training
-from iqt.io.naming import Result
 
 
 class Compute(Section):
@@ -190,118 +189,7 @@ class Config(Section):
         """The seeds that every method is trained with; the first one's results are those that pictures show."""
         return self.seeds or (self.seed,)
 
-    def methods_on(self, set_name: str) -> list[str]:
-        """The methods that are run on a low-field set: all, or on a set besides `main` those of the experiments that
-        name it and the one that statistics compare with."""
-        named = [one.methods for name, one in self.experiments.items() if set_name in self.sets_of(name)]
-        if set_name == "main" or not named:
-            return list(self.methods)
-        reference = self.evaluate.reference or next(iter(self.methods))
-        wanted = {reference, *(method for methods in named for method in methods)}
-        return [name for name in self.methods if name in wanted]
-
     def sets_of(self, experiment: str) -> tuple[str, ...]:
         """The low-field sets of an experiment."""
         sets = self.experiments[experiment].sets
         return tuple(self.lowfield) if sets == "all" else sets
-
-    def key_of(self, method: str, key: str) -> Any:
-        """What a method's entry says under a key such as `sampling.steps`; None where it has none."""
-        value: Any = self.methods[method].model_dump(mode="json")
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        return value
-
-    def results(self, set_name: str = "main") -> list[Result]:
-        """What is made of a low-field set: one a method and training seed, methods in the order of the tables."""
-        first = self.training_seeds[0]
-        return [
-            Result.of(name, seed, first)
-            for name in self.methods_on(set_name)
-            for seed in (self.training_seeds if self.model_of(name) else (None,))
-        ]
-
-    def model_of(self, method: str) -> str | None:
-        """The trained model that a method uses; None where it has none. It is named after one of the entries with the
-        same training, wherever they stand: the one named like its kind, else the shortest name, else the first of the
-        alphabet."""
-        if not self.methods[method].trained:
-            return None
-        wanted = self.trained_by(method)
-        alike = [name for name, entry in self.methods.items() if entry.trained and self.trained_by(name) == wanted]
-        return min(alike, key=lambda name: (name != wanted["kind"], len(name), name))
-
-    def models(self) -> list[str]:
-        """The models to train, in the order of the methods."""
-        return list(dict.fromkeys(name for name in map(self.model_of, self.methods) if name))
-
-    def sampled(self) -> list[str]:
-        """The methods that draw several samples, and so have a spread."""
-        return [name for name, entry in self.methods.items() if entry.samples > 1]
-
-    def trained_by(self, method: str) -> dict[str, Any]:
-        """The part of a method's entry that its weights depend on; `size_like` is the other method's network, `start`
-        all that the model it starts from depends on."""
-        entry = self.methods[method].model_dump(mode="json")
-        settings = self.methods[method].trained_by()
-        if entry.get("size_like"):
-            other = self.methods[entry["size_like"]].model_dump(mode="json")
-            settings["size_like"] = {key: other[key] for key in ("kind", "network", "patches")}
-        if entry.get("start"):
-            settings["start"] = self.trained_by(entry["start"])
-        return settings
-
-    def start_of(self, model: str) -> str | None:
-        """The trained model that a model's training starts from; None for most."""
-        entry = self.methods.get(model)
-        return self.model_of(entry.starts_from) if entry and entry.starts_from else None
-
-    def used_by(self, method: str) -> dict[str, Any]:
-        """The part of a method's entry that says how its weights are used."""
-        entry = self.methods[method].model_dump(mode="json")
-        return {key: entry[key] for key in ("kind", *self.methods[method].used)}
-
-
-class MethodFacts(Section):
-    """What the page says about a method."""
-
-    kind: str
-    model: str | None
-
-
-class RunFacts(Section):
-    """What the page tells of the configuration and no more, so that other keys do not make it be gathered again."""
-
-    name: str
-    seed: int
-    seeds: tuple[int, ...]
-    suffix: str
-    source: str
-    lowfield: dict[str, LowField]
-    methods: dict[str, MethodFacts]
-    engine: str
-    evaluate: Evaluate
-    made: dict[str, tuple[str, ...]]
-    """What is made of each low-field set, as `Result.text` writes it."""
-
-    def results(self, set_name: str) -> list[Result]:
-        """What is made of a low-field set: one result a method and training seed."""
-        return [Result.parse(text) for text in self.made[set_name]]
-
-    @classmethod
-    def of(cls, config: Config) -> RunFacts:
-        methods = {
-            name: MethodFacts(kind=entry.kind, model=config.model_of(name)) for name, entry in config.methods.items()
-        }
-        return cls(
-            name=config.name,
-            seed=config.seed,
-            seeds=config.training_seeds,
-            suffix=config.suffix,
-            source=config.cohort.source,
-            lowfield=config.lowfield,
-            methods=methods,
-            engine=config.parcellate.engine,
-            evaluate=config.evaluate,
-            made={name: tuple(result.text for result in config.results(name)) for name in config.lowfield},
-        )

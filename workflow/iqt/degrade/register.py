@@ -15,11 +15,11 @@ from scipy.spatial.transform import Rotation
 
 from iqt.config import LowField
 from iqt.errors import UserError
+from iqt.imaging.checks import scan_problems
+from iqt.imaging.resample import gaussian_of, lost_between
 from iqt.io import batch, naming
 from iqt.io.files import read_json
 from iqt.io.volumes import Volume, bounding_box, read_on_grid, read_volume, save_volume, say_doubts
-from iqt.scans.checks import scan_problems
-from iqt.scans.regrid import FWHM
 
 WORKING_MM = 2.0
 """Voxels of the high-quality scan that is registered to: finer ones tell nothing about slices of millimetres."""
@@ -250,7 +250,7 @@ def _coarser(high: Volume, mask: np.ndarray) -> tuple[Volume, np.ndarray]:
 
     if min(high.voxel_size) >= 0.75 * WORKING_MM:
         return high, mask
-    blurred = ndimage.gaussian_filter(high.data, WORKING_MM / FWHM / high.voxel_size)
+    blurred = ndimage.gaussian_filter(high.data, gaussian_of(WORKING_MM) / high.voxel_size)
     image = resample_to_output(nib.Nifti1Image(blurred, high.affine), WORKING_MM, order=1)
     inside = resample_to_output(nib.Nifti1Image(mask.astype(np.float32), high.affine), WORKING_MM, order=1)
     return Volume(np.asarray(image.dataobj, np.float32), image.affine), np.asarray(inside.dataobj) >= 0.5
@@ -260,7 +260,7 @@ def _blurred_as(high: Volume, low: Volume) -> np.ndarray:
     """The high-quality scan as voxels as wide as the low-field scan's show it, along the axes that run nearest."""
     cosines = np.abs((low.affine[:3, :3] / low.voxel_size).T @ (high.affine[:3, :3] / high.voxel_size))
     wide = (cosines * low.voxel_size[:, None]).max(axis=0)
-    return ndimage.gaussian_filter(high.data, np.sqrt(np.maximum((wide / high.voxel_size) ** 2 - 1, 0)) / FWHM)
+    return ndimage.gaussian_filter(high.data, lost_between(high.voxel_size, wide))
 
 
 def _around(volume: Volume, mask: np.ndarray) -> tuple[Volume, np.ndarray]:

@@ -33,6 +33,7 @@ from iqt.degrade import artefacts, contrast, slices
 from iqt.degrade.contrast import TISSUES
 from iqt.degrade.record import Draw
 from iqt.errors import UserError
+from iqt.imaging.resample import along_axis
 from iqt.io.naming import seed_of
 from iqt.io.volumes import Volume
 
@@ -130,7 +131,7 @@ def apply(
     def acquire(data: np.ndarray) -> np.ndarray:
         if not settings.slices:
             return data
-        return slices.resample_axis(slices.select_slices(data, geometry.thickness, axis), geometry.centres, axis)
+        return along_axis(slices.select_slices(data, geometry.thickness, axis), geometry.centres, axis)
 
     data = acquire(volume.data)
     if settings.slices:

@@ -14,10 +14,10 @@ from iqt.degrade import simulator, tissues
 from iqt.degrade.record import Draw, describe
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
+from iqt.imaging.kinds import kind_of
 from iqt.io import batch, naming
 from iqt.io.files import read_json, write_json
 from iqt.io.volumes import read_volume, save_volume, say_doubts
-from iqt.scans.kinds import kind_of
 
 
 class Extras(NamedTuple):

@@ -14,10 +14,10 @@ from scipy.ndimage import gaussian_filter1d
 
 from iqt.config import LowField
 from iqt.errors import UserError
-from iqt.io.volumes import Volume, resample_axis
+from iqt.imaging.resample import along_axis, gaussian_of
+from iqt.io.volumes import Volume
 
 _WORLD_AXES = {"R": 0, "A": 1, "S": 2}
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 _SMALLEST = 8
 _THICK = 3.0
 """Ratio of a voxel's edges from which a scan counts as one of thick slices."""
@@ -103,9 +103,9 @@ def acquired_affine(affine: np.ndarray, geometry: Geometry, shape: tuple[int, ..
 def upsample(data: np.ndarray, geometry: Geometry, shape: tuple[int, ...]) -> np.ndarray:
     """The acquired grid brought back to the high-quality one by cubic splines."""
     for axis, count in geometry.matrix.items():
-        data = resample_axis(data, np.arange(shape[axis]) * (count / shape[axis]), axis)
+        data = along_axis(data, np.arange(shape[axis]) * (count / shape[axis]), axis)
     axis = geometry.slice_axis
-    return resample_axis(data, (np.arange(shape[axis]) - geometry.centres[0]) / geometry.spacing, axis)
+    return along_axis(data, (np.arange(shape[axis]) - geometry.centres[0]) / geometry.spacing, axis)
 
 
 def sliced_axis(affine: np.ndarray, world_axis: str) -> int:
@@ -121,7 +121,7 @@ def slice_centres(extent: int, spacing: float) -> np.ndarray:
 
 def select_slices(data: np.ndarray, thickness: float, axis: int) -> np.ndarray:
     """Blur along an axis by the slice profile, a Gaussian with a FWHM of `thickness` voxels."""
-    return gaussian_filter1d(data, thickness / _FWHM_PER_SIGMA, axis=axis, mode="nearest")
+    return gaussian_filter1d(data, gaussian_of(thickness), axis=axis, mode="nearest")
 
 
 def acquire_matrix(data: np.ndarray, matrix: dict[int, int]) -> np.ndarray:

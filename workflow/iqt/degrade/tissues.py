@@ -13,10 +13,11 @@ from iqt.degrade import classify, fast
 from iqt.degrade.contrast import TISSUES
 from iqt.degrade.labels import tissues_from_labels
 from iqt.errors import UserError
+from iqt.imaging.resample import Kind, like
 from iqt.io import batch
 from iqt.io.files import write_table
 from iqt.io.naming import anat, flat
-from iqt.io.volumes import Volume, as_stored_in, cut_mask, read_on_grid, read_volume, save_volume
+from iqt.io.volumes import Volume, cut_mask, read_on_grid, read_volume, save_volume
 
 GIVEN = "posteriors"
 """Name of the engine in a record where the user gave the posteriors."""
@@ -105,34 +106,16 @@ def tissues_of_file(
         missing = [name for name in TISSUES if name not in given.probseg]
         if missing:
             raise UserError(f"tissue posterior {', '.join(missing)} is not given; the simulator needs all three")
-        return GIVEN, {name: read_like(given.probseg[name], volume, "posterior") for name in TISSUES}
-    mask = None if given.mask is None else cut_mask(read_like(given.mask, volume, "mask"), given.mask)
+        return GIVEN, {name: read_companion(given.probseg[name], volume, "posterior") for name in TISSUES}
+    mask = None if given.mask is None else cut_mask(read_companion(given.mask, volume, "mask"), given.mask)
     if given.labels is not None:
-        labels = read_like(given.labels, volume, "labels")
+        labels = read_companion(given.labels, volume, "labels")
         return "labels", tissues_from_labels(labels, mask, volume.voxel_size, settings.labels)
     brain = classify.brain_of(volume, mask)
     return "hmrf", classify.tissues_by_hmrf(volume.data, brain, suffix, settings.hmrf)
 
 
-def read_like(path: Path, volume: Volume, kind: str) -> np.ndarray:
-    """A file's data on the scan's grid, resampled by their affines where it lies on another one.
-
-    Args:
-        kind: `posterior` (resampled linearly), `mask` or `labels` (nearest neighbour, whole numbers).
-
-    Raises:
-        UserError: unreadable, or nothing of it lies within the scan.
-    """
-    found = read_volume(path, np.int32 if kind == "labels" else np.float32)
-    stored = as_stored_in(found, volume)
-    if stored is not None:
-        return stored.data
-    from fsl.data.image import Image
-    from fsl.utils.image.resample import resampleToReference
-
-    reference = Image(np.empty(volume.data.shape, np.uint8), xform=volume.affine)
-    order = 1 if kind == "posterior" else 0
-    data, _ = resampleToReference(Image(found.data, xform=found.affine), reference, order=order)
-    if not data.any():
-        raise UserError(f"{path}: nothing of it lies within the scan; do both have the right affine?")
-    return data
+def read_companion(path: Path, volume: Volume, kind: Kind) -> np.ndarray:
+    """A file's data on the scan's grid, as `imaging.resample.like` brings it there; UserError as that and
+    `read_volume`."""
+    return like(read_volume(path, np.int32 if kind == "labels" else np.float32), volume, kind, path).data

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
 
 from iqt.config import Mask
 from iqt.errors import UserError
-from iqt.io.volumes import Volume, read_mask, read_volume, resample_axis, say_doubts
-from iqt.scans.brain_mask import find_brain
-from iqt.scans.checks import brain_where_not_zero, mask_problems, scan_problems
-from iqt.scans.contrast import contrast_of
-from iqt.scans.regrid import FWHM, to_ras
+from iqt.imaging.brain_mask import find_brain
+from iqt.imaging.checks import brain_where_not_zero, mask_problems, scan_problems
+from iqt.imaging.contrast import contrast_of
+from iqt.imaging.resample import over_field
+from iqt.io.volumes import Volume, read_mask, read_volume, say_doubts
 
 NEGATIVE = 0.1
 """Share of the brain's voxels that may be negative: magnitudes have none, but noise corrections leave a few."""
@@ -84,8 +82,8 @@ def take_in(
         raise UserError(
             f"{path}: negative in {share:.0f} % of the brain ({origin}), as no MRI scanner's magnitude image is"
         )
-    scan = to_grid(source, grid["voxel_size_mm"])
-    soft = to_grid(Volume(inside.astype(np.float32), source.affine), grid["voxel_size_mm"], order=1)
+    scan = over_field(source, grid["voxel_size_mm"])
+    soft = over_field(Volume(inside.astype(np.float32), source.affine), grid["voxel_size_mm"], order=1)
     moved = soft.data >= 0.5
     if not moved.any():
         raise UserError(f"{path}: nothing of the brain mask ({origin}) is left on the model's grid; check the mask")
@@ -106,28 +104,6 @@ def _brain(
     except UserError as error:
         raise type(error)(f"{path}: {error}. Hint: --mask FILE, or --skull-stripped") from None
     return found.data > 0, origin, []
-
-
-def to_grid(volume: Volume, voxel_size: list[float], order: int = 3) -> Volume:
-    """The volume in RAS order with voxels of `voxel_size` (mm, along its own right, front and up axes), over the same
-    field of view. Finer voxels are blurred first, so that nothing folds back. `order` is 3 for an image, 1 for a mask.
-    """
-    turned = to_ras(volume)
-    data, affine = turned.data.astype(np.float32), turned.affine.copy()
-    for axis, (old, new) in enumerate(zip(turned.voxel_size, voxel_size, strict=True)):
-        ratio = float(new / old)
-        if math.isclose(ratio, 1, abs_tol=1e-3):
-            continue
-        if ratio > 1:
-            data = ndimage.gaussian_filter1d(data, math.sqrt(ratio**2 - 1) / FWHM, axis=axis, mode="nearest")
-        size = data.shape[axis]
-        count = max(1, math.ceil(size / ratio - 1e-6))
-        # The new voxels are centred on the old field of view: what the last one adds is shared by both ends.
-        first = (size - 1) / 2 - ratio * (count - 1) / 2
-        data = resample_axis(data, first + ratio * np.arange(count), axis, order)
-        affine[:3, 3] += affine[:3, axis] * first
-        affine[:3, axis] *= ratio
-    return Volume(np.ascontiguousarray(data), affine)
 
 
 def _contrast_warnings(path: Path, trained: str | None) -> list[str]:

@@ -35,7 +35,7 @@ class Enhancer:
     """A trained model, ready to enhance volumes on the low-field intensity scale."""
 
     def __init__(self, folder: Path, usage: dict, precision: str, memory_mb: int | None = None) -> None:
-        """`usage` is the part of the method's entry that says how the weights are used (`Config.used_by`); `memory_mb`
+        """`usage` is the part of the method's entry that says how the weights are used (`Plan.used_by`); `memory_mb`
         what of the machine's memory is this job's (a GPU's is its own)."""
         self.card = load_card(folder)
         self.method = method_of(folder, self.card, usage)

@@ -14,11 +14,11 @@ from iqt.config import Mask
 from iqt.enhance.intake import take_in
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.errors import UserError
+from iqt.imaging.brain_mask import NOTICED
 from iqt.io.files import read_json, replacing, write_json
 from iqt.io.naming import beside, seed_of
 from iqt.io.volumes import SCALE_PERCENTILE, save_volume
 from iqt.methods import parse_method
-from iqt.scans.brain_mask import NOTICED
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from iqt import __version__
-from iqt.config import RunFacts
+from iqt.config.facts import RunFacts
 from iqt.errors import UserError
 from iqt.evaluate.run import TABLES
 from iqt.io.batch import OK, status_of

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from iqt.errors import UserError
-from iqt.evaluate.overlap import Structure, n_present, overlap
 from iqt.evaluate.run import DECIMALS, attempt
+from iqt.imaging.overlap import Structure, n_present, overlap
 from iqt.io.batch import OK, status_of
 from iqt.io.files import read_table, write_table
 from iqt.io.labels import LabelTable, read_lut

@@ -15,9 +15,9 @@ from iqt.config import Evaluate
 from iqt.config.experiments import COVERAGES
 from iqt.errors import UserError
 from iqt.evaluate.calibration import calibration
-from iqt.evaluate.overlap import Structure, mean_overlap, missed, n_present, overlap
 from iqt.evaluate.seams import border_error, seam_energy
 from iqt.evaluate.similarity import similarity
+from iqt.imaging.overlap import Structure, mean_overlap, missed, n_present, overlap
 from iqt.io.batch import OK, require_ok, status_of
 from iqt.io.files import read_table, write_table
 from iqt.io.naming import PARTS, Result, anat, flat

@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 
 from iqt.errors import UserError
+from iqt.imaging.kinds import kind_of
 from iqt.io.files import missing_file, replacing
 from iqt.io.naming import SCAN_PATTERN
 from iqt.io.nifti import NO_AFFINE, Opened, UnusableError, open_image
-from iqt.scans.kinds import kind_of
 
 SCALE_PERCENTILE = 99.5
 SAME_PLACE = 0.05
@@ -203,24 +203,6 @@ def read_mask(path: str | Path, reference: Volume) -> Volume:
 def say_doubts(path: str | Path, doubts: Sequence[str]) -> list[str]:
     """The doubts of a file as warnings that name it."""
     return [f"{Path(path).name}: {doubt}" for doubt in doubts]
-
-
-def resample_linear(volume: Volume, reference: Volume) -> Volume:
-    """A volume on `reference`'s grid by trilinear interpolation; beyond its ends it has the value of the end."""
-    from nibabel.processing import resample_from_to  # imports scipy, which takes a while
-
-    image = nib.Nifti1Image(volume.data, volume.affine)
-    grid = reference.data.shape, reference.affine
-    return Volume(np.asarray(resample_from_to(image, grid, order=1, mode="nearest").dataobj), reference.affine)
-
-
-def resample_axis(data: np.ndarray, indices: np.ndarray, axis: int, order: int = 3) -> np.ndarray:
-    """Values at fractional `indices` of one axis, by the interpolating spline (cubic, or linear for `order` 1); beyond
-    an end the end's value."""
-    from scipy.interpolate import make_interp_spline  # scipy takes a while to import
-
-    spline = make_interp_spline(np.arange(data.shape[axis]), data, k=order, axis=axis)
-    return spline(np.clip(indices, 0, data.shape[axis] - 1)).astype(np.float32)
 
 
 def save_volume(path: str | Path, data: np.ndarray, affine: np.ndarray) -> None:

@@ -29,7 +29,7 @@ def module_of(kind: str) -> str:
 
 
 def parse_method(settings: dict[str, Any]) -> Learned:
-    """The method that settings (`Config.trained_by`) describe, at the size of the one that `size_like` holds, starting
+    """The method that settings (`Plan.trained_by`) describe, at the size of the one that `size_like` holds, starting
     from the one that `start` holds.
 
     Raises:

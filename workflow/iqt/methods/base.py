@@ -122,7 +122,7 @@ class Learned(Method):
 
     @classmethod
     def resolved(cls, settings: Mapping[str, Any]) -> Learned:
-        """The method of `Config.trained_by`'s settings, perhaps with some keys of its use."""
+        """The method of `Plan.trained_by`'s settings, perhaps with some keys of its use."""
         from iqt.methods import parse_method
         from iqt.networks.size import network_size, resize
 

@@ -22,9 +22,9 @@ class Interpolation(Method):
         """The low-field stage ends with the cubic interpolation, so only the linear one is left to do."""
         if kind == "cubic":
             return upsampled
-        from iqt.io.volumes import resample_linear
+        from iqt.imaging.resample import linear
 
-        return resample_linear(slices(), upsampled)
+        return linear(slices(), upsampled)
 
 
 METHODS = (Interpolation,)

@@ -19,10 +19,11 @@ from torch.nn import functional
 
 from iqt.config import Painting
 from iqt.errors import UserError
+from iqt.imaging.orientation import to_ras
+from iqt.imaging.resample import gaussian_of
 from iqt.io.labels import LabelTable
 from iqt.io.naming import seed_of
 from iqt.io.volumes import SCALE_PERCENTILE, bounding_box, read_volume
-from iqt.scans.regrid import FWHM, to_ras
 
 OUTSIDE = 500
 """SynthSeg's label maps number what is outside the brain from here on; a FreeSurfer map has nothing there."""
@@ -185,7 +186,7 @@ class PaintedVolumes(torch.utils.data.Dataset):
         image = ndimage.gaussian_filter(image, rng.uniform(0, settings.blur))
         if rng.random() < settings.thick_share:
             axis, thickness = int(rng.integers(3)), rng.uniform(settings.voxel_size, settings.thickness)
-            image = ndimage.gaussian_filter1d(image, thickness / settings.voxel_size / FWHM, axis=axis)
+            image = ndimage.gaussian_filter1d(image, gaussian_of(thickness / settings.voxel_size), axis=axis)
             spacing = thickness / settings.voxel_size
             sides = list(image.shape)
             sides[axis] = max(4, round(sides[axis] / spacing))

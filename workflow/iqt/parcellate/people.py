@@ -10,14 +10,14 @@ import nibabel as nib
 import numpy as np
 
 from iqt.errors import UserError
+from iqt.imaging.orientation import array_to_ras, ras_voxel_size
+from iqt.imaging.resample import at_voxel_size, labels_on
 from iqt.io.batch import OK
 from iqt.io.files import read_table
 from iqt.io.labels import LabelTable
 from iqt.io.naming import anat
 from iqt.io.volumes import Volume, bounding_box, intensity_scale, read_on_grid, read_volume
 from iqt.networks.multiview import IN_SLICES
-from iqt.parcellate.grid import at_voxel_size, labels_on, ras_voxel_size
-from iqt.parcellate.orient import to_ras
 
 
 class Person(NamedTuple):
@@ -100,8 +100,8 @@ def read_person(cohort: Path, scan: str, suffix: str, table: LabelTable, voxel_s
     classes = np.where(mask, classes, 0)
     if known is not scan_of:
         classes = labels_on(classes, volume.affine, known)
-    box = bounding_box(to_ras(inside, known.affine))
-    image, classes = (to_ras(data, known.affine)[box] for data in (known.data, classes))
+    box = bounding_box(array_to_ras(inside, known.affine))
+    image, classes = (array_to_ras(data, known.affine)[box] for data in (known.data, classes))
     if min(image.shape) < IN_SLICES:
         raise UserError(f"{path}: its brain spans {image.shape} voxels, but the parcellator reads {IN_SLICES} slices")
     return make_person(image, classes, table.n_classes)

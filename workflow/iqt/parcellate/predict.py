@@ -11,11 +11,11 @@ import torch
 from iqt.compute.devices import autocast, best_device
 from iqt.config import Parcellator
 from iqt.errors import UserError
+from iqt.imaging.orientation import array_from_ras, array_to_ras
+from iqt.imaging.resample import at_voxel_size, labels_on
 from iqt.io.labels import LabelTable
 from iqt.io.volumes import Volume, bounding_box
 from iqt.networks.multiview import IN_SLICES, PLANES, MultiView
-from iqt.parcellate.grid import at_voxel_size, labels_on
-from iqt.parcellate.orient import from_ras, to_ras
 from iqt.parcellate.slices import SLICE_AXIS, slab
 from iqt.training.card import require_size
 from iqt.training.checkpoints import load_card, load_weights
@@ -105,13 +105,13 @@ def plane_scores(parcellator: TrainedParcellator, image: np.ndarray) -> torch.Te
 
 def _predict(parcellator: TrainedParcellator, volume: Volume, mask: np.ndarray) -> np.ndarray:
     """`predict_labels` of a volume with the training's voxels."""
-    brain = to_ras(mask > 0, volume.affine)
+    brain = array_to_ras(mask > 0, volume.affine)
     box = bounding_box(brain, MARGIN)
-    image = np.where(brain[box], to_ras(volume.data, volume.affine)[box], 0).astype(np.float32)
+    image = np.where(brain[box], array_to_ras(volume.data, volume.affine)[box], 0).astype(np.float32)
     factor = 2**parcellator.levels
     padded = np.pad(image, [(0, -size % factor) for size in image.shape])
     classes = plane_scores(parcellator, padded).argmax(dim=-1).cpu().numpy()
     labels = np.zeros(brain.shape, np.int16)
     inside = classes[tuple(slice(0, size) for size in image.shape)]
     labels[box] = np.where(brain[box], parcellator.table.to_labels(inside), 0)
-    return np.ascontiguousarray(from_ras(labels, volume.affine))
+    return np.ascontiguousarray(array_from_ras(labels, volume.affine))

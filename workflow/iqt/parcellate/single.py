@@ -11,14 +11,14 @@ import numpy as np
 
 from iqt.config import FastSurfer, Mask
 from iqt.errors import UserError
+from iqt.imaging.brain_mask import find_brain
+from iqt.imaging.checks import mask_problems, scan_problems
 from iqt.io.files import write_json
 from iqt.io.labels import LabelTable
 from iqt.io.naming import beside
 from iqt.io.volumes import Volume, intensity_scale, read_mask, read_volume, save_volume, say_doubts
 from iqt.parcellate.reader import ENGINE, load_reader
 from iqt.parcellate.volumes import table_of, write_structures
-from iqt.scans.brain_mask import find_brain
-from iqt.scans.checks import mask_problems, scan_problems
 
 
 def parcellate_file(image: Path, out: Path, mask: Path | None, model: Path, lut: Path | None, precision: str) -> None:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 import torch
-from nibabel.processing import resample_from_to
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,10 +16,11 @@ from torch.nn import functional
 from iqt.compute.devices import autocast, best_device
 from iqt.config import VolumetricNetwork
 from iqt.errors import UserError
+from iqt.imaging.orientation import to_ras
+from iqt.imaging.resample import lost_between, on_grid
 from iqt.io.labels import LabelTable
 from iqt.io.volumes import Volume, bounding_box
 from iqt.networks.volumetric import build_volumetric
-from iqt.scans.regrid import FWHM, to_ras
 from iqt.training.card import require_size
 from iqt.training.checkpoints import load_card, load_weights
 
@@ -66,10 +66,10 @@ def predict_volumetric(parcellator: TrainedVolumetric, volume: Volume, mask: np.
     brain = to_ras(Volume((mask > 0).astype(np.float32), volume.affine))
     ras = to_ras(Volume(np.where(mask > 0, volume.data, 0).astype(np.float32), volume.affine))
     size = ras.voxel_size
-    lost = np.sqrt(np.maximum((parcellator.voxel_size / size) ** 2 - 1, 0)) / FWHM
+    lost = lost_between(size, parcellator.voxel_size)
     shape, affine = nib.spaces.vox2out_vox((ras.data.shape, ras.affine), [parcellator.voxel_size] * 3)
     coarse, inside = (
-        np.asarray(resample_from_to(nib.Nifti1Image(data, ras.affine), (shape, affine), order=1).dataobj)
+        on_grid(Volume(data, ras.affine), shape, affine, order=1).data
         for data in (ndimage.gaussian_filter(ras.data, lost), brain.data)
     )
     known = inside >= 0.5

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iqt.config import Config
+from iqt.planning.plan import Plan
 from iqt.report.scores import scored_scans
 
 NEEDED = ("subjects.csv", "structures.csv", "history.csv")
@@ -30,6 +31,6 @@ def figures_only(config: Config, results: Path, arguments: Sequence[str]) -> lis
         return []
     scans = scored_scans(metrics)
     needed = [*NEEDED, *(f"panels/main/{scan}.npz" for scan in config.report.shown(scans))]
-    needed += ["reliability/main.csv"] if config.sampled() else []
+    needed += ["reliability/main.csv"] if Plan(config).sampled() else []
     needed += [f"experiments/{name}/{table}.csv" for name in config.experiments for table in ("results", "reliability")]
     return scans if all((metrics / name).is_file() for name in needed) else []

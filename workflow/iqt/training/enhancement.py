@@ -36,7 +36,7 @@ def train_model(
 ) -> None:
     """Train a method's network on the stored training scans and write the model folder `out`.
 
-    `settings` is the part of a method's entry that weights depend on (`Config.trained_by`); `start` the folder of the
+    `settings` is the part of a method's entry that weights depend on (`Plan.trained_by`); `start` the folder of the
     trained regression that a flow starts from.
 
     Raises:

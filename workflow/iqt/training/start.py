@@ -21,7 +21,7 @@ class Start(NamedTuple):
 
     @classmethod
     def read(cls, settings: Mapping[str, Any], folder: Path | None) -> Start:
-        """What the settings (`Config.trained_by`) start from.
+        """What the settings (`Plan.trained_by`) start from.
 
         Raises:
             UserError: there is no such folder, it holds a model of other settings, or nothing starts from it.

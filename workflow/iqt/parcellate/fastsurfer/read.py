@@ -10,13 +10,13 @@ import nibabel as nib
 import numpy as np
 
 from iqt.errors import UserError
+from iqt.imaging.resample import labels_on
 from iqt.io.batch import OK, run_scans, status_of
 from iqt.io.files import read_json
 from iqt.io.labels import LabelTable
 from iqt.io.naming import flat
 from iqt.io.volumes import Volume, bounding_box, read_volume, save_volume
 from iqt.parcellate.fastsurfer.jobs import LABELS
-from iqt.parcellate.grid import labels_on
 from iqt.parcellate.images import Images
 
 ENGINE = "fastsurfer"

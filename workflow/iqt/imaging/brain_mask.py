@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from iqt.config import Grid, Mask
 from iqt.errors import StopError, UserError
+from iqt.imaging.checks import skull_stripped_brain
+from iqt.imaging.orientation import to_ras
 from iqt.io.volumes import Volume, as_stored_in, read_mask, save_volume
-from iqt.scans.checks import skull_stripped_brain
-from iqt.scans.regrid import to_ras
 
 WORKING_MM = 1.0
 """Voxels that brainextractor works on: it wants cubes, and smaller ones only take longer."""
@@ -88,9 +88,9 @@ def _brainextractor(head: Volume, settings: Mask) -> np.ndarray:
         raise StopError(
             "cohort.mask.engine: brainextractor is not installed; `make setup` or `pip install iqt[masks]` does it"
         ) from None
-    from iqt.scans.regrid import resample
+    from iqt.imaging.resample import isotropic
 
-    cubes = resample(to_ras(head), Grid(voxel_size=WORKING_MM), "image")
+    cubes = isotropic(to_ras(head), Grid(voxel_size=WORKING_MM), "image")
     data = np.maximum(cubes.data, 0)  # cubic interpolation overshoots, and the method thinks of 0 as air
     with contextlib.redirect_stdout(io.StringIO()):  # it counts its thousand iterations
         try:

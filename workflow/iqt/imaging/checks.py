@@ -11,10 +11,10 @@ import numpy as np
 from scipy import ndimage
 
 from iqt.errors import UserError
+from iqt.imaging.kinds import kind_of
 from iqt.io.files import read_table
 from iqt.io.shipped import table_file
 from iqt.io.volumes import Volume
-from iqt.scans.kinds import kind_of
 
 COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mirror", "tissue")
 VOXEL_MM = (0.2, 20)

@@ -1,0 +1,101 @@
+"""What is run from a configuration: which results there are, the models behind them, and what each depends on."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from iqt.config.benchmark import Config
+from iqt.config.facts import MethodFacts, RunFacts
+from iqt.io.naming import Result
+
+
+class Plan(NamedTuple):
+    """A configuration, read as what it asks for."""
+
+    config: Config
+
+    def methods_on(self, set_name: str) -> list[str]:
+        """The methods that are run on a low-field set: all, or on a set besides `main` those of the experiments that
+        name it and the one that statistics compare with."""
+        named = [one.methods for name, one in self.config.experiments.items() if set_name in self.config.sets_of(name)]
+        if set_name == "main" or not named:
+            return list(self.config.methods)
+        reference = self.config.evaluate.reference or next(iter(self.config.methods))
+        wanted = {reference, *(method for methods in named for method in methods)}
+        return [name for name in self.config.methods if name in wanted]
+
+    def key_of(self, method: str, key: str) -> Any:
+        """What a method's entry says under a key such as `sampling.steps`; None where it has none."""
+        value: Any = self.config.methods[method].model_dump(mode="json")
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+    def results(self, set_name: str = "main") -> list[Result]:
+        """What is made of a low-field set: one a method and training seed, methods in the order of the tables."""
+        first = self.config.training_seeds[0]
+        return [
+            Result.of(name, seed, first)
+            for name in self.methods_on(set_name)
+            for seed in (self.config.training_seeds if self.model_of(name) else (None,))
+        ]
+
+    def model_of(self, method: str) -> str | None:
+        """The trained model that a method uses; None where it has none. It is named after one of the entries with the
+        same training, wherever they stand: the one named like its kind, else the shortest name, else the first of the
+        alphabet."""
+        if not self.config.methods[method].trained:
+            return None
+        wanted = self.trained_by(method)
+        alike = [
+            name for name, entry in self.config.methods.items() if entry.trained and self.trained_by(name) == wanted
+        ]
+        return min(alike, key=lambda name: (name != wanted["kind"], len(name), name))
+
+    def models(self) -> list[str]:
+        """The models to train, in the order of the methods."""
+        return list(dict.fromkeys(name for name in map(self.model_of, self.config.methods) if name))
+
+    def sampled(self) -> list[str]:
+        """The methods that draw several samples, and so have a spread."""
+        return [name for name, entry in self.config.methods.items() if entry.samples > 1]
+
+    def trained_by(self, method: str) -> dict[str, Any]:
+        """The part of a method's entry that its weights depend on; `size_like` is the other method's network, `start`
+        all that the model it starts from depends on."""
+        entry = self.config.methods[method].model_dump(mode="json")
+        settings = self.config.methods[method].trained_by()
+        if entry.get("size_like"):
+            other = self.config.methods[entry["size_like"]].model_dump(mode="json")
+            settings["size_like"] = {key: other[key] for key in ("kind", "network", "patches")}
+        if entry.get("start"):
+            settings["start"] = self.trained_by(entry["start"])
+        return settings
+
+    def start_of(self, model: str) -> str | None:
+        """The trained model that a model's training starts from; None for most."""
+        entry = self.config.methods.get(model)
+        return self.model_of(entry.starts_from) if entry and entry.starts_from else None
+
+    def used_by(self, method: str) -> dict[str, Any]:
+        """The part of a method's entry that says how its weights are used."""
+        entry = self.config.methods[method].model_dump(mode="json")
+        return {key: entry[key] for key in ("kind", *self.config.methods[method].used)}
+
+    def facts(self) -> RunFacts:
+        """What the page tells of the configuration."""
+        config = self.config
+        return RunFacts(
+            name=config.name,
+            seed=config.seed,
+            seeds=config.training_seeds,
+            suffix=config.suffix,
+            source=config.cohort.source,
+            lowfield=config.lowfield,
+            methods={
+                name: MethodFacts(kind=entry.kind, model=self.model_of(name)) for name, entry in config.methods.items()
+            },
+            engine=config.parcellate.engine,
+            evaluate=config.evaluate,
+            made={name: tuple(result.text for result in self.results(name)) for name in config.lowfield},
+        )
