@@ -99,7 +99,9 @@ def main(out: Path) -> None:
         paths += ["--settings", json.dumps(Evaluate().model_dump(mode="json", exclude={"bootstrap", "reference"}))]
         for n in (10, 100, 1000):
             write_table(root / "list.tsv", [{"scan": scan, "split": "test"} for scan in scans[:n]])
-            costs = [measured("evaluate", *paths, "--result", one, "--out", root / "parts" / one) for one in METHODS]
+            costs = [
+                measured("stage", "evaluate", *paths, "--result", one, "--out", root / "parts" / one) for one in METHODS
+            ]
             seconds, memory = zip(*costs, strict=True)
             lines.append((f"`iqt evaluate` of {n:,} people, all methods", sum(seconds), max(memory)))
         for name in ("subjects", "structures"):
@@ -108,12 +110,12 @@ def main(out: Path) -> None:
         write_json(metrics / "run.json", RUN)
         files = ["--subjects", metrics / "subjects.csv"]
         written = [*files, "--structures", metrics / "structures.csv", "--reference", "unet", "--out", tables]
-        lines.append(("`iqt tables`", *measured("tables", *written)))
+        lines.append(("`iqt tables`", *measured("stage", "tables", *written)))
         figure = root / "metrics.png"
         lines.append(("`iqt draw metrics`", *measured("draw", "metrics", *files, "--out", figure)))
         page = root / "report.html"
         shown = ["--metrics", metrics, "--tables", tables, "--figure", figure, "--out", page]
-        lines.append(("`iqt page`", *measured("page", *shown)))
+        lines.append(("`iqt page`", *measured("stage", "page", *shown)))
         size = page.stat().st_size / 1e6
     rows = "\n".join(f"| {name} | {seconds:.1f} | {memory:.0f} |" for name, seconds, memory in lines)
     (_, few, _), (_, some, _), (_, many, _) = lines[:3]

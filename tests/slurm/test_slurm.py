@@ -124,7 +124,7 @@ def sabotage(slurm: Cluster, run: Finished, stop: threading.Event) -> None:
                     continue
                 found = processes(job)
                 if not any(
-                    re.search(rf"python -m iqt (--threads \d+ )?{subcommand} ", text) for text in found.values()
+                    re.search(rf"python -m iqt (--threads \d+ )?stage {subcommand} ", text) for text in found.values()
                 ):
                     continue  # it has not come to the command yet
                 if fault == "overrun":

@@ -190,9 +190,6 @@ def test_what_is_doubtful_is_a_warning_in_record_and_on_stderr(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--samples", "2", "--list", "x.tsv"], "--samples: is for a single scan, not for --list"),
-        (["--cohort", "x", "SCAN", "out.nii.gz"], "--cohort: goes with --list"),
-        (["SCAN"], "OUTPUT is missing"),
         (["SCAN", "out.png"], "must end in .nii.gz or .nii"),
         (["SCAN", "SCAN"], "named twice"),
         (["SCAN", "out.nii.gz", "--sd", "sd.nii.gz"], "--sd: a standard deviation needs several samples"),

@@ -17,7 +17,7 @@ import pytest
 
 from iqt.config import FastSurfer
 from iqt.errors import StopError, UserError
-from iqt.io.files import read_json, write_json
+from iqt.io.files import read_json, read_table, write_json
 from iqt.io.labels import read_lut
 from iqt.io.naming import anat, flat
 from iqt.io.volumes import Volume, save_volume
@@ -28,7 +28,7 @@ from iqt.parcellate.fastsurfer.jobs import run_jobs
 from iqt.parcellate.fastsurfer.plan import plan_jobs
 from iqt.parcellate.fastsurfer.program import find_program, probe
 from iqt.parcellate.fastsurfer.read import labels_on_grid, read_results
-from iqt.parcellate.single import fastsurfer_file
+from iqt.parcellate.single import Files, fastsurfer_file
 
 SETTINGS = FastSurfer(allow_root=True)
 
@@ -373,12 +373,16 @@ def test_one_volume_by_hand(home: Path, lut: Path, tmp_path: Path, monkeypatch: 
     volume, mask = brain(affine_of(*GRIDS["sub-02"]), GRIDS["sub-02"][2], 50)
     save_volume(tmp_path / "t1.nii.gz", volume.data, volume.affine)
     save_volume(tmp_path / "mask.nii.gz", mask, volume.affine)
-    files = tmp_path / "t1.nii.gz", tmp_path / "out" / "labels.nii.gz", tmp_path / "mask.nii.gz"
-    fastsurfer_file(*files, lut, read_lut(lut), SETTINGS)
+    names = ("t1", "out/labels", "mask", "mask")  # the mask's 1 is no structure, so the two do not agree in any
+    files = Files(*(tmp_path / f"{name}.nii.gz" for name in names))
+    fastsurfer_file(files, lut, read_lut(lut), SETTINGS)
+    volumes = {row["index"]: float(row["volume_mm3"]) for row in read_table(tmp_path / "out" / "labels_volumes.tsv")}
+    assert min(volumes["2"], volumes["41"]) > 0
+    assert {row["dice"] for row in read_table(tmp_path / "out" / "labels_agreement.tsv")} == {"0.0000"}
     record = read_json(tmp_path / "out" / "labels.json")
     assert (record["engine"], record["version"]) == ("fastsurfer", "2.4.2+standin")
-    assert {2, 41} <= set(np.unique(np.asarray(nib.load(files[1]).dataobj)).tolist())
+    assert {2, 41} <= set(np.unique(np.asarray(nib.load(files.out).dataobj)).tolist())
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == []
     monkeypatch.setenv("STANDIN_FAULT", "checkpoints")
     with pytest.raises(UserError, match="checkpoints are missing"):
-        fastsurfer_file(*files, lut, read_lut(lut), SETTINGS)
+        fastsurfer_file(files, lut, read_lut(lut), SETTINGS)

@@ -196,7 +196,7 @@ def test_results_of_the_first_seed_bear_the_methods_name_alone() -> None:
     assert [Result.parse(result.text) for result in Plan(config).results()] == Plan(config).results()
     assert [result.method for result in Plan(config).results()] == ["cubic", "unet", "unet"]
     assert Plan(config).facts().results("main") == Plan(config).results()
-    assert [result.text for result in Config().results()][:2] == ["cubic", "unet=1"]
+    assert [result.text for result in Plan(Config()).results()][:2] == ["cubic", "unet=1"]
 
 
 @pytest.mark.parametrize(("seeds", "message"), [([1, 1], "names one twice"), ([], "at least 1"), ([-1], "seeds")])

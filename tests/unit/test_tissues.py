@@ -396,13 +396,24 @@ def test_two_engines_are_compared(tmp_path, iqt):
     _, soft, _ = write_cohort(tmp_path / "cohort", ["sub-01"])
     (tmp_path / "list.tsv").write_text("scan\tsplit\nsub-01\ttest\n")
     common = ("--list", "list.tsv", "--cohort", "cohort")
-    code, message = iqt("tissues", *common, "--out", "labels", "--settings", '{"engine": "labels"}')
+    code, message = iqt("stage", "tissues", *common, "--out", "labels", "--settings", '{"engine": "labels"}')
     assert not code, message
     path = naming.anat(tmp_path / "labels", "sub-01", "label-WM_probseg.nii.gz")
     found = read_volume(path)
     found.data[:20] = 0
     save_volume(path, found.data, found.affine)
-    table = ("compare-tissues", "--list", "list.tsv", "--reference", "cohort", "--other", "labels", "--out", "dice.csv")
+    table = (
+        "stage",
+        "compare-tissues",
+        "--list",
+        "list.tsv",
+        "--reference",
+        "cohort",
+        "--other",
+        "labels",
+        "--out",
+        "dice.csv",
+    )
     code, message = iqt(*table)
     assert not code, message
     rows = {row["tissue"]: float(row["dice"]) for row in read_table(tmp_path / "dice.csv", required=("tissue", "dice"))}
@@ -420,8 +431,6 @@ def test_two_engines_are_compared(tmp_path, iqt):
         (["--suffix", "T2w"], "not published"),
         (["--mask", "absent.nii.gz"], "absent.nii.gz"),
         (["--preset", "64mT", "--settings", '{"preset": "iqt-8x"}'], "another preset"),
-        (["--list", "list.tsv", "--cohort", "cohort", "--out", "out"], "IMAGE, OUTPUT: is for a single scan"),
-        (["--set", "main"], "--set: goes with --list"),
         (["--draw", "2"], "--draw: goes with --replay"),
         (["--replay", "HQ.json", "--seed", "1", "--preset", "64mT"], "--preset, --seed: is in the record"),
     ],

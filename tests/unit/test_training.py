@@ -237,7 +237,7 @@ def command(run: Path, out: Path, settings: dict = SETTINGS, *more: str) -> list
     """The command that the rule runs."""
     folders = ["--participants", str(run / "participants.tsv"), "--store", str(run / "store"), "--out", str(out)]
     options = ["--settings", json.dumps(settings), "--name", "diffusion_iqt", "--precision", "float32", *more]
-    return [sys.executable, "-m", "iqt", "--threads", "2", "train", *folders, *options]
+    return [sys.executable, "-m", "iqt", "--threads", "2", "stage", "train", *folders, *options]
 
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "workflow")}

@@ -83,7 +83,7 @@ for batch in batches("all") if CONFIG.cohort.source == "template" else []:
             settings=as_json(CONFIG.cohort.template),
         shell:
             r"""
-            iqt --threads {threads} template \
+            iqt --threads {threads} stage template \
                 --list {input.scans:q} \
                 --out {params.out:q} \
                 --suffix {params.suffix} \
@@ -122,7 +122,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             settings=as_json(source_settings()),
         shell:
             r"""
-            iqt fetch \
+            iqt stage fetch \
                 --list {input.scans:q} \
                 --out {params.out:q} \
                 --index {params.index:q} \
@@ -160,7 +160,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             settings=as_json(ingest_settings()),
         shell:
             r"""
-            iqt --threads {threads} ingest \
+            iqt --threads {threads} stage ingest \
                 --list {input.scans:q} \
                 --files {params.files:q} \
                 --out {params.out:q} \
@@ -200,7 +200,7 @@ rule list_participants:
         max_missing=CONFIG.cohort.max_missing,
     shell:
         r"""
-        iqt participants \
+        iqt stage participants \
             {params.lists} \
             --out {params.out:q} \
             --suffix {params.suffix} \

@@ -44,7 +44,7 @@ for batch in batches("all") if ENGINE == "fast" else []:
             settings=as_json(CONFIG.tissues.fast),
         shell:
             r"""
-            iqt --threads {threads} run-fast \
+            iqt --threads {threads} stage run-fast \
                 --list {input.scans:q} \
                 --cohort {params.cohort:q} \
                 --out {params.out:q} \
@@ -85,7 +85,7 @@ for batch in batches("all") if ENGINE != "cohort" else []:
             settings=as_json(CONFIG.tissues.model_dump(mode="json", include={"engine", ENGINE})),
         shell:
             r"""
-            iqt --threads {threads} tissues \
+            iqt --threads {threads} stage tissues \
                 --list {input.scans:q} \
                 --cohort {params.cohort:q} \
                 --out {params.out:q} \
@@ -134,7 +134,7 @@ for set_name, entry in CONFIG.lowfield.items():
                 settings=as_json(entry),
             shell:
                 r"""
-                iqt --threads {threads} degrade \
+                iqt --threads {threads} stage degrade \
                     --list {input.scans:q} \
                     --cohort {params.cohort:q} \
                     {params.posteriors} \
@@ -176,7 +176,7 @@ for set_name, entry in CONFIG.lowfield.items():
                 settings=as_json(entry),
             shell:
                 r"""
-                iqt --threads {threads} register \
+                iqt --threads {threads} stage register \
                     --list {input.scans:q} \
                     --cohort {params.cohort:q} \
                     --out {params.out:q} \

@@ -61,7 +61,7 @@ for batch in batches("test"):
             settings=as_json(lambda wildcards: PLAN.used_by(result_of(wildcards.method).method)),
         shell:
             r"""
-            iqt --threads {threads} enhance \
+            iqt --threads {threads} stage enhance \
                 --list {input.scans:q} \
                 --cohort {params.cohort:q} \
                 --lowfield {params.lowfield:q} \

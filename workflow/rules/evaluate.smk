@@ -94,7 +94,7 @@ rule evaluate:
         out=lambda wildcards, output: Path(output[0]).parent,
     shell:
         r"""
-        iqt --threads {threads} evaluate \
+        iqt --threads {threads} stage evaluate \
             --list {input.scans:q} \
             --run {params.root:q} \
             --result {params.result} \
@@ -143,7 +143,7 @@ rule gather_metrics:
         settings=as_json(PLAN.facts()),
     shell:
         r"""
-        iqt gather \
+        iqt stage gather \
             --run {params.results:q} \
             --batches {params.batches} \
             {params.histories} \
@@ -179,7 +179,7 @@ rule score_parcellator:
         parcellation=R / "parcellation" / "hq",
     shell:
         r"""
-        iqt score-parcellator \
+        iqt stage score-parcellator \
             --participants {input.participants:q} \
             --cohort {params.cohort:q} \
             --parcellation {params.parcellation:q} \
@@ -227,7 +227,7 @@ rule extract_panels:
         unread="" if PARCELLATED else "--unread",
     shell:
         r"""
-        iqt panels \
+        iqt stage panels \
             --scan {wildcards.scan} \
             --results {params.results:q} \
             --set {wildcards.set} \

@@ -73,7 +73,7 @@ rule gather_experiment:
         out=lambda wildcards, output: Path(output.results).parent,
     shell:
         r"""
-        iqt gather-experiment \
+        iqt stage gather-experiment \
             {params.lists} \
             --run {params.root:q} \
             --batches {params.batches} \

@@ -45,7 +45,7 @@ if CONFIG.parcellate.trained:
             settings=as_json(CONFIG.parcellate.builtin.training_settings),
         shell:
             r"""
-            iqt --threads {threads} train-parcellator \
+            iqt --threads {threads} stage train-parcellator \
                 --participants {input.participants:q} \
                 --cohort {params.cohort:q} \
                 --lut {input.lut:q} \
@@ -61,7 +61,7 @@ if CONFIG.parcellate.trained:
 OTHER_NETWORK = ("iqt.parcellate.predict",) if CONFIG.parcellate.shipped else ("iqt.parcellate.volumetric",)
 """Module of the kind of network that is not used."""
 PARCELLATE = r"""
-            iqt --threads {threads} parcellate \
+            iqt --threads {threads} stage parcellate \
                 --list {input.scans:q} \
                 --images {params.images:q} \
                 --layout {params.layout} \

@@ -90,7 +90,7 @@ for batch in batches("test"):
             settings=as_json(FASTSURFER.model_dump(mode="json", exclude={"home", "image", "threads"})),
         shell:
             r"""
-            iqt plan-fastsurfer \
+            iqt stage plan-fastsurfer \
                 --list {input.scans:q} \
                 --images {params.images:q} \
                 --layout {params.layout} \
@@ -170,8 +170,7 @@ for batch in batches("test"):
             out=lambda wildcards: R / "parcellation" / wildcards.judged,
         shell:
             r"""
-            iqt --threads {threads} parcellate \
-                --engine fastsurfer \
+            iqt --threads {threads} stage read-fastsurfer \
                 --list {input.scans:q} \
                 --images {params.images:q} \
                 --layout {params.layout} \

@@ -36,7 +36,7 @@ rule write_provenance:
         settings=as_json(lambda wildcards: CONFIG),
     shell:
         r"""
-        iqt record-provenance \
+        iqt stage record-provenance \
             --root {params.root:q} \
             {params.results} \
             --snakemake {params.snakemake} \

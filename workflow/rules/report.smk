@@ -84,7 +84,7 @@ rule write_tables:
         reference=[f"--reference {CONFIG.evaluate.reference}"] if CONFIG.evaluate.reference else [],
     shell:
         r"""
-        iqt tables \
+        iqt stage tables \
             --subjects {input.subjects:q} \
             --structures {input.structures:q} \
             {params.reference} \
@@ -387,7 +387,7 @@ rule write_page:
         panels=lambda wildcards, input: [f"--panel {path}" for path in input.panels],
     shell:
         r"""
-        iqt page \
+        iqt stage page \
             --metrics {params.metrics:q} \
             --tables {params.tables:q} \
             {params.lut} \

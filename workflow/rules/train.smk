@@ -41,7 +41,7 @@ for batch in batches("trained"):
             out=R / "store" / "main",
         shell:
             r"""
-            iqt --threads {threads} store \
+            iqt --threads {threads} stage store \
                 --list {input.scans:q} \
                 --cohort {params.cohort:q} \
                 --lowfield {params.lowfield:q} \
@@ -87,7 +87,7 @@ rule train:
         settings=as_json(lambda wildcards: PLAN.trained_by(wildcards.model)),
     shell:
         r"""
-        iqt --threads {threads} train \
+        iqt --threads {threads} stage train \
             --participants {input.participants:q} \
             --store {params.store:q} \
             --out {params.out:q} \

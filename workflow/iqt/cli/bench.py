@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from iqt.cli.options import PrecisionOption, app
+from iqt.cli.options import BENCHMARK, PrecisionOption, app
 from iqt.errors import UserError
 
 bench = typer.Typer(help="Measure how fast something is on this machine.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
+app.add_typer(bench, name="bench", rich_help_panel=BENCHMARK)
 
 
 @bench.command("data")

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from iqt.cli.options import ListOption, OutOption, SeedOption, SettingsOption, SuffixOption, app
+from iqt.cli.options import SCAN, ListOption, OutOption, SeedOption, SettingsOption, SuffixOption, app, stage
 
 
-@app.command()
+@stage.command()
 def template(
     scans: ListOption,
     out: OutOption,
@@ -26,7 +26,7 @@ def template(
     build_template(read_list(scans), out, suffix, seed, parse_section(Template, settings))
 
 
-@app.command()
+@stage.command()
 def fetch(
     scans: ListOption,
     out: OutOption,
@@ -42,7 +42,7 @@ def fetch(
     fetch_scans(read_list(scans), out, suffix, parse_section(Cohort, settings), index)
 
 
-@app.command()
+@stage.command()
 def check_source(
     lists: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
     out: Annotated[Path, typer.Option(help="JSON to write.")],
@@ -60,10 +60,10 @@ def check_source(
     write_json(out, fetch.check_source(scans, suffix, parse_section(Cohort, settings), index))
 
 
-@app.command()
+@stage.command()
 def ingest(
     scans: ListOption,
-    files: Annotated[Path, typer.Option(help="Folder of the records that `iqt fetch` wrote.")],
+    files: Annotated[Path, typer.Option(help="Folder of the records that `iqt stage fetch` wrote.")],
     out: OutOption,
     suffix: SuffixOption = "T1w",
     seed: SeedOption = 1,
@@ -77,7 +77,7 @@ def ingest(
     ingest_scans(read_list(scans), files, out, suffix, seed, parse_section(Cohort, settings))
 
 
-@app.command()
+@stage.command()
 def participants(
     lists: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
     out: OutOption,
@@ -91,7 +91,7 @@ def participants(
     write_participants(lists, out, suffix, source, max_missing)
 
 
-@app.command()
+@app.command(rich_help_panel=SCAN)
 def check(
     paths: Annotated[list[Path], typer.Argument(help="Volumes, or folders of them.")],
     lut: Annotated[str, typer.Option(help="Look-up table of label maps: freesurfer, or a TSV.")] = "freesurfer",

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from iqt.cli.options import (
+    SCAN,
     CohortOption,
     FilesOption,
     ListOption,
@@ -21,6 +22,7 @@ from iqt.cli.options import (
     draw,
     needed,
     refuse,
+    stage,
 )
 from iqt.errors import UserError
 
@@ -32,20 +34,15 @@ LabelsOption = Annotated[Path | None, typer.Option(help="Instead of posteriors: 
 MaskOption = Annotated[Path | None, typer.Option(help="Brain mask of IMAGE; needed where it is not skull-stripped.")]
 
 
-LIST_ONLY = {"cohort": "--cohort", "posteriors": "--posteriors", "out": "--out", "set_name": "--set"}
-SINGLE_ONLY = {
-    "image": "IMAGE", "output": "OUTPUT", "wm": "--wm", "gm": "--gm", "csf": "--csf", "labels": "--labels",
-    "mask": "--mask", "space_hq": "--space-hq", "preview": "--preview", "replay": "--replay", "number": "--draw",
-}  # fmt: skip
 RECORDED = {"settings": "--settings", "preset": "--preset", "seed": "--seed", "suffix": "--suffix"}
-"""Options of `degrade` that go with --list alone, with a single scan alone, and that a record to replay holds."""
+"""Options that a record to replay holds."""
 
 
-@app.command()
+@app.command(rich_help_panel=SCAN)
 def degrade(
     context: typer.Context,
-    image: Annotated[Path | None, typer.Argument(help="A high-quality volume.")] = None,
-    output: Annotated[Path | None, typer.Argument(help="The thick-slice volume to write.")] = None,
+    image: Annotated[Path, typer.Argument(help="A high-quality volume.")],
+    output: Annotated[Path, typer.Argument(help="The thick-slice volume to write.")],
     preset: PresetOption = None,
     wm: WMOption = None,
     gm: GMOption = None,
@@ -58,47 +55,26 @@ def degrade(
     number: Annotated[
         int, typer.Option("--draw", min=1, help="With --replay: which acquisition, where the record holds several.")
     ] = 1,
-    scans: Annotated[
-        Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")
-    ] = None,
-    cohort: Annotated[Path | None, typer.Option(help="With --list: folder of the high-quality scans.")] = None,
-    posteriors: Annotated[
-        Path | None, typer.Option(help="With --list: folder of `iqt tissues`; the cohort's own without it.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="With --list: folder to write to.")] = None,
     suffix: Annotated[
         str | None, typer.Option(help="T1w, T2w or FLAIR; without it what IMAGE's name ends with, or T1w.")
     ] = None,
     seed: SeedOption = 1,
-    set_name: SetOption = "main",
     settings: SettingsOption = None,
 ) -> None:
-    """Simulate low-field scans: of one volume (IMAGE OUTPUT), or of a list.
+    """Simulate a low-field scan of a high-quality one.
 
     Without posteriors or labels the tissues of IMAGE are classified by dipy's hidden Markov random field.
     """
-    from iqt.degrade.run import degrade_scans
     from iqt.degrade.single import Extras, degrade_file, replay_file
     from iqt.degrade.tissues import TissueFiles
-    from iqt.io.batch import read_list
 
-    if scans is not None:
-        refuse(context, SINGLE_ONLY, "is for a single scan, not for --list")
+    if replay is not None:
+        refuse(context, RECORDED, "is in the record that --replay names")
     else:
-        refuse(context, LIST_ONLY, "goes with --list")
-        if replay is not None:
-            refuse(context, RECORDED, "is in the record that --replay names")
-        else:
-            refuse(context, {"number": "--draw"}, "goes with --replay")
+        refuse(context, {"number": "--draw"}, "goes with --replay")
     section = _lowfield(settings, preset)
     if suffix not in (None, "T1w", "T2w", "FLAIR"):
         raise UserError(f"--suffix {suffix}: must be T1w, T2w or FLAIR")
-    if scans is not None:
-        cohort, out = needed(cohort, "--cohort"), needed(out, "--out")
-        names, training = read_list(scans), read_list(scans, "train")
-        degrade_scans(names, cohort, out, suffix or "T1w", seed, section, set_name, posteriors, training)
-        return
-    image, output = needed(image, "IMAGE"), needed(output, "OUTPUT")
     maps = {name: path for name, path in (("WM", wm), ("GM", gm), ("CSF", csf)) if path is not None}
     if maps and labels is not None:
         raise UserError("--labels: give either labels or posteriors, not both")
@@ -109,7 +85,29 @@ def degrade(
         degrade_file(image, output, given, seed, section, extras, suffix)
 
 
-@app.command()
+@stage.command("degrade")
+def degrade_list(
+    scans: ListOption,
+    cohort: CohortOption,
+    out: OutOption,
+    posteriors: Annotated[
+        Path | None, typer.Option(help="Folder of `iqt stage tissues`; the cohort's own without it.")
+    ] = None,
+    suffix: SuffixOption = "T1w",
+    seed: SeedOption = 1,
+    set_name: SetOption = "main",
+    settings: SettingsOption = None,
+) -> None:
+    """Simulate the low-field scans of a set."""
+    from iqt.config import LowField, parse_section
+    from iqt.degrade.run import degrade_scans
+    from iqt.io.batch import read_list
+
+    section, training = parse_section(LowField, settings), read_list(scans, "train")
+    degrade_scans(read_list(scans), cohort, out, suffix, seed, section, set_name, posteriors, training)
+
+
+@stage.command()
 def register(
     scans: ListOption,
     cohort: CohortOption,
@@ -129,13 +127,13 @@ def register(
     register_scans(read_list(scans), cohort, out, suffix, section, set_name)
 
 
-@app.command()
+@stage.command()
 def tissues(
     scans: ListOption,
     cohort: CohortOption,
     out: OutOption,
     suffix: SuffixOption = "T1w",
-    fast: Annotated[Path | None, typer.Option(help="Folder of `iqt run-fast`, for the engine fast.")] = None,
+    fast: Annotated[Path | None, typer.Option(help="Folder of `iqt stage run-fast`, for the engine fast.")] = None,
     settings: SettingsOption = None,
 ) -> None:
     """Make the tissue posteriors that the simulator needs, from labels or intensities."""
@@ -149,10 +147,10 @@ def tissues(
     segment_scans(read_list(scans), cohort, out, suffix, section, fast)
 
 
-@app.command("compare-tissues")
+@stage.command("compare-tissues")
 def compare_tissues(
     scans: ListOption,
-    reference: Annotated[Path, typer.Option(help="Folder of a cohort or of `iqt tissues`.")],
+    reference: Annotated[Path, typer.Option(help="Folder of a cohort or of `iqt stage tissues`.")],
     other: Annotated[Path, typer.Option(help="Another such folder.")],
     out: Annotated[Path, typer.Option(help="Table to write (.csv or .tsv).")],
 ) -> None:
@@ -163,7 +161,7 @@ def compare_tissues(
     compare_scans(read_list(scans), reference, other, out)
 
 
-@app.command("run-fast")
+@stage.command("run-fast")
 def run_fast(
     scans: ListOption,
     cohort: CohortOption,

@@ -16,11 +16,11 @@ from iqt.cli.options import (
     SetOption,
     SettingsOption,
     SuffixOption,
-    app,
+    stage,
 )
 
 
-@app.command()
+@stage.command()
 def evaluate(
     scans: ListOption,
     run: RunOption,
@@ -43,7 +43,7 @@ def evaluate(
     evaluate_result(read_list(scans), set_name, Result.parse(result), suffix, run, lut, section, out)
 
 
-@app.command()
+@stage.command()
 def score_parcellator(
     participants: Annotated[Path, typer.Option(help="participants.tsv of the cohort.")],
     cohort: CohortOption,
@@ -58,7 +58,7 @@ def score_parcellator(
     score_parcellator(participants, cohort, parcellation, suffix, lut, out)
 
 
-@app.command()
+@stage.command()
 def gather(
     run: RunOption,
     batches: BatchesOption,
@@ -81,7 +81,7 @@ def gather(
     gather(run, numbers, histories, parse_section(RunFacts, settings), lut, out, code)
 
 
-@app.command()
+@stage.command()
 def panels(
     scan: Annotated[str, typer.Option(help="Scan to cut slices from.")],
     results: Annotated[Path, typer.Option(help="Folder of the run.")],

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from iqt.cli.options import BatchesOption, FilesOption, OutOption, RunOption, SeedOption, app, draw
+from iqt.cli.options import BatchesOption, FilesOption, OutOption, RunOption, SeedOption, draw, stage
 
 
-@app.command()
+@stage.command()
 def gather_experiment(
     scans: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
     run: RunOption,
@@ -41,7 +41,7 @@ def gather_experiment(
 
 @draw.command("experiment")
 def draw_experiment(
-    results: Annotated[Path, typer.Option(help="results.csv of `iqt gather-experiment`.")],
+    results: Annotated[Path, typer.Option(help="results.csv of `iqt stage gather-experiment`.")],
     reliability: Annotated[Path, typer.Option(help="reliability.csv of the same.")],
     settings: Annotated[str, typer.Option(help="The experiment, its sets by name: JSON text, or a YAML or JSON file.")],
     keys: Annotated[str, typer.Option(help="What each method's entry says under the keys shown, as JSON text.")],

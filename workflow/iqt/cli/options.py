@@ -11,7 +11,7 @@ from iqt.errors import UserError
 
 app = typer.Typer(
     name="iqt",
-    help="Image quality transfer for low-field brain MRI: the stages of the workflow, one command each.",
+    help="Image quality transfer for low-field brain MRI. The benchmark itself is run by Snakemake: see the README.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -19,8 +19,12 @@ app = typer.Typer(
 )
 draw = typer.Typer(help="Draw one figure, as every given --out (.png, .svg or .pdf).", no_args_is_help=True)
 config_app = typer.Typer(help="Check a configuration, or write its schema and its manual.", no_args_is_help=True)
-app.add_typer(draw, name="draw")
-app.add_typer(config_app, name="config")
+stage = typer.Typer(help="What the workflow's rules call: a stage on the scans of a list.", no_args_is_help=True)
+SCAN, TRAINING, BENCHMARK = "A scan of your own", "Networks", "A benchmark"
+"""Panels of the help."""
+app.add_typer(stage, name="stage", hidden=True)
+app.add_typer(draw, name="draw", hidden=True)
+app.add_typer(config_app, name="config", rich_help_panel=BENCHMARK)
 
 ListOption = Annotated[Path, typer.Option("--list", help="TSV with columns scan and split.")]
 RunOption = Annotated[Path, typer.Option(help="Folder of the run.")]

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from iqt.cli.options import (
+    SCAN,
+    TRAINING,
     CohortOption,
     ListOption,
     OutOption,
@@ -16,16 +18,16 @@ from iqt.cli.options import (
     SettingsOption,
     SuffixOption,
     app,
-    needed,
+    refuse,
+    stage,
 )
 from iqt.io.shipped import PARCELLATOR, PARCELLATOR_TABLE, table_file
 
-ScansOption = Annotated[Path | None, typer.Option("--list", help="Instead of IMAGE: TSV with columns scan, split.")]
-ImagesOption = Annotated[Path | None, typer.Option(help="With --list: folder of the volumes to label.")]
+ImagesOption = Annotated[Path, typer.Option(help="Folder of the volumes to label.")]
 LayoutOption = Annotated[str, typer.Option(help="anat (high-quality scans) or flat (enhanced results).")]
 
 
-@app.command()
+@stage.command()
 def train_parcellator(
     participants: Annotated[Path, typer.Option(help="participants.tsv of the cohort.")],
     cohort: CohortOption,
@@ -43,7 +45,7 @@ def train_parcellator(
     train_parcellator(participants, cohort, suffix, lut, out, parse_section(Parcellator, settings), seed, precision)
 
 
-@app.command()
+@app.command(rich_help_panel=TRAINING)
 def train_volumetric(
     labels: Annotated[Path, typer.Argument(help="Folder of label maps with FreeSurfer's ids.")],
     out: OutOption,
@@ -59,60 +61,83 @@ def train_volumetric(
     train_volumetric(labels, lut, out, parse_section(VolumetricParcellator, settings), seed, precision)
 
 
-@app.command()
+@app.command(rich_help_panel=SCAN)
 def parcellate(
-    image: Annotated[Path | None, typer.Argument(help="A volume.")] = None,
-    output: Annotated[Path | None, typer.Argument(help="The label map to write.")] = None,
+    context: typer.Context,
+    image: Annotated[Path, typer.Argument(help="A T1w scan, whole head or brain, of any voxel size and orientation.")],
+    output: Annotated[Path, typer.Argument(help="The label map to write; names and volumes lie beside it.")],
     mask: Annotated[Path | None, typer.Option(help="Brain mask of IMAGE; found without it.")] = None,
-    scans: ScansOption = None,
-    images: ImagesOption = None,
-    layout: LayoutOption = "anat",
-    cohort: Annotated[Path | None, typer.Option(help="With --list: folder of the high-quality scans.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another label map of IMAGE, to write Dice with by structure: FreeSurfer's ids.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="builtin or fastsurfer.")] = "builtin",
     model: Annotated[Path | None, typer.Option(help="builtin: folder of a trained one, if not the shipped.")] = None,
     lut: Annotated[Path | None, typer.Option(help="Look-up table; the parcellator's own without it.")] = None,
-    jobs: Annotated[Path | None, typer.Option(help="fastsurfer with --list: the plan of its jobs.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="fastsurfer with --list: how they ended.")] = None,
-    out: Annotated[Path | None, typer.Option(help="With --list: folder to write to.")] = None,
-    suffix: SuffixOption = "T1w",
     precision: PrecisionOption = "auto",
-    settings: SettingsOption = None,
+    settings: Annotated[
+        str | None, typer.Option(help="fastsurfer: `parcellate.fastsurfer` as JSON text, or a YAML or JSON file.")
+    ] = None,
 ) -> None:
-    """Label the structures of one volume (IMAGE OUTPUT), or of each volume of a list."""
+    """Label the structures of a T1w scan, with their volumes."""
     from iqt.config import FastSurfer, parse_section
     from iqt.errors import UserError
-    from iqt.io.batch import read_list
     from iqt.io.labels import read_lut
+    from iqt.parcellate.single import Files, fastsurfer_file, parcellate_file
 
     if engine not in ("builtin", "fastsurfer"):
         raise UserError(f"--engine {engine}: must be builtin or fastsurfer")
-    if scans is None:
-        files = needed(image, "IMAGE"), needed(output, "OUTPUT")
-        from iqt.parcellate import single
-
-        if engine == "builtin":
-            single.parcellate_file(*files, mask, model or PARCELLATOR, lut, precision)
-        else:
-            section = parse_section(FastSurfer, settings)
-            table = lut or table_file("fastsurfer")
-            single.fastsurfer_file(*files, mask, table, read_lut(table), section)
-        return
-    source = needed(images, "--images"), layout, suffix, needed(cohort, "--cohort")
+    files = Files(image, output, mask, against)
     if engine == "builtin":
-        from iqt.parcellate.run import parcellate_scans
-
-        parcellate_scans(read_list(scans), *source, needed(model, "--model"), needed(out, "--out"), precision)
+        refuse(context, {"settings": "--settings"}, "is for --engine fastsurfer")
+        parcellate_file(files, model or PARCELLATOR, lut, precision)
     else:
-        from iqt.parcellate.fastsurfer.read import read_results
+        refuse(context, {"model": "--model", "precision": "--precision"}, "is for --engine builtin")
+        table = lut or table_file("fastsurfer")
+        fastsurfer_file(files, table, read_lut(table), parse_section(FastSurfer, settings))
 
-        ends = needed(jobs, "--jobs"), needed(runs, "--runs")
-        read_results(read_list(scans), *source, *ends, read_lut(needed(lut, "--lut")), needed(out, "--out"))
+
+@stage.command("parcellate")
+def parcellate_list(
+    scans: ListOption,
+    images: ImagesOption,
+    layout: LayoutOption,
+    cohort: CohortOption,
+    model: Annotated[Path, typer.Option(help="Folder of the trained parcellator.")],
+    out: OutOption,
+    suffix: SuffixOption = "T1w",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Label the structures of volumes with a built-in network."""
+    from iqt.io.batch import read_list
+    from iqt.parcellate.run import parcellate_scans
+
+    parcellate_scans(read_list(scans), images, layout, suffix, cohort, model, out, precision)
 
 
-@app.command()
+@stage.command("read-fastsurfer")
+def read_fastsurfer(
+    scans: ListOption,
+    images: ImagesOption,
+    layout: LayoutOption,
+    cohort: CohortOption,
+    jobs: Annotated[Path, typer.Option(help="The plan of its jobs.")],
+    runs: Annotated[Path, typer.Option(help="How they ended.")],
+    lut: Annotated[Path, typer.Option(help="Its look-up table.")],
+    out: OutOption,
+    suffix: SuffixOption = "T1w",
+) -> None:
+    """Bring FastSurfer's labels to the volumes' grids."""
+    from iqt.io.batch import read_list
+    from iqt.io.labels import read_lut
+    from iqt.parcellate.fastsurfer.read import read_results
+
+    read_results(read_list(scans), images, layout, suffix, cohort, jobs, runs, read_lut(lut), out)
+
+
+@stage.command()
 def plan_fastsurfer(
     scans: ListOption,
-    images: Annotated[Path, typer.Option(help="Folder of the volumes to label.")],
+    images: ImagesOption,
     layout: LayoutOption,
     cohort: CohortOption,
     program: Annotated[Path, typer.Option(help="What `find` recorded of the FastSurfer that will run.")],

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from iqt.cli.options import SettingsOption, app
+from iqt.cli.options import BENCHMARK, SettingsOption, app, stage
 
 
-@app.command()
+@app.command(rich_help_panel=BENCHMARK)
 def provenance(
     result: Annotated[Path, typer.Argument(help="A file or folder of a finished run.")],
     everything: Annotated[bool, typer.Option("--all", help="List every file of every step.")] = False,
@@ -21,7 +21,7 @@ def provenance(
     print(describe(trace(result), shown=None if everything else 3))
 
 
-@app.command("record-provenance")
+@stage.command("record-provenance")
 def record_provenance(
     root: Annotated[Path, typer.Option(help="Folder of the run.")],
     result: Annotated[list[Path], typer.Option(help="A file that the run was for; may be repeated.")],

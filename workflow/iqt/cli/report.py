@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from iqt.cli.options import FilesOption, OutOption, SeedOption, SetOption, app, draw
+from iqt.cli.options import BENCHMARK, FilesOption, OutOption, SeedOption, SetOption, app, draw, stage
 
 
-@app.command()
+@stage.command()
 def tables(
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
     structures: Annotated[Path, typer.Option(help="structures.csv.")],
@@ -38,7 +38,7 @@ def tables(
 
 @draw.command("slices")
 def draw_slices(
-    panel: Annotated[Path, typer.Option(help="NPZ of `iqt panels`.")],
+    panel: Annotated[Path, typer.Option(help="NPZ of `iqt stage panels`.")],
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
     out: FilesOption,
     set_name: SetOption = "main",
@@ -51,7 +51,7 @@ def draw_slices(
 
 @draw.command("parcellation")
 def draw_parcellation(
-    panel: Annotated[Path, typer.Option(help="NPZ of `iqt panels`.")],
+    panel: Annotated[Path, typer.Option(help="NPZ of `iqt stage panels`.")],
     lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
     out: FilesOption,
@@ -104,7 +104,7 @@ def draw_published(
     draw_published(subjects, published, set_name, out)
 
 
-@app.command()
+@stage.command()
 def page(
     metrics: Annotated[Path, typer.Option(help="Folder of the gathered metrics.")],
     tables: Annotated[Path, typer.Option(help="Folder of the tables.")],
@@ -112,7 +112,7 @@ def page(
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
     lut: Annotated[Path | None, typer.Option(help="Look-up table, for the structures' colours.")] = None,
     panel: Annotated[
-        list[Path] | None, typer.Option(help="NPZ of `iqt panels` for the viewer; may be repeated.")
+        list[Path] | None, typer.Option(help="NPZ of `iqt stage panels` for the viewer; may be repeated.")
     ] = None,
     people_named: Annotated[
         bool, typer.Option("--people-named", help="The viewer's people are named in the configuration.")
@@ -127,7 +127,7 @@ def page(
     write_page(metrics, tables, figure, out, lut, panel or [], people_named, asked)
 
 
-@app.command()
+@app.command(rich_help_panel=BENCHMARK)
 def show(results: Annotated[Path, typer.Argument(help="Folder of a finished run, such as results/demo.")]) -> None:
     """Print a run's benchmark table and where its page is."""
     from iqt.report.tables import format_terminal

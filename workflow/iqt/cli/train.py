@@ -8,11 +8,21 @@ from typing import Annotated
 
 import typer
 
-from iqt.cli.options import CohortOption, ListOption, OutOption, PrecisionOption, SeedOption, SuffixOption, app
+from iqt.cli.options import (
+    TRAINING,
+    CohortOption,
+    ListOption,
+    OutOption,
+    PrecisionOption,
+    SeedOption,
+    SuffixOption,
+    app,
+    stage,
+)
 from iqt.errors import UserError
 
 
-@app.command()
+@stage.command()
 def store(
     scans: ListOption,
     cohort: CohortOption,
@@ -27,10 +37,10 @@ def store(
     build_store(read_list(scans), cohort, lowfield, out, suffix)
 
 
-@app.command()
+@stage.command()
 def train(
     participants: Annotated[Path, typer.Option(help="participants.tsv of the cohort.")],
-    store: Annotated[Path, typer.Option(help="Folder written by `iqt store`.")],
+    store: Annotated[Path, typer.Option(help="Folder written by `iqt stage store`.")],
     out: OutOption,
     settings: Annotated[str, typer.Option(help="The method's entry, as JSON text.")],
     name: Annotated[str, typer.Option(help="The model's name.")],
@@ -45,7 +55,7 @@ def train(
     train_model(json.loads(settings), participants, store, out, seed, precision, name, devices, start)
 
 
-@app.command()
+@app.command(rich_help_panel=TRAINING)
 def describe(
     config: Annotated[Path, typer.Option(help="A configuration file.")],
     method: Annotated[str | None, typer.Option(help="One of its methods; all that are trained by default.")] = None,

@@ -37,7 +37,7 @@ def ingest_scans(scans: Iterable[str], files: Path, out: Path, suffix: str, seed
     A mask that looks wrong is drawn, as `out/sub-X/figures/<scan>_desc-mask_<suffix>.png`.
 
     Args:
-        files: folder of the records that `iqt fetch` wrote.
+        files: folder of the records that `iqt stage fetch` wrote.
         seed: of the scans that are synthesised.
     """
     endings = (suffix, "desc-brain_mask", "dseg", *POSTERIORS.values())

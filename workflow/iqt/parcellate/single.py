@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,16 +17,27 @@ from iqt.imaging.checks import mask_problems, scan_problems
 from iqt.io.files import write_json
 from iqt.io.labels import LabelTable
 from iqt.io.naming import beside
-from iqt.io.volumes import Volume, intensity_scale, read_mask, read_volume, save_volume, say_doubts
+from iqt.io.volumes import Volume, intensity_scale, read_mask, read_on_grid, read_volume, save_volume, say_doubts
 from iqt.parcellate.reader import ENGINE, load_reader
-from iqt.parcellate.volumes import table_of, write_structures
+from iqt.parcellate.volumes import AGREEMENT_ENDING, table_of, write_agreement, write_structures
 
 
-def parcellate_file(image: Path, out: Path, mask: Path | None, model: Path, lut: Path | None, precision: str) -> None:
-    """Label one volume with a built-in network; sidecar, look-up table and structure volumes lie beside `out`.
+class Files(NamedTuple):
+    """What is read and written: sidecar, look-up table and structure volumes lie beside `out`, and with `against` what
+    both label maps agree in."""
+
+    image: Path
+    out: Path
+    mask: Path | None = None
+    """Brain mask with the image's voxels; None to find one."""
+    against: Path | None = None
+    """Another label map of the same image, on its grid."""
+
+
+def parcellate_file(files: Files, model: Path, lut: Path | None, precision: str) -> None:
+    """Label one volume with a built-in network.
 
     Args:
-        mask: brain mask with the volume's voxels; None to find one.
         lut: look-up table with the names of the parcellator's labels; None for the shipped one that has them all.
 
     Raises:
@@ -33,18 +45,15 @@ def parcellate_file(image: Path, out: Path, mask: Path | None, model: Path, lut:
     """
     reader = load_reader(model, precision)
     table = table_of(reader.ids) if lut is None else lut
-    volume, brain = _read(image, mask)
+    volume, brain = _read(files)
     start = time.monotonic()
     labels = reader.read(volume, brain)
     record = {"seconds": time.monotonic() - start, "engine": ENGINE, "version": reader.version}
-    _save(out, labels, volume, record, table)
+    _save(files, labels, volume, record, table)
 
 
-def fastsurfer_file(
-    image: Path, out: Path, mask: Path | None, lut: Path, table: LabelTable, settings: FastSurfer
-) -> None:
-    """Label one volume with the FastSurfer that is installed; sidecar, look-up table and structure volumes lie beside
-    `out`.
+def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSurfer) -> None:
+    """Label one volume with the FastSurfer that is installed.
 
     Raises:
         UserError: a file is not usable, FastSurfer is not found or failed on the volume, or no structure was found.
@@ -57,7 +66,8 @@ def fastsurfer_file(
 
     script = find_program(settings.home)
     refuse_root(settings)
-    volume, brain = _read(image, mask)
+    volume, brain = _read(files)
+    out, image = files.out, files.image
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fastsurfer-", dir=out.parent) as folder:
         masked = Path(folder, "input.nii.gz")
@@ -78,10 +88,11 @@ def fastsurfer_file(
             fault = installation_fault(code, said)
             raise UserError(f"{image}: {explain(code, said)}" + (f"; {fault}" if fault else ""))
         labels = labels_on_grid(Path(folder, "subject"), volume, brain, table)
-        _save(out, labels, volume, {"seconds": seconds, "engine": NAME, "version": command.version}, lut)
+        _save(files, labels, volume, {"seconds": seconds, "engine": NAME, "version": command.version}, lut)
 
 
-def _read(image: Path, mask: Path | None) -> tuple[Volume, np.ndarray]:
+def _read(files: Files) -> tuple[Volume, np.ndarray]:
+    image, mask = files.image, files.mask
     volume = read_volume(image)
     for warning in say_doubts(image, volume.doubts):
         print(f"warning: {warning}", file=sys.stderr)
@@ -101,10 +112,15 @@ def _read(image: Path, mask: Path | None) -> tuple[Volume, np.ndarray]:
     return volume._replace(data=volume.data / intensity_scale(volume.data, brain)), brain
 
 
-def _save(out: Path, labels: np.ndarray, volume: Volume, record: dict, lut: Path) -> None:
+def _save(files: Files, labels: np.ndarray, volume: Volume, record: dict, lut: Path) -> None:
     if not labels.any():
         raise UserError("the parcellator found no structure in the brain mask; look at the image")
+    other = None if files.against is None else read_on_grid(files.against, volume, np.int32)
+    out = files.out
     save_volume(out, labels, volume.affine)
     write_structures(out, labels, volume.affine, lut)
+    if other is not None:
+        mean = write_agreement(out, labels, other, files.against, volume, lut)
+        print(f"mean Dice with {files.against.name}: {mean:.3f} (by structure: {beside(out, AGREEMENT_ENDING).name})")
     record = {**record, "seconds": round(record["seconds"], 2), "warnings": list(volume.doubts)}
     write_json(beside(out, ".json"), {"status": "ok", **record})

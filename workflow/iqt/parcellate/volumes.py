@@ -9,12 +9,14 @@ import numpy as np
 
 from iqt.config.parcellate import TABLES
 from iqt.errors import UserError
+from iqt.imaging.overlap import mean_overlap, overlap
 from iqt.io.files import read_table, write_table
-from iqt.io.labels import COLUMNS
+from iqt.io.labels import COLUMNS, read_lut
 from iqt.io.naming import beside
 from iqt.io.shipped import table_file
+from iqt.io.volumes import Volume
 
-TABLE_ENDING, VOLUMES_ENDING = ".tsv", "_volumes.tsv"
+TABLE_ENDING, VOLUMES_ENDING, AGREEMENT_ENDING = ".tsv", "_volumes.tsv", "_agreement.tsv"
 NAMED = tuple(name for name in COLUMNS if name not in ("mirror", "merges"))
 
 
@@ -58,3 +60,39 @@ def write_structures(label_map: Path, labels: np.ndarray, affine: np.ndarray, lu
         ],
     )
     write_table(beside(label_map, TABLE_ENDING), [{key: row[key] for key in NAMED if key in row} for row in rows])
+
+
+def write_agreement(
+    label_map: Path, labels: np.ndarray, other: np.ndarray, source: Path, volume: Volume, lut: Path
+) -> float:
+    """Write `<label map>_agreement.tsv`, Dice, intersection over union and both volumes (mm3) of each structure that
+    either map holds, and return the mean Dice.
+
+    Args:
+        labels: (X, Y, Z), the rows of the look-up table.
+        other: another label map of the same voxels; labels that the table merges are read as it says, and where
+            `labels` is 0 since it lies outside the brain mask nothing is left out.
+        source: the file of `other`, for messages.
+
+    Raises:
+        UserError: neither map holds a structure.
+    """
+    table = read_lut(lut)
+    names = {int(row["index"]): row["name"] for row in read_table(lut, required=("index", "name"))}
+    read = table.to_labels(table.to_classes(other, source, volume.voxel_size))
+    found = [one for one in overlap(read, labels, volume.affine, names) if not np.isnan(one.dice)]
+    if not found:
+        raise UserError(f"{source}: neither it nor {label_map} holds a structure of {lut.name}")
+    rows = [
+        {
+            "index": one.index,
+            "name": one.name,
+            "dice": f"{one.dice:.4f}",
+            "iou": f"{one.iou:.4f}",
+            "volume_mm3": f"{one.volume_mm3:.1f}",
+            "volume_other_mm3": f"{one.volume_reference_mm3:.1f}",
+        }
+        for one in found
+    ]
+    write_table(beside(label_map, AGREEMENT_ENDING), rows)
+    return mean_overlap(found)[1]

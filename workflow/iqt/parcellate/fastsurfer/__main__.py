@@ -20,7 +20,7 @@ def main() -> None:
     find.add_argument("--out", type=Path, required=True, help="JSON to write")
     run = commands.add_parser("run", help="run planned jobs and record their exit codes")
     run.add_argument("--home", help="folder of run_fastsurfer.sh; default: FASTSURFER_HOME, then PATH")
-    run.add_argument("--jobs", type=Path, required=True, help="JSON that `iqt plan-fastsurfer` wrote")
+    run.add_argument("--jobs", type=Path, required=True, help="JSON that `iqt stage plan-fastsurfer` wrote")
     run.add_argument("--threads", type=int, default=1, help="CPU threads")
     run.add_argument("--out", type=Path, required=True, help="JSON to write")
     arguments = parser.parse_args()
