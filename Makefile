@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench-data bench-masks bench-judge bench-parcellator weights-parcellator test-archives test-conda test-faults test-slurm test-speed setup slurm
+.PHONY: help demo demo-full test bench-data bench-masks bench-judge bench-parcellator weights-parcellator test-archives test-conda test-faults test-slurm test-speed setup slurm
 .PHONY: lint format docs bench-speed experiments sampling-sweep scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
@@ -22,6 +22,10 @@ demo: $(READY) ## Run the whole chain on the embedded cohort and show its table
 	  || { echo "$$HOME cannot be written to, and Snakemake keeps a cache there: export XDG_CACHE_HOME=A_FOLDER_THAT_CAN" >&2; exit 1; }
 	$(SNAKEMAKE)
 	@$(BIN)/iqt show results/demo
+
+demo-full: $(READY) ## The demo with every method (half an hour)
+	$(SNAKEMAKE) --configfile config/demo-full.yaml
+	@$(BIN)/iqt show results/demo-full
 
 test: $(READY) ## Run all tests, on all cores
 	$(PYTEST) $(JOBS)

@@ -402,19 +402,8 @@ def test_two_engines_are_compared(tmp_path, iqt):
     found = read_volume(path)
     found.data[:20] = 0
     save_volume(path, found.data, found.affine)
-    table = (
-        "stage",
-        "compare-tissues",
-        "--list",
-        "list.tsv",
-        "--reference",
-        "cohort",
-        "--other",
-        "labels",
-        "--out",
-        "dice.csv",
-    )
-    code, message = iqt(*table)
+    table = ("--list", "list.tsv", "--reference", "cohort", "--other", "labels", "--out", "dice.csv")
+    code, message = iqt("stage", "compare-tissues", *table)
     assert not code, message
     rows = {row["tissue"]: float(row["dice"]) for row in read_table(tmp_path / "dice.csv", required=("tissue", "dice"))}
     assert rows["WM"] == pytest.approx(dice(found.data, soft["WM"]), abs=1e-4)

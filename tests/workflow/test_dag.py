@@ -89,7 +89,11 @@ CHAIN = {
 
 @pytest.mark.parametrize(
     ("config", "models", "left_out"),
-    [("config/config.yaml", 4, {"train_parcellator"}), ("config/smoke.yaml", 2, set())],
+    [
+        ("config/config.yaml", 2, {"train_parcellator"}),
+        ("config/demo-full.yaml", 4, {"train_parcellator"}),
+        ("config/smoke.yaml", 2, set()),
+    ],
 )
 def test_shipped_configurations_plan_the_whole_chain(
     workflow: Path, config: str, models: int, left_out: set[str]

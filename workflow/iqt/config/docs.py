@@ -46,6 +46,7 @@ def readme() -> str:
         "| file | what it runs |",
         "|---|---|",
         "| `config.yaml` | the demo: the embedded cohort at 2 mm |",
+        "| `demo-full.yaml` | the demo with every method |",
         "| `ood.yaml` | the demo with further test sets, out of distribution |",
         "| `hcp.yaml` | the paper's experiment at full size on HCP at 0.7 mm; needs keys, GPUs and FastSurfer |",
         "| `sweep.yaml` | the demo's diffusion model under every sampler, from 1 to 50 network calls |",
