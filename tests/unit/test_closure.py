@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import modulefinder
 import shutil
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from iqt.planning import closure as planning
-from iqt.planning.closure import closure
+from iqt.planning.closure import closure, imports
 
 TOY = {
     "__init__": "",
@@ -83,3 +84,24 @@ def test_what_makes_the_voxels_is_in_and_what_does_not_is_out() -> None:
     assert not {Path("networks/describe.py"), Path("networks/multiview.py"), Path("diffusion/samplers.py")} & set(
         training
     )
+
+
+def test_no_module_needs_itself(repository: Path) -> None:
+    """Neither at once nor lazily."""
+    package = repository / "workflow" / "iqt"
+    modules = [dotted(path.relative_to(package)) for path in package.rglob("*.py")]
+    graph = {module: [one for one in imports(module) if one != "iqt"] for module in modules}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, with the circle
+
+
+def test_stages_import_no_other_stage(repository: Path) -> None:
+    stages = {"cohort", "degrade", "training", "enhance", "parcellate", "evaluate", "report"}
+    allowed = {("enhance", "training"), ("parcellate", "training")}  # its cards, checkpoints and fit loop
+    package = repository / "workflow" / "iqt"
+    found = set()
+    for path in package.rglob("*.py"):
+        own = path.relative_to(package).parts[0]
+        for module in imports(dotted(path.relative_to(package))) if own in stages else ():
+            other = module.split(".")[1] if "." in module else ""
+            found |= {(own, other)} if other in stages - {own} else set()
+    assert found <= allowed

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
+from iqt.config.diffusion import Diffusion, Sampling
 from iqt.diffusion.objectives import add_noise, denoising_loss, from_clean, to_clean
 from iqt.diffusion.samplers import sample, sampling_logsnrs
 from iqt.diffusion.schedules import SCHEDULES, Schedule, alpha_sigma, build_schedule
-from iqt.methods.diffusion_iqt import Diffusion, Sampling
 
 MEAN, SD = 0.7, 0.4
 SCHEDULE = build_schedule(Diffusion())

@@ -12,13 +12,14 @@ from test_training import PATCHES, run, train  # noqa: F401  (the store of a few
 from torch import Tensor
 
 from iqt.config import Config, Training, parse_config
+from iqt.config.diffusion import FlowSampling
 from iqt.diffusion.flow import interpolate, solve
 from iqt.enhance.models import Enhancer, noise_field
 from iqt.enhance.single import _usage
 from iqt.errors import UserError
 from iqt.io.files import read_json, write_json
 from iqt.methods import parse_method
-from iqt.methods.flow import FlowMethod, FlowSampling
+from iqt.methods.flow import FlowMethod
 from iqt.methods.unet import UNetMethod
 from iqt.planning.plan import Plan
 from iqt.training.checkpoints import load_card

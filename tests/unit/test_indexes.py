@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from iqt.cohort import entries, fetch, ingest, synthesize
+from iqt.cohort import entries, fetch, ingest, listing, synthesize
 from iqt.config import BIDS, Cohort, Folder, Grid, LabelMaps, Mask
 from iqt.errors import StopError, UserError
 from iqt.imaging import brain_mask, checks
@@ -32,7 +32,7 @@ def cohort(source: str, **settings) -> Cohort:
 
 def found(settings: Cohort, index: Path, suffix: str = "T1w") -> dict[str, entries.Entry]:
     index.unlink(missing_ok=True)
-    return entries.list_entries(settings, suffix, index)
+    return listing.list_entries(settings, suffix, index)
 
 
 def bids(root: Path, **settings) -> Cohort:
@@ -166,7 +166,7 @@ def write_bids(root: Path) -> Path:
 
 def build(folder: Path, settings: Cohort, suffix: str = "T1w", seed: int = 1) -> Path:
     index = entries.index_path(settings, suffix, folder)
-    scans = list(entries.list_entries(settings, suffix, index))
+    scans = list(listing.list_entries(settings, suffix, index))
     fetch.fetch_scans(scans, folder / "source", suffix, settings, index)
     ingest.ingest_scans(scans, folder / "source", folder / "cohort", suffix, seed, settings)
     return folder / "cohort"

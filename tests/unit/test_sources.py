@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from iqt.cohort import entries, fetch, ingest
+from iqt.cohort import entries, fetch, ingest, listing
 from iqt.config import Cohort, Grid, Mask
 from iqt.errors import StopError, UserError
 from iqt.imaging import checks, orientation, resample
@@ -35,7 +35,7 @@ def hcp(access: str, path: Path, **settings) -> Cohort:
 def build(folder: Path, settings: Cohort, suffix: str = "T1w", scans: list[str] | None = None) -> Path:
     """Fetch and ingest the scans of a cohort; the folder of its volumes."""
     index = entries.index_path(settings, suffix, folder)
-    scans = scans or list(entries.list_entries(settings, suffix, index))
+    scans = scans or list(listing.list_entries(settings, suffix, index))
     fetch.fetch_scans(scans, folder / "source", suffix, settings, index)
     ingest.ingest_scans(scans, folder / "source", folder / "cohort", suffix, 1, settings)
     return folder / "cohort"
@@ -82,9 +82,9 @@ def test_t2w_and_other_labels_are_config_entries(tree: Path, tmp_path: Path) -> 
     folder = build(tmp_path, settings, "T2w")
     assert status(folder, "sub-900001", "T2w") == "ok"
     assert not anat(folder, "sub-900001", "dseg.nii.gz").exists()
-    assert entries.entry_of(hcp("tree", tree, labels="wmparc"), "T2w", "sub-1", Path()).labels.endswith("wmparc.nii.gz")
+    assert listing.entry_of(hcp("tree", tree, labels="wmparc"), "T2w", "sub-1", Path()).labels.endswith("wmparc.nii.gz")
     with pytest.raises(UserError, match="FLAIR, but HCP has T1w and T2w"):
-        entries.entry_of(settings, "FLAIR", "sub-1", Path())
+        listing.entry_of(settings, "FLAIR", "sub-1", Path())
 
 
 def test_a_missing_file_skips_one_person_with_the_reason(tree: Path, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_damaged_file_skips_one_person(tree: Path, tmp_path: Path) -> None:
 
 def test_what_is_missing_is_known_before_anything_is_read(tree: Path, tmp_path: Path) -> None:
     settings = hcp("tree", tree, subjects=[*IDS, 900008, 900009])
-    scans = list(entries.list_entries(settings, "T1w", tmp_path))
+    scans = list(listing.list_entries(settings, "T1w", tmp_path))
     with pytest.raises(StopError, match=r"2 of 5 scans(.|\n)*sub-900008"):
         fetch.check_source(scans, "T1w", settings, tmp_path)
     found = fetch.check_source(scans, "T1w", settings.model_copy(update={"max_missing": 0.5}), tmp_path)
@@ -128,7 +128,7 @@ def test_subjects_come_from_the_config_a_file_or_the_source(tree: Path, tmp_path
     def names(subjects) -> list[str]:
         settings = hcp("tree", tree, subjects=subjects)
         index = entries.index_path(settings, "T1w", tmp_path)
-        return list(entries.list_entries(settings, "T1w", index))
+        return list(listing.list_entries(settings, "T1w", index))
 
     everybody = [f"sub-{name}" for name in IDS]
     assert names("all") == everybody
@@ -148,9 +148,9 @@ def test_subjects_come_from_the_config_a_file_or_the_source(tree: Path, tmp_path
 def test_an_index_is_made_once(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = hcp("tree", tree)
     index = entries.index_path(settings, "T1w", tmp_path)
-    first = entries.list_entries(settings, "T1w", index)
-    monkeypatch.setattr(entries, "_list_source", lambda *_: pytest.fail("the source is asked again"))
-    assert entries.list_entries(settings, "T1w", index) == first
+    first = listing.list_entries(settings, "T1w", index)
+    monkeypatch.setattr(listing, "_list_source", lambda *_: pytest.fail("the source is asked again"))
+    assert listing.list_entries(settings, "T1w", index) == first
     assert entries.index_path(settings, "T2w", tmp_path) != index
     assert entries.index_path(hcp("tree", tree, labels="none"), "T1w", tmp_path) != index
 
@@ -169,7 +169,7 @@ def test_hcp_from_the_bucket_is_what_the_tree_is(
         server.client().put_object(Bucket="hcp-openaccess", Key=extra, Body=b"not needed")
         bucket = {"endpoint": server.url, "part_mb": 0.25, "attempts": 3}
         settings = cohort(source="hcp", downloads=str(tmp_path / "d"), hcp={"s3": bucket}, max_missing=0.5)
-        people = list(entries.list_entries(settings, "T1w", tmp_path / "index.tsv"))
+        people = list(listing.list_entries(settings, "T1w", tmp_path / "index.tsv"))
         checked = fetch.check_source(people, "T1w", settings, tmp_path / "index.tsv")
         wanted = ("T1w_acpc_dc_restore_brain.nii.gz", "brainmask_fs.nii.gz", "aparc+aseg.nii.gz")
         needed = {key: size for key, size in sizes.items() if key.endswith(wanted)}

@@ -14,7 +14,8 @@ from snakemake.logging import logger
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(WORKFLOW))
 
-from iqt.cohort.entries import Entry, index_path, list_entries
+from iqt.cohort.entries import Entry, index_path
+from iqt.cohort.listing import list_entries
 from iqt.cohort.split import split_scans, template_scans
 from iqt.config import parse_config
 from iqt.config.evaluate import LPIPS_FILES

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iqt.config.diffusion import Sampling
 from iqt.diffusion.objectives import to_clean
 from iqt.diffusion.samplers import sample
 from iqt.diffusion.schedules import build_schedule
 from iqt.io.naming import seed_of
-from iqt.methods.diffusion_iqt import DiffusionIQTMethod, Sampling
+from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.networks.cross_batch import PatchConv3d, PatchGrid
 
 FOREGROUND, STEPS = 0.05, 20

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from iqt.bench.authors import SAMPLING, STEPS, enhance_as_authors
+from iqt.config.diffusion import Sampling
 from iqt.enhance.models import Enhancer
 from iqt.enhance.run import MARGIN
 from iqt.errors import UserError
@@ -20,7 +21,6 @@ from iqt.evaluate.similarity import masked_psnr
 from iqt.io.files import read_json, read_table
 from iqt.io.naming import anat, seed_of
 from iqt.io.volumes import bounding_box, intensity_scale, read_on_grid, read_volume
-from iqt.methods.diffusion_iqt import Sampling
 
 
 class Quality(NamedTuple):

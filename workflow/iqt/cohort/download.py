@@ -16,12 +16,11 @@ from typing import BinaryIO
 import botocore.exceptions as exceptions
 import urllib3.exceptions
 
-from iqt.cohort.fetch import CHUNK, digest
 from iqt.cohort.places import AbsentError
 from iqt.cohort.s3 import ChangedError, connect, explained, head
 from iqt.config import S3
 from iqt.errors import StopError, UserError
-from iqt.io.files import read_json, write_json
+from iqt.io.files import CHUNK, digest, read_json, write_json
 
 BROKEN = (exceptions.ResponseStreamingError, exceptions.IncompleteReadError, exceptions.ReadTimeoutError)
 BROKEN = (*BROKEN, exceptions.ConnectionClosedError, urllib3.exceptions.HTTPError, ConnectionError)

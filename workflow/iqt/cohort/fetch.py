@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import os
 import shutil
 import zipfile
@@ -12,17 +11,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from iqt.cohort.entries import READ, Entry, entry_of
+from iqt.cohort.entries import READ, Entry
+from iqt.cohort.listing import entry_of
 from iqt.cohort.places import AbsentError, split_member
 from iqt.config import S3, Cohort
 from iqt.errors import StopError, UserError
 from iqt.io.batch import allow_missing, run_scans
-from iqt.io.files import missing_file, nearest_folder
+from iqt.io.files import digest, missing_file, nearest_folder
 from iqt.io.naming import flat
 
-CHUNK = 1 << 20
 ASKING = 16
 """Requests for sizes at the same time."""
 
@@ -157,15 +156,6 @@ def _size(entry: Entry, fetchers: Mapping[str, Any]) -> int:
         return 0
 
     return sum(_each(entry, ask).values())
-
-
-def digest(stream: BinaryIO) -> tuple[int, str]:
-    """Size and SHA-256 of what a stream holds."""
-    total, checksum = 0, hashlib.sha256()
-    while chunk := stream.read(CHUNK):
-        total += len(chunk)
-        checksum.update(chunk)
-    return total, checksum.hexdigest()
 
 
 def _on_disk(place: str) -> dict:

@@ -62,7 +62,7 @@ def check_leaks(rows: Iterable[tuple[str, str, str]]) -> None:
                 )
 
 
-def person_of(identifier: str) -> str:
+def participant_id(identifier: str) -> str:
     """`sub-X` of an id that a table may give with or without `sub-`."""
     return f"sub-{identifier.strip().removeprefix('sub-')}"
 
@@ -78,7 +78,7 @@ def _draw(
     named: dict[str, str] = {}
     for name in SPLITS:
         share = getattr(split, name)
-        for person in map(person_of, share) if isinstance(share, list) else ():
+        for person in map(participant_id, share) if isinstance(share, list) else ():
             if person not in by_person:
                 raise UserError(f"cohort.split.{name}: {person} is not among the {len(by_person)} people of the source")
             if person in named:
@@ -200,9 +200,10 @@ def _read_people(path: str) -> dict[str, dict[str, str]]:
         if not row[column]:
             told = ", ".join(f"{name} {value}" for name, value in row.items() if value)
             raise UserError(f"{path}: the row with {told} has no {column}; complete or remove it")
-        other = found.setdefault(person_of(row[column]), row)
+        other = found.setdefault(participant_id(row[column]), row)
         if other != row:
-            raise UserError(f"{path}: {person_of(row[column])} has several rows that differ; keep one row a person")
+            person = participant_id(row[column])
+            raise UserError(f"{path}: {person} has several rows that differ; keep one row a person")
     return found
 
 
@@ -218,7 +219,7 @@ def _given(path: str, by_person: Mapping[str, list[str]]) -> dict[str, list[str]
     people: dict[str, list[str]] = {name: [] for name in SPLITS}
     seen: dict[str, str] = {}
     for row in read_table(path, required=("participant_id", "split")):
-        person, name = person_of(row["participant_id"]), row["split"].lower()
+        person, name = participant_id(row["participant_id"]), row["split"].lower()
         if name not in SPLITS:
             raise UserError(f"{path}: {person} has split {name}; allowed are {', '.join(SPLITS)}")
         if person not in by_person:

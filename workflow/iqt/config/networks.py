@@ -93,3 +93,21 @@ class ESRGANNetwork(Section):
     def widened(self, width: int) -> ESRGANNetwork:
         """The network with `width` channels and its growth in proportion."""
         return self.model_copy(update={"channels": width, "growth": max(1, round(self.growth * width / self.channels))})
+
+
+class Adversarial(Section):
+    """The losses of ESRGAN and its relativistic patch discriminator."""
+
+    pretrain: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the steps, at the beginning, that only see the L1 loss."""
+    l1: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the L1 loss."""
+    weight: Annotated[float, Field(ge=0)] = 5e-3
+    """Weight of the adversarial loss (ESRGAN's)."""
+    perceptual: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the perceptual loss: the L1 distance of the discriminator's features, so that no pretrained network is
+    needed."""
+    channels: Width = 16
+    """Width of the discriminator's first convolution; each layer doubles it."""
+    layers: Annotated[int, Field(ge=1, le=5)] = 2
+    """Layers of the discriminator between its first and its last convolution; all but the last halve the resolution."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from iqt.methods.flow import FlowSampling
+from iqt.config.diffusion import FlowSampling
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(Z_t, t as a scalar tensor) to the velocity, of Z_t's shape."""

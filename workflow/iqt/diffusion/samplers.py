@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from iqt.config.diffusion import Sampling
 from iqt.diffusion.schedules import Schedule, alpha_sigma
-from iqt.methods.diffusion_iqt import Sampling
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x_t, log-SNR as a scalar tensor) to the estimate of x_0, of x_t's shape."""

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from iqt.methods.diffusion_iqt import Diffusion
+from iqt.config.diffusion import Diffusion
 
 
 class Schedule(ABC):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iqt.compute import memory
 from iqt.compute.devices import autocast, best_device
-from iqt.enhance.run import Progress
+from iqt.enhance.progress import Progress
 from iqt.enhance.tiling import Tiling
 from iqt.errors import StopError
 from iqt.io.naming import seed_of

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from iqt.enhance.progress import Progress
 from iqt.errors import UserError
 from iqt.io.batch import require_ok, run_scans
 from iqt.io.naming import anat, flat, seed_of
@@ -17,9 +18,6 @@ from iqt.methods import kinds
 
 MARGIN = 4
 """Voxels around the brain that the network sees too."""
-
-Progress = Callable[[int, int], None]
-"""Called with the tiles done and the tiles there are, over all network calls."""
 
 
 class Result(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 
 from iqt.config import Evaluate
 from iqt.config.experiments import COVERAGES
-from iqt.errors import UserError
+from iqt.errors import StopError, UserError
 from iqt.evaluate.calibration import calibration
 from iqt.evaluate.seams import border_error, seam_energy
 from iqt.evaluate.similarity import similarity
@@ -259,9 +259,12 @@ def _compare(reference: Reference, folder: Path, scan: str, names: Mapping[int, 
 
 
 def attempt(work: Callable, *arguments: Any) -> tuple[Any, str]:
-    """What `work` returns and `ok`, or None and the reason; what is the machine's fault (memory, disk) does stop."""
+    """What `work` returns and `ok`, or None and the reason; what concerns every scan (StopError) or is the machine's
+    fault (memory, disk) does stop."""
     try:
         return work(*arguments), OK
+    except StopError:
+        raise
     except UserError as error:
         return None, " ".join(str(error).split())
     except (MemoryError, OSError):

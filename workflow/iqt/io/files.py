@@ -13,9 +13,12 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from iqt.errors import UserError
 
+CHUNK = 1 << 20
+"""Bytes that are read at a time."""
 PARTIAL = ".partial-"
 """What the name of an unfinished file begins with."""
 
@@ -72,6 +75,15 @@ def missing_file(path: str | Path) -> str:
     if ".git/annex" in target:
         return f"{path}: its content was not fetched (it is a git-annex link); get the file first, with `datalad get`"
     return f"{path}: is a link to {target}, which is not there; get the file first"
+
+
+def digest(stream: BinaryIO) -> tuple[int, str]:
+    """Size and SHA-256 of what a stream holds."""
+    total, checksum = 0, hashlib.sha256()
+    while chunk := stream.read(CHUNK):
+        total += len(chunk)
+        checksum.update(chunk)
+    return total, checksum.hexdigest()
 
 
 def checksum(path: str | Path) -> str:

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from iqt.config.networks import ESRGANNetwork
-from iqt.config.section import Name, Section, Width
+from iqt.config.networks import Adversarial, ESRGANNetwork
+from iqt.config.section import Name
 from iqt.methods.base import Learned, Method, check_size_like, require_divisible
 
 if TYPE_CHECKING:
     from torch import nn
 
     from iqt.training.tasks.adversarial import AdversarialTask
-
-
-class Adversarial(Section):
-    """The losses of ESRGAN and its relativistic patch discriminator."""
-
-    pretrain: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the steps, at the beginning, that only see the L1 loss."""
-    l1: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the L1 loss."""
-    weight: Annotated[float, Field(ge=0)] = 5e-3
-    """Weight of the adversarial loss (ESRGAN's)."""
-    perceptual: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the perceptual loss: the L1 distance of the discriminator's features, so that no pretrained network is
-    needed."""
-    channels: Width = 16
-    """Width of the discriminator's first convolution; each layer doubles it."""
-    layers: Annotated[int, Field(ge=1, le=5)] = 2
-    """Layers of the discriminator between its first and its last convolution; all but the last halve the resolution."""
 
 
 class ESRGANMethod(Learned):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from iqt.config.diffusion import FlowSampling
 from iqt.config.networks import DiffusionIQTNetwork
-from iqt.config.section import Name, Section
+from iqt.config.section import Name
 from iqt.methods.base import Calls, Learned, Method
 from iqt.methods.diffusion_iqt import at_time, layout_of, require_tokens
 from iqt.methods.unet import UNetMethod
@@ -18,22 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from iqt.training.tasks.flow import FlowTask
-
-
-class FlowSampling(Section):
-    """How a trained flow is run."""
-
-    solver: Literal["euler", "heun"] = "euler"
-    """Euler's method, or Heun's, which is of second order and calls the network twice a step."""
-    steps: Annotated[int, Field(ge=1, le=8)] = 2
-    """Steps from the regression's output to the sample."""
-    samples: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Samples a scan; with more than one the result is their mean, and their standard deviation is kept."""
-
-    @property
-    def calls(self) -> int:
-        """Network calls a sample."""
-        return self.steps * (2 if self.solver == "heun" else 1)
 
 
 class FlowMethod(Learned):

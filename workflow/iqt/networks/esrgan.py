@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from iqt.config import ESRGANNetwork
-from iqt.methods.esrgan import Adversarial
+from iqt.config.networks import Adversarial
 from iqt.networks.shuffle import shuffle, unshuffle
 
 RESIDUAL_SCALE = 0.2

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
 
-from iqt.methods.base import Learned
+if TYPE_CHECKING:
+    from iqt.methods.base import Learned
 
-Sizable = TypeVar("Sizable", bound=Learned)
+
+Sizable = TypeVar("Sizable", bound="Learned")
 
 
 def count_parameters(network: nn.Module) -> int:

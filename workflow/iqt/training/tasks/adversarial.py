@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from iqt.methods.esrgan import ESRGANMethod
 from iqt.training.tasks.base import EnhancementTask
+
+if TYPE_CHECKING:
+    from iqt.methods.esrgan import ESRGANMethod
 
 
 class AdversarialTask(EnhancementTask):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from iqt.methods.base import Learned
 from iqt.training.fit import Task
+
+if TYPE_CHECKING:
+    from iqt.methods.base import Learned
 
 
 class EnhancementTask(Task):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from iqt.diffusion.objectives import add_noise, denoising_loss, to_clean
 from iqt.diffusion.schedules import build_schedule
-from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.training.tasks.base import EnhancementTask
+
+if TYPE_CHECKING:
+    from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 
 VALIDATION_LOGSNR = -4.0
 """Log-SNR at which a diffusion model's estimate is validated: the noise has 55 times the signal's power."""
