@@ -105,7 +105,7 @@ def read(reader: Reader, volume: Volume, mask: np.ndarray) -> np.ndarray:
 
 
 def print_dice(reader: Reader, people: list[Person]) -> None:
-    """A row a structure that the truth of a group holds: mean over people, with its interval."""
+    """One row per structure that the truth of a group holds: mean over people, with its interval."""
     names = {int(row["index"]): row["name"] for row in read_table(table_file(PARCELLATOR_TABLE))}
     dice: dict[str, dict[int, list[float]]] = {}
     seconds: dict[str, list[float]] = {}

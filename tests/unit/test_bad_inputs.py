@@ -18,7 +18,7 @@ from scipy import ndimage
 from iqt.cohort.bids import list_entries
 from iqt.cohort.split import split_scans
 from iqt.config import BIDS, Mask, Split, parse_config
-from iqt.enhance.intake import take_in
+from iqt.enhance.intake import load_scan
 from iqt.enhance.single import enhance_file
 from iqt.errors import StopError, UserError
 from iqt.imaging import checks
@@ -174,7 +174,7 @@ def test_an_image_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path,
     make, words = IMAGES[case]
     path = make(tmp_path)
     with pytest.raises(UserError) as error:
-        take_in(path, None, False, Mask(), GRID)
+        load_scan(path, None, False, Mask(), GRID)
     assert words in str(error.value)
     assert str(path) in str(error.value)
     assert not isinstance(error.value, StopError)

@@ -13,8 +13,8 @@ from iqt.config.facts import RunFacts
 from iqt.errors import UserError
 from iqt.evaluate import minmax
 from iqt.evaluate.gather import HISTORY_COLUMNS, gather
-from iqt.evaluate.judge import score_parcellator
 from iqt.evaluate.minmax import psnr_minmax, rescaled, ulfenc_score
+from iqt.evaluate.parcellator_qc import score_parcellator
 from iqt.evaluate.run import SUBJECT_COLUMNS, TABLES, evaluate_result
 from iqt.evaluate.similarity import (
     BETAS,

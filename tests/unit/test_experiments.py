@@ -273,7 +273,7 @@ def test_a_method_looks_as_in_the_runs_other_figures(metrics: Path, kept: list[F
     assert of_a_key["cubic"][0] == "0.35"
 
 
-def test_words_too_long_for_a_panel_are_set_aslant(metrics: Path, kept: list[Figure]) -> None:
+def test_words_too_long_for_a_panel_are_slanted(metrics: Path, kept: list[Figure]) -> None:
     for sets, angle in ((("main", "noisy"), 0), (("main", "far_out_of_the_distribution"), 25)):
         draw(metrics, experiment(figure="lines", x="set", sets=sets), metrics / "none.png")
         assert {label.get_rotation() for label in kept[-1].axes[0].get_xticklabels()} == {angle}

@@ -239,7 +239,7 @@ def test_the_inputs_of_a_rule_are_the_modules_that_it_runs(workflow: Path) -> No
         "degrade": "iqt.degrade.run",
         "store": "iqt.training.store",
         "evaluate": "iqt.evaluate.run",
-        "score_parcellator": "iqt.evaluate.judge",
+        "score_parcellator": "iqt.evaluate.parcellator_qc",
         "extract_panels": "iqt.report.panels",
     }
     for rule, module in code.items():

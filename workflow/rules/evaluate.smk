@@ -160,7 +160,7 @@ rule score_parcellator:
         participants=rules.list_participants.output.participants,
         parcellation=sidecars("parcellation/hq", "test", ending="dseg.json", name=flat),
         lut=LUT,
-        code=code("iqt.evaluate.judge"),
+        code=code("iqt.evaluate.parcellator_qc"),
     output:
         f"{R}/metrics/parcellator.csv",
     log:

@@ -7,7 +7,7 @@ out: metrics/experiments/<experiment>/{results,reliability}.csv, tables/experime
 
 
 def experiment_results(name):
-    """Its results, one a method and training seed."""
+    """Its results, one per method and training seed."""
     methods = CONFIG.experiments[name].methods
     return sorted(
         (result for result in PLAN.results() if result.method in methods),

@@ -49,11 +49,11 @@ def score_parcellator(
     cohort: CohortOption,
     parcellation: Annotated[Path, typer.Option(help="Folder of the parcellations of the high-quality scans.")],
     lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
-    out: Annotated[Path, typer.Option(help="CSV to write: a row a scan and structure.")],
+    out: Annotated[Path, typer.Option(help="CSV to write: one row per scan and structure.")],
     suffix: SuffixOption = "T1w",
 ) -> None:
     """Compare the parcellator's reading of the test people's high-quality scans with their own label maps."""
-    from iqt.evaluate.judge import score_parcellator
+    from iqt.evaluate.parcellator_qc import score_parcellator
 
     score_parcellator(participants, cohort, parcellation, suffix, lut, out)
 

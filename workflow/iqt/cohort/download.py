@@ -42,7 +42,7 @@ class Downloader:
     def __call__(self, url: str) -> dict:
         """Download `s3://bucket/key`, unless it is there already and still what was downloaded; return its record.
 
-        A part that an earlier call left is gone on with if the object still is the same (If-Match on its ETag).
+        A part that an earlier call left is continued if the object still is the same (If-Match on its ETag).
 
         Raises:
             AbsentError: there is no such object.
@@ -136,7 +136,7 @@ class Downloader:
         return facts
 
     def _receive(self, key: str, facts: dict, stream: BinaryIO) -> None:
-        """Append range after range; a range that breaks off is gone on with after a pause that grows."""
+        """Append range after range; a range that breaks off is continued after a pause that grows."""
         size, part, failures = facts["ContentLength"], int(self.settings.part_mb * MB), 0
         while (at := stream.seek(0, os.SEEK_END)) < size:
             last = min(at + part, size) - 1

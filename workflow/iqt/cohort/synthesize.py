@@ -1,7 +1,7 @@
 """Scans made from label maps: real anatomy, invented intensities.
 
 After SynthSeg (Billot et al., Medical Image Analysis 86, 2023) and SynthSR (Iglesias et al., Science Advances 9, 2023):
-deform the labels, draw a Gaussian intensity a structure, blur for partial volume, add texture and a bias field.
+deform the labels, draw one Gaussian intensity per structure, blur for partial volume, add texture and a bias field.
 """
 
 from __future__ import annotations

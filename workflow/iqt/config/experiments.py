@@ -45,8 +45,8 @@ class Experiment(Section):
     keys: tuple[str, ...] = ()
     """Keys of the methods' entries that the table shows too, such as `sampling.steps`."""
     figure: Literal["dots", "lines", "reliability"] = "dots"
-    """`dots`: a row a method, with everybody's value; `lines`: means over `x`; `reliability`: true error over the error
-    that the samples' spread makes one expect, and coverage."""
+    """`dots`: one row per method, with everybody's value; `lines`: means over `x`; `reliability`: true error over
+    the error that the samples' spread makes one expect, and coverage."""
     x: str | None = None
     """Horizontal axis of `lines`: one of `keys`, one of `metrics`, or `set`. A method without it is a level line."""
     lines: str = "method"

@@ -31,7 +31,7 @@ class Report(Section):
     names them (`[sub-01, sub-07_ses-2]`). Of a person with several scans it is the first, unless a scan is named."""
 
     def shown(self, scans: Iterable[str]) -> list[str]:
-        """The test scans to show, one a person, never chosen by a result.
+        """The test scans to show, one per person, never chosen by a result.
 
         Args:
             scans: names of all test scans.

@@ -34,7 +34,7 @@ class Intake(NamedTuple):
     warnings: list[str]
 
 
-def take_in(
+def load_scan(
     path: Path,
     mask: Path | None,
     stripped: bool,

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from iqt import __version__
 from iqt.config import Mask
-from iqt.enhance.intake import take_in
+from iqt.enhance.intake import load_scan
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.errors import UserError
 from iqt.imaging.brain_mask import NOTICED
@@ -46,7 +46,7 @@ def enhance_file(
         extras: further volumes to write, `sd` and `sample` (the first sample) among them.
 
     Raises:
-        UserError: as `take_in`; an output's name has another ending, or stands for two files; an option is of no use
+        UserError: as `load_scan`; an output's name has another ending, or stands for two files; an option is of no use
             with this model.
     """
     record = _check_outputs(image, out, mask, extras)
@@ -58,7 +58,7 @@ def enhance_file(
     samples = usage.get("sampling", {}).get("samples", 1)
     if "sd" in extras and samples < 2:
         raise UserError("--sd: a standard deviation needs several samples; give --samples 4, say")
-    found = take_in(image, mask, stripped, engine, card["grid"], card.get("suffix"), keep_doubtful_mask)
+    found = load_scan(image, mask, stripped, engine, card["grid"], card.get("suffix"), keep_doubtful_mask)
     if found.mask_source == NOTICED:
         print(f"note: {image.name} is taken as skull-stripped: it shows one piece of a brain's size", file=sys.stderr)
     for warning in found.warnings:

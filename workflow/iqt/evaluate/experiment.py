@@ -14,7 +14,7 @@ from iqt.io.naming import Result
 
 IDENTITY = ("set", "method", "seed", "scan")
 JOINED = ("subjects", "seams", "calibration")
-"""The parts with a row a scan."""
+"""The parts with one row per scan."""
 COSTS = ("enhance_mb", "train_seconds", "train_mb", "train_gpu_gib", "machine")
 COLUMNS = (
     *IDENTITY,
@@ -35,7 +35,7 @@ def gather_experiment(
     scans: Sequence[str],
     out: Path,
 ) -> None:
-    """Write `results.csv` (a row a set, result and scan) and `reliability.csv` into the folder `out`.
+    """Write `results.csv` (one row per set, result and scan) and `reliability.csv` into the folder `out`.
 
     A quantity that a result has not (seams of an interpolation, the spread of a single sample) is empty. Costs are
     measured: seconds of the training by itself, the largest resident set of its job and of the jobs that enhanced

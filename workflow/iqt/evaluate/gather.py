@@ -140,7 +140,7 @@ def _cohort(people: Sequence[Mapping], source: str) -> dict[str, Any]:
 
 
 def _doubts(root: Path, people: Sequence[Mapping], suffix: str) -> list[str]:
-    """What the headers and names of the source's scans leave in doubt, a sentence a scan."""
+    """What the headers and names of the source's scans leave in doubt, one sentence per scan."""
     sidecars = [anat(root / "cohort", person["scan"], f"{suffix}.json") for person in people]
     return [text for sidecar in sidecars if sidecar.exists() for text in read_json(sidecar).get("warnings", [])]
 

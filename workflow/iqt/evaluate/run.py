@@ -42,8 +42,8 @@ TABLES = dict(
         strict=True,
     )
 )
-"""What is written of a result, each a CSV with these columns: a row a scan, but a row a structure in `structures` and a
-row a part of the curve in `reliability`; the last three are empty for what has no samples, tiles or patches."""
+"""What is written of a result, each a CSV with these columns: one row per scan, but in `structures` one per structure
+and in `reliability` one per part of the curve; the last three are empty for what has no samples, tiles or patches."""
 UNREAD = "none"
 """What the column `parcellator` says where nothing was parcellated."""
 COSTS = ("seconds", "nfe", "samples", "n_parameters")
@@ -64,7 +64,7 @@ class Reference(NamedTuple):
     """Engine and version that read it."""
 
 
-class Made(NamedTuple):
+class Prediction(NamedTuple):
     """A result (X, Y, Z) on the reference's grid and scale, and its sidecar."""
 
     data: np.ndarray
@@ -107,16 +107,16 @@ def evaluate_result(
         made = None
         reference, status = attempt(_read_reference, root, scan, suffix, lut is not None)
         if reference is not None:
-            made, status = attempt(_read_result, enhanced, scan, suffix, reference)
+            prediction, status = attempt(_read_result, enhanced, scan, suffix, reference)
         if made is None:
             # Whether there were several samples is not known either; an interpolation has none.
             names_of = ("subjects", "calibration", "seams") if result.seed is not None else ("subjects",)
             found: dict[str, list[dict]] = {name: [{"status": status}] for name in names_of}
         else:
-            row, structures = _score(reference, made, parcellation, scan, names, settings, lpips)
+            row, structures = _score(reference, prediction, parcellation, scan, names, settings, lpips)
             status = row["status"]
             found = {"subjects": [row], "structures": [structure._asdict() for structure in structures]}
-            found |= _assess(reference, made, root / "lowfield" / set_name, enhanced, scan, suffix)
+            found |= _assess(reference, prediction, root / "lowfield" / set_name, enhanced, scan, suffix)
         for name, rows in found.items():
             tables[name] += [_tidy(identity | row) for row in rows]
         print(f"{scan}: {status}", file=sys.stderr, flush=True)
@@ -134,7 +134,7 @@ def _lpips(settings: Evaluate) -> Callable | None:
 
 def _score(
     reference: Reference,
-    made: Made,
+    prediction: Prediction,
     parcellation: Path,
     scan: str,
     names: Mapping[int, str],
@@ -142,9 +142,9 @@ def _score(
     lpips: Callable | None,
 ) -> tuple[dict, list[Structure]]:
     """Its row of subjects.csv, less what identifies it, and its structures."""
-    row: dict = {name: made.record[name] for name in COSTS if made.record.get(name) is not None}
+    row: dict = {name: prediction.record[name] for name in COSTS if prediction.record.get(name) is not None}
     scores, row["status"] = attempt(
-        similarity, reference.volume.data, made.data, reference.mask, settings.highpass_sigma
+        similarity, reference.volume.data, prediction.data, reference.mask, settings.highpass_sigma
     )
     if scores is None:
         return row, []
@@ -159,7 +159,7 @@ def _score(
             row["miou"], row["dice"] = mean_overlap(structures)
             row["n_structures"] = n_present(structures)
     if lpips is not None:
-        row["lpips"], status = attempt(lpips, reference.volume.data, made.data, reference.mask)
+        row["lpips"], status = attempt(lpips, reference.volume.data, prediction.data, reference.mask)
         if row["lpips"] is None:
             reasons = [] if row["status"] == OK else [row["status"]]
             row["status"] = "; ".join([*reasons, f"LPIPS: {status}"])
@@ -167,31 +167,31 @@ def _score(
 
 
 def _assess(
-    reference: Reference, made: Made, lowfield: Path, enhanced: Path, scan: str, suffix: str
+    reference: Reference, prediction: Prediction, lowfield: Path, enhanced: Path, scan: str, suffix: str
 ) -> dict[str, list[dict]]:
     """What a network's result says of itself: calibration and reliability of several samples' spread, and seams. An
     interpolation has neither."""
-    if not made.record.get("n_parameters"):
+    if not prediction.record.get("n_parameters"):
         return {}
-    seams, status = attempt(_seams, reference, made, anat(lowfield, scan, f"{suffix}.nii.gz"))
+    seams, status = attempt(_seams, reference, prediction, anat(lowfield, scan, f"{suffix}.nii.gz"))
     found: dict[str, list[dict]] = {"seams": [{"status": status} | (seams or {})]}
-    samples = made.record.get("samples", 1)
+    samples = prediction.record.get("samples", 1)
     if samples > 1:
-        spread, status = attempt(_spread, reference, made, flat(enhanced, scan, f"desc-sd_{suffix}.nii.gz"))
+        spread, status = attempt(_spread, reference, prediction, flat(enhanced, scan, f"desc-sd_{suffix}.nii.gz"))
         figures, found["reliability"] = spread or ({}, [])
         found["calibration"] = [{"status": status, "samples": samples} | figures]
     return found
 
 
-def _seams(reference: Reference, made: Made, lowfield: Path) -> dict:
-    truth, data, mask = reference.volume.data, made.data, reference.mask
+def _seams(reference: Reference, prediction: Prediction, lowfield: Path) -> dict:
+    truth, data, mask = reference.volume.data, prediction.data, reference.mask
     periods = _slice_periods(read_volume(lowfield).affine, reference.volume.affine)
-    found: dict = {"tiles": made.record.get("tiles")}
+    found: dict = {"tiles": prediction.record.get("tiles")}
     for kind in ("tile", "patch"):
-        borders = made.record.get(f"{kind}_borders", ([], [], []))
+        borders = prediction.record.get(f"{kind}_borders", ([], [], []))
         energy = seam_energy(truth, data, mask, borders, periods)
         found |= dict(zip((f"{kind}_seam", f"{kind}_seam_sd"), energy or ("", ""), strict=True))
-    borders = made.record.get("patch_borders", ([], [], []))
+    borders = prediction.record.get("patch_borders", ([], [], []))
     error = border_error(truth, data, mask, borders, periods)
     return found | dict(zip(("patch_error", "patch_error_ratio"), error or ("", ""), strict=True))
 
@@ -208,9 +208,9 @@ def _slice_periods(lowfield: np.ndarray, reference: np.ndarray) -> list[float]:
     return [float(sizes[0][near] / sizes[1][axis]) if along[axis] else 1.0 for axis, near in enumerate(nearest)]
 
 
-def _spread(reference: Reference, made: Made, sd: Path) -> tuple[dict, list[dict]]:
+def _spread(reference: Reference, prediction: Prediction, sd: Path) -> tuple[dict, list[dict]]:
     spread = read_on_grid(sd, reference.volume)
-    return calibration(reference.volume.data, made.data, spread, reference.mask, made.record["samples"])
+    return calibration(reference.volume.data, prediction.data, spread, reference.mask, prediction.record["samples"])
 
 
 def _read_reference(root: Path, scan: str, suffix: str, parcellated: bool) -> Reference:
@@ -225,9 +225,9 @@ def _read_reference(root: Path, scan: str, suffix: str, parcellated: bool) -> Re
     return Reference(scaled, mask, labels, status, parcellator)
 
 
-def _read_result(folder: Path, scan: str, suffix: str, reference: Reference) -> Made:
+def _read_result(folder: Path, scan: str, suffix: str, reference: Reference) -> Prediction:
     record = require_ok(flat(folder, scan, f"{suffix}.json"), "enhanced")
-    return Made(read_on_grid(flat(folder, scan, f"{suffix}.nii.gz"), reference.volume), record)
+    return Prediction(read_on_grid(flat(folder, scan, f"{suffix}.nii.gz"), reference.volume), record)
 
 
 def _read_labels(folder: Path, scan: str, volume: Volume) -> tuple[np.ndarray, str]:

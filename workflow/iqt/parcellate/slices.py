@@ -122,8 +122,8 @@ def _sample(stack: np.ndarray, grid: torch.Tensor, mode: str) -> torch.Tensor:
 def _paint(merged: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A scan of any contrast from merged classes (7, H, W), float32, on about the intensity scale; background 0.
 
-    The generative model of SynthSeg (Billot et al., Medical Image Analysis 86, 2023): a Gaussian intensity a structure,
-    then a blur for partial volume. Both sides of the brain share a grey.
+    The generative model of SynthSeg (Billot et al., Medical Image Analysis 86, 2023): one Gaussian intensity per
+    structure, then a blur for partial volume. Both sides of the brain share a grey.
     """
     n_classes = int(merged.max()) + 1
     mean, spread = rng.uniform(*GREYS, n_classes), rng.uniform(0, SPREAD, n_classes)

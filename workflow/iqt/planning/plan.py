@@ -32,7 +32,7 @@ class Plan(NamedTuple):
         return value
 
     def results(self, set_name: str = "main") -> list[Result]:
-        """What is made of a low-field set: one a method and training seed, methods in the order of the tables."""
+        """What is made of a low-field set: one per method and training seed, methods in the order of the tables."""
         first = self.config.training_seeds[0]
         return [
             Result.of(name, seed, first)

@@ -13,7 +13,7 @@ from iqt.report.people import mean_by_person, mean_by_scan, person_of
 
 
 def calibration_table(metrics: Path, set_name: str, sampled: Sequence[str], n_people: int) -> dict[str, Any] | None:
-    """A heading and a line a method that draws several samples: means over people; None where no such method is.
+    """A heading and one line per method that draws several samples: means over people; None where no such method is.
 
     Args:
         metrics: folder with calibration/<set>.csv.
@@ -80,7 +80,7 @@ def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _people(rows: Sequence[Mapping[str, str]], name: str) -> dict[str, float]:
-    """A value a person that has one, the mean over training seeds and scans."""
+    """One value per person that has one, the mean over training seeds and scans."""
     by_seed: dict[str, dict[str, float]] = {}
     for row in rows:
         if row[name]:

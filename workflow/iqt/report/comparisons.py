@@ -124,7 +124,7 @@ def statistics_cells(rows: list[dict[str, str]], bold: Callable[[str], str] = st
 def _pairs(
     scores: list[Score], method: str, reference: str, metric: str, people: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A value a person of either method, each the mean over the scans that both have; NaN where there is none."""
+    """One value per person of either method, each the mean over the scans that both have; NaN where there is none."""
     had = [
         {score.scan for score in scores if score.method == one and not math.isnan(score.values[metric])}
         for one in (method, reference)

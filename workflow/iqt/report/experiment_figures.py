@@ -26,7 +26,7 @@ COLUMNS = 4
 LINE_COLUMNS = 3
 """Panels of lines, which are wider."""
 TICKS_WIDTH = 45
-"""Letters that fit below a panel of lines; longer words are set aslant."""
+"""Letters that fit below a panel of lines; longer words are slanted."""
 WIDE = 8
 """A series that spans more than this factor has a logarithmic axis."""
 
@@ -198,8 +198,8 @@ def _series_axis(axes: Axes, experiment: Experiment, ticks: list, numeric: bool)
     name = LABELS.get(experiment.x, experiment.x.rpartition(".")[2])
     axes.set_xlabel({"set": "low-field set"}.get(experiment.x, name))
     if not numeric:
-        aslant = len(ticks) * max(map(len, ticks), default=0) > TICKS_WIDTH
-        axes.set_xticks(range(len(ticks)), ticks, **({"rotation": 25, "ha": "right"} if aslant else {}))
+        slanted = len(ticks) * max(map(len, ticks), default=0) > TICKS_WIDTH
+        axes.set_xticks(range(len(ticks)), ticks, **({"rotation": 25, "ha": "right"} if slanted else {}))
         return
     if ticks and min(ticks) > 0 and max(ticks) > WIDE * min(ticks):
         axes.set_xscale("log")

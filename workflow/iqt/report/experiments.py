@@ -1,4 +1,4 @@
-"""Tables of experiments: a row a low-field set and method, with what the experiment asks for, from metrics/ alone."""
+"""Tables of experiments: one row per low-field set and method, what the experiment asks for, from metrics/ alone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from iqt.config.experiments import COVERAGES, Calibration, Cost, Experiment, Sea
 from iqt.config.experiments import Score as Similarity
 from iqt.io.files import read_table, write_table, write_text
 from iqt.io.naming import seed_of
+from iqt.report.comparable import best_of, count, differences, failures, means_of, number, scans_all_have
 from iqt.report.formats import bracketed, latex, markdown
 from iqt.report.people import seed_sd
 from iqt.report.scores import DECIMALS, NAMES, Score, by_seed, mean_over_seeds, numbers_of
-from iqt.report.shared import best_of, count, differences, failures, means_of, number, scans_all_have
 
 OF_PEOPLE = (*get_args(Similarity), *get_args(Seam), *get_args(Calibration))
 """What is measured in each person, so that it has an interval over people; the rest is cost."""
@@ -68,7 +68,7 @@ NOTES = {
 
 
 def read_results(results_csv: Path, experiment: Experiment) -> dict[tuple[str, str], list[Score]]:
-    """The scores of metrics/experiments/<experiment>/results.csv, one a scan and training seed, by low-field set and
+    """The scores of metrics/experiments/<experiment>/results.csv, one per scan and training seed, by low-field set and
     method in the experiment's order.
 
     Raises:

@@ -15,12 +15,12 @@ from iqt.config.experiments import Experiment
 from iqt.errors import UserError
 from iqt.io.files import read_json, read_table, write_text
 from iqt.report.assessments import calibration_table, seam_table
+from iqt.report.comparable import blind_parcellator
 from iqt.report.comparisons import statistics_cells
 from iqt.report.experiments import columns_of, experiment_cells, experiment_note
 from iqt.report.formats import BOLD, PLAIN, marked
 from iqt.report.page_tables import SHOWN, benchmark_lines, extremes_lines, further_lines, left_out, shared_lines
 from iqt.report.scores import METRICS, UNREAD, Score, further_metrics, measured, named, read_scores
-from iqt.report.shared import blind_judge
 from iqt.report.structure_table import structure_cells, structure_differences
 from iqt.report.structures import NEEDED, compare_methods, judge, mean_over_seeds, read_colours
 from iqt.report.viewer import collect
@@ -183,7 +183,7 @@ def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> 
             f"MS-SSIM used {min(scales):.0f} of the usual 5 scales (weights renormalised) because the volumes are "
             "small: not comparable with published values."
         )
-    warnings += blind_judge(rows)
+    warnings += blind_parcellator(rows)
     methods = run.get("methods", {})
     value = {row["method"]: float(row["psnr_shared"]) for row in rows if row["psnr_shared"]}
     plain = max((value[name] for name in value if methods.get(name, {}).get("kind") == "cubic"), default=math.nan)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from iqt.config.experiments import Experiment
+from iqt.report.comparable import best_of, count, unequal
 from iqt.report.scores import (
     COMMON,
     FURTHER_METRICS,
@@ -19,7 +20,6 @@ from iqt.report.scores import (
     people_of,
     shown,
 )
-from iqt.report.shared import best_of, count, unequal
 from iqt.report.tables import with_interval
 
 SHOWN = (*METRICS, COMMON)
@@ -27,7 +27,7 @@ SHOWN = (*METRICS, COMMON)
 
 
 def benchmark_lines(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """A line a method: its row of benchmark.csv, and the cells that methods are ranked by."""
+    """One line per method: its row of benchmark.csv, and the cells that methods are ranked by."""
     lines = _metric_cells(rows, measured(SHOWN, rows[0]["parcellator"]))
     return [{**row, "cells": cells} for row, cells in zip(rows, lines, strict=True)]
 

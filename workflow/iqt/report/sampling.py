@@ -66,7 +66,7 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
 
 
 def draw_reliability(reliability_csv: Path, methods: Sequence[str], out: list[Path]) -> None:
-    """True error over expected error, a line a method: root mean squares over all people of each tenth of the voxels.
+    """True error over expected error, one line per method: root mean squares over everybody's voxels, tenth by tenth.
 
     On the diagonal the spread is calibrated; above it the method is too sure of itself.
 

@@ -167,7 +167,7 @@ def people_of(scores: list[Score], name: str) -> dict[str, float]:
     """A metric's mean over each person's scans, by person; people without a value are left out.
 
     Args:
-        scores: of one method, one a scan.
+        scores: of one method, one per scan.
     """
     return mean_by_person({score.scan: score.values[name] for score in scores if not math.isnan(score.values[name])})
 

@@ -82,7 +82,7 @@ def compare(x: np.ndarray, y: np.ndarray, n_resamples: int, seed: int) -> Compar
     mean difference over its standard deviation, NaN for fewer than two pairs or where all differ by the same.
 
     Args:
-        x, y: (n,) a value a person in the same order; NaN where there is none.
+        x, y: (n,) one value per person in the same order; NaN where there is none.
     """
     pairs = (x - y)[~(np.isnan(x) | np.isnan(y))]
     pairs = pairs[np.isfinite(pairs)]
@@ -123,7 +123,7 @@ def agreement(measured: np.ndarray, truth: np.ndarray, n_resamples: int, seed: i
     What needs two people is NaN for one; the ICC is NaN where nothing varies.
 
     Args:
-        measured, truth: (n,) a value a person in the same order; NaN where there is none.
+        measured, truth: (n,) one value per person in the same order; NaN where there is none.
     """
     kept = ~(np.isnan(measured) | np.isnan(truth))
     x, y = measured[kept], truth[kept]

@@ -19,8 +19,8 @@ from iqt.report.styles import styles_of
 def draw_structures(structures_csv: Path, out: list[Path]) -> None:
     """Mean Dice with its 95 % limits, and volume bias with the limits of agreement, in per cent of the mean volume.
 
-    A line a structure, the largest first, and a colour a method, the same as in the other figures. A structure that
-    nobody has is named without a mark.
+    One line per structure, the largest first, and one colour per method, the same as in the other figures. A structure
+    that nobody has is named without a mark.
 
     Args:
         structures_csv: tables/structures.csv of one low-field set.

@@ -45,7 +45,7 @@ def write_structures(
 ) -> list[dict[str, str]]:
     """Write structures.csv, .md and .tex of one low-field set into the folder `out`; the rows.
 
-    A row a structure of the look-up table and method, also where no scan holds it (`n` 0). Scans of one person are
+    One row per structure of the look-up table and method, also where no scan holds it (`n` 0). Scans of one person are
     averaged first. `n_scans` is how many scans are behind the overlap, `dice_shared` the mean over the `n_shared`
     people's `n_scans_shared` scans for which every method has a value: it decides what is best, and the tables name
     the structures where methods' scans differ.
@@ -84,7 +84,7 @@ def write_structures(
 
 
 def structure_cells(rows: Sequence[Mapping[str, str]], bold: Callable[[str], str] = str) -> list[list[str]]:
-    """A heading and a line a structure and method, for people."""
+    """A heading and one line per structure and method, for people."""
     head = ["structure", "method", "people", "Dice (95 %)", "IoU (95 %)", "volume (cm³)", "bias (cm³, 95 %)"]
     lines = [[*head, "limits of agreement (cm³, 95 %)", "ICC (95 %)"]]
     best: dict[str, list[float]] = {}
@@ -141,7 +141,7 @@ def _row(
         by_person.setdefault(row["scan"].split("_")[0], []).append(row)
 
     def values(column: str, seed: str | None = None) -> np.ndarray:
-        """A value a person, NaN where there is none; of one training seed where it is named."""
+        """One value per person, NaN where there is none; of one training seed where it is named."""
         found = []
         for scans in by_person.values():
             numbers = [float(row[column]) for row in scans if row[column] and seed in (None, row.get("seed"))]

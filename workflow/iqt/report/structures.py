@@ -40,7 +40,7 @@ def mean_over_seeds(rows: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, 
 
 
 def compare_methods(rows: Sequence[Mapping[str, str]], baseline: str | None, colours: Mapping[str, str]) -> dict:
-    """A line a structure: mean Dice and IoU of each method, volume, and effect; the largest effect first.
+    """One line per structure: mean Dice and IoU of each method, volume, and effect; the largest effect first.
 
     Scans of one person are averaged first. Each cell has the Dice, the IoU and the scans behind them; `differs` says
     that these are not the same for every method. The effect is the largest mean difference in Dice, scan by scan,

@@ -9,7 +9,7 @@ COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"),
     *("#8A1400", "#3B4E4E", "#3B00C4", "#F0E442", "#000062"),
 )
-"""Okabe and Ito's palette without its grey, and colours chosen to be as far as may be from these in CIEDE2000 for
+"""Okabe and Ito's palette without its grey, and colours chosen to lie as far as possible from these in CIEDE2000 for
 normal vision, protanopia and deuteranopia alike; yellow, faint on paper, comes late."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))

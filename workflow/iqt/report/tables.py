@@ -12,6 +12,16 @@ from pathlib import Path
 
 from iqt.io.files import read_table, write_table, write_text
 from iqt.io.naming import seed_of
+from iqt.report.comparable import (
+    best_of,
+    blind_parcellator,
+    count,
+    differences,
+    failures,
+    means_of,
+    number,
+    scans_all_have,
+)
 from iqt.report.formats import latex, markdown
 from iqt.report.people import seed_sd
 from iqt.report.scores import (
@@ -31,7 +41,6 @@ from iqt.report.scores import (
     read_seeds,
     shown,
 )
-from iqt.report.shared import best_of, blind_judge, count, differences, failures, means_of, number, scans_all_have
 
 CONTRACT = (
     "method", "n_subjects", "n_parameters", "nfe", "seconds_per_volume",
@@ -117,7 +126,7 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     own_note = NOTE.format(overlap=UNREAD_NOTE if judge == UNREAD else OVERLAP_NOTE)
     for name, further, text in (("benchmark", False, own_note), ("similarity", True, FURTHER_NOTE)):
         unequal = differences(read_back, FURTHER_METRICS if further else measured(METRICS, judge))
-        blind = [] if further else blind_judge(read_back)
+        blind = [] if further else blind_parcellator(read_back)
         optional = [LPIPS_NOTE] if further and "lpips" in further_metrics(read_back) else []
         note = " ".join([text, *optional, *blind, *seeds, *unequal, *failed])
 
@@ -135,7 +144,7 @@ def format_terminal(csv: Path) -> str:
     unequal = [
         f"{textwrap.fill(sentence, 118, subsequent_indent='  ')}\n"
         for sentence in [
-            *blind_judge(rows),
+            *blind_parcellator(rows),
             *differences(rows, measured(METRICS, rows[0]["parcellator"] if rows else "")),
         ]
     ]

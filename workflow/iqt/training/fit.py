@@ -166,7 +166,7 @@ def fit(
     warnings.filterwarnings("ignore", module="lightning")
 
     trainer, history = _trainer(task, settings, out, bfloat16, devices)
-    # An epoch is the stretch between two validations, so that a checkpoint never falls inside one.
+    # An epoch lasts from one validation to the next, so that a checkpoint never falls inside one.
     loader = DataLoader(
         train,
         batch_size=settings.batch_size // devices,
@@ -264,22 +264,22 @@ def _trainer(task: Task, settings: Training, out: Path, bfloat16: bool, devices:
 
 
 class RunSampler(Sampler[int]):
-    """Items of the whole run in order, one stretch an epoch, from the step that training has reached; of several
-    processes each takes its equal share of every batch.
+    """Items of the whole run in order, one validation interval per epoch, from the step that training has reached; of
+    several processes each takes its equal share of every batch.
 
     The step is asked for, not the epoch, since after a resume the epoch's number is Lightning's affair.
     """
 
-    def __init__(self, trainer: pl.Trainer, stretch: int, batch_size: int) -> None:
-        self.trainer, self.stretch, self.batch_size = trainer, stretch, batch_size
+    def __init__(self, trainer: pl.Trainer, validation_interval: int, batch_size: int) -> None:
+        self.trainer, self.validation_interval, self.batch_size = trainer, validation_interval, batch_size
 
     def __iter__(self) -> Iterator[int]:
         start = self.trainer.global_step * self.batch_size
         first, each = self.trainer.global_rank, self.trainer.world_size
-        return iter(range(start + first, start + self.stretch * self.batch_size, each))
+        return iter(range(start + first, start + self.validation_interval * self.batch_size, each))
 
     def __len__(self) -> int:
-        return self.stretch * self.batch_size // self.trainer.world_size
+        return self.validation_interval * self.batch_size // self.trainer.world_size
 
 
 def _check_identity(path: Path, identity: dict, last: Path) -> None:

@@ -21,7 +21,7 @@ COLUMNS = ("scan", "status", *Structure._fields)
 
 
 def score_parcellator(participants: Path, cohort: Path, parcellation: Path, suffix: str, lut: Path, out: Path) -> None:
-    """Write a row a test scan and structure: Dice and IoU of the parcellator's labels with the scan's own.
+    """Write one row per test scan and structure: Dice and IoU of the parcellator's labels with the scan's own.
 
     The scan's labels are read through the look-up table, which may merge them. `status` is `ok`, or what failed and
     why: a scan whose parcellation failed has each of its structures with Dice and IoU 0, one whose label map or volume

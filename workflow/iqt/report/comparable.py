@@ -33,7 +33,7 @@ def means_of(
     people behind it (`_n`), and both over the scans that all methods have (`_shared`, `_n_shared`).
 
     Args:
-        scores: one a scan.
+        scores: one per scan.
         shared: the scans that all methods have.
         limits: resamplings of the people and seed; None for no limits.
     """
@@ -115,7 +115,7 @@ def failures(scores: Sequence[Score]) -> list[str]:
     return [f"Failures: {'; '.join(found[:FAILURES_SHOWN])}{more}."] if found else []
 
 
-def blind_judge(rows: Sequence[Mapping[str, str]]) -> list[str]:
+def blind_parcellator(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """A sentence where the parcellator tells no method, interpolations included, from the reference."""
     means = [float(row["miou"]) for row in rows if row["miou"]]
     if len(means) < 2 or min(means) < BLIND:
