@@ -80,9 +80,9 @@ constraints: ## Renew envs/constraints.txt from the pins of pyproject.toml, indi
 bench-data: $(READY) ## Measure how fast training data are read
 	$(BIN)/iqt bench data docs/measurements/data.md
 
-bench-parcellator: $(READY) ## Train the parcellator on real label maps and measure it (25 minutes); needs IQT_REAL_DATA
+bench-parcellator: $(READY) ## Train the multi-view parcellator for as long as the 3D one, and compare them; needs IQT_REAL_DATA
 	$(BIN)/python tests/measurements/parcellator.py --out results/bench-parcellator --settings \
-	  '{"filters": 24, "slice_size": 80, "training": {"steps": 1000, "batch_size": 4, "learning_rate": 0.02, "validate_every": 100}}'
+	  '{"filters": 24, "slice_size": 80, "training": {"steps": 6000, "batch_size": 4, "learning_rate": 0.02, "validate_every": 500}}'
 
 bench-masks: $(READY) ## Measure the engines of brain masks on real heads (a quarter of an hour); needs IQT_REAL_DATA
 	OMP_NUM_THREADS=1 $(BIN)/python tests/measurements/masks.py
@@ -105,7 +105,7 @@ sampling-sweep: $(READY) ## Quality against cost of the samplers (about 40 minut
 	$(SNAKEMAKE) sampling_sweep --configfile config/sweep.yaml
 
 scale: $(READY) ## Measure what 1,113 and 5,000 people cost, after make demo (five minutes)
-	$(BIN)/python docs/measurements/scale.py docs/measurements/scale.md --run results/demo
+	$(BIN)/python tests/measurements/scale.py docs/measurements/scale.md --run results/demo
 
 pins: ## Write envs/*.linux-64.pin.txt; needs conda and the network
 	sh envs/pin.sh

@@ -1,11 +1,11 @@
-"""The built-in parcellator on real anatomy: trained on label maps with random contrast, read on real scans.
+"""The multi-view parcellator and the 3D one, side by side on the validation people of the release recipe.
 
-    IQT_REAL_DATA=FOLDER python tests/measurements/parcellator.py --out FOLDER [--contrast scan]
+    make bench-parcellator
 
-Of 14 people's label maps (whole head, FreeSurfer's aseg ids) nine are trained on, one is validated on and four are
-tested on; their scans are painted from the labels as T1w, and in training with another contrast every time, or
-(--contrast scan) as T1w too. The real T1w scan of `hcp_layout/900002` with FreeSurfer's labels is never seen; 900001
-has no orientation in its header and is left out. Prints Dice a structure as Markdown.
+Both are trained on the label maps of the same twelve people (whole head, FreeSurfer's aseg ids): the multi-view one
+here, on scans that are painted from the labels with another contrast every time (--contrast scan: as T1w); the 3D one
+by `make weights-parcellator`. Both then read the two validation people, whose scans are painted as T1w at 2 mm. No real
+scan is read here. Prints Dice by structure as Markdown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import sys
 import time
 from pathlib import Path
 
@@ -21,19 +20,18 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "workflow"))
+from iqt.config import Parcellator, parse_section
+from iqt.imaging.orientation import array_to_ras, ras_affine
+from iqt.imaging.overlap import overlap
+from iqt.io.files import read_table, write_json, write_table
+from iqt.io.labels import LabelTable, read_lut
+from iqt.io.naming import anat, seed_of
+from iqt.io.shipped import PARCELLATOR, PARCELLATOR_TABLE, table_file
+from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume, save_volume
+from iqt.parcellate.reader import load_reader
 
-from iqt.config import Parcellator, parse_section  # noqa: E402
-from iqt.imaging.orientation import array_to_ras, ras_affine  # noqa: E402
-from iqt.imaging.overlap import overlap  # noqa: E402
-from iqt.io.files import read_table, write_json, write_table  # noqa: E402
-from iqt.io.labels import LabelTable, read_lut  # noqa: E402
-from iqt.io.naming import anat, seed_of  # noqa: E402
-from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume, save_volume  # noqa: E402
-
-LUT = REPOSITORY / "resources" / "aseg_dseg.tsv"
-SPLIT = {**dict.fromkeys(range(1, 10), "train"), 10: "val", **dict.fromkeys(range(11, 15), "test")}
+LUT = table_file(PARCELLATOR_TABLE)
+SPLIT = {**dict.fromkeys(range(1, 13), "train"), 13: "val", 14: "val"}
 T1W = {"White": 1.0, "Stem": 0.95, "VentralDC": 0.92, "Pallidum": 0.92, "Thalamus": 0.85, "Putamen": 0.75}
 T1W |= {"Caudate": 0.7, "Accumbens": 0.68, "Cortex": 0.6, "Hippocampus": 0.62, "Amygdala": 0.6, "Vent": 0.2, "CSF": 0.2}
 """Mean of a T1w scan relative to white matter, by the first part of a structure's name that fits."""
@@ -45,7 +43,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--voxel", type=int, default=2, help="voxel size in mm, a whole number")
     parser.add_argument("--contrast", choices=("random", "scan"), default="random", help="what training reads")
-    parser.add_argument("--settings", help="parcellate.builtin as JSON text or a file")
+    parser.add_argument("--settings", help="of the multi-view network and its training, as JSON text or a file")
+    parser.add_argument("--volumetric", type=Path, default=PARCELLATOR, help="folder of the 3D parcellator")
     arguments = parser.parse_args()
     real = Path(os.environ["IQT_REAL_DATA"])
     table, out = read_lut(LUT), arguments.out
@@ -53,18 +52,14 @@ def main() -> None:
     settings = parse_section(Parcellator, arguments.settings)
     train(out, settings.model_copy(update={"contrast": arguments.contrast}))
 
-    from iqt.parcellate.predict import load_parcellator, predict_labels
-
-    parcellator = load_parcellator(out / "model", "auto")
-    columns, seconds = {}, []
-    for title, volume, mask, truth in (*tests(out / "cohort"), *people(real / "hcp_layout" / "HCP_1200")):
-        start = time.monotonic()
-        labels = predict_labels(parcellator, volume, mask)
-        seconds.append(time.monotonic() - start)
-        own = table.to_labels(table.to_classes(np.where(mask, truth, 0), title))
-        columns.setdefault(title, []).append(overlap(own, labels, volume.affine, names()))
+    readers = {"multi-view": load_reader(out / "model", "auto"), "3D": load_reader(arguments.volumetric, "auto")}
+    columns: dict[str, list] = {}
+    for volume, mask, truth in validation_people(out / "cohort"):
+        own = table.to_labels(table.to_classes(np.where(mask, truth, 0), "validation"))
+        for title, reader in readers.items():
+            labels = reader.read(volume, mask)
+            columns.setdefault(title, []).append(overlap(own, labels, volume.affine, names()))
     print_table(columns)
-    print(f"\nPrediction: {np.mean(seconds):.1f} s a volume on average.")
 
 
 def make_cohort(maps: Path, cohort: Path, table: LabelTable, voxel: int) -> None:
@@ -128,21 +123,11 @@ def train(out: Path, settings: Parcellator) -> None:
     print(f"Training: {settings.model_dump_json()}: {used}.", flush=True)
 
 
-def tests(cohort: Path):
-    for scan in (row["scan"] for row in read_table(cohort / "participants.tsv") if row["split"] == "test"):
+def validation_people(cohort: Path):
+    for scan in (row["scan"] for row in read_table(cohort / "participants.tsv") if row["split"] == "val"):
         volume = read_volume(anat(cohort, scan, "T1w.nii.gz"))
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
-        truth = read_on_grid(anat(cohort, scan, "dseg.nii.gz"), volume, np.int32)
-        yield "4 label-map people, painted T1w", scaled(volume, mask), mask, truth
-
-
-def people(folder: Path):
-    for person in ("900002",):
-        files = folder / person / "T1w"
-        volume = read_volume(files / "T1w_acpc_dc_restore_brain.nii.gz")
-        mask = read_on_grid(files / "brainmask_fs.nii.gz", volume, np.uint8) > 0
-        truth = read_on_grid(files / "aparc+aseg.nii.gz", volume, np.int32)
-        yield f"{person}, real T1w", scaled(volume, mask), mask, truth
+        yield scaled(volume, mask), mask, read_on_grid(anat(cohort, scan, "dseg.nii.gz"), volume, np.int32)
 
 
 def scaled(volume: Volume, mask: np.ndarray) -> Volume:

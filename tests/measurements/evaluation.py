@@ -1,6 +1,6 @@
 """Measures the evaluation of 1,000 people: time and memory of scoring, tables, a figure and the page.
 
-    python docs/measurements/evaluation.py docs/measurements/evaluation-1000.md
+    python tests/measurements/evaluation.py docs/measurements/evaluation-1000.md
 
 Every person is the same small phantom under another name, with two methods and 30 structures; a real volume costs more
 (see evaluation.md), but as much each. Under two minutes on one core.
@@ -124,7 +124,7 @@ def main(out: Path) -> None:
         out,
         f"""# Evaluating 1,000 people
 
-Made by `python docs/measurements/evaluation.py docs/measurements/{out.name}`, {datetime.date.today()}, one core of
+Made by `python tests/measurements/evaluation.py docs/measurements/{out.name}`, {datetime.date.today()}, one core of
 {processor()}, Python {platform.python_version()}, beside other work.
 Everybody is one phantom of {SIDE} x {SIDE} x {SIDE} voxels with {len(METHODS)} methods and {STRUCTURES} structures, so
 seconds a volume are not those of real scans ([evaluation.md](evaluation.md) has them); measured is how they grow.
