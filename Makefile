@@ -90,8 +90,9 @@ bench-masks: $(READY) ## Measure the engines of brain masks on real heads (a qua
 bench-judge: $(READY) ## Measure the shipped parcellator on real scans (ten minutes); needs IQT_REAL_DATA
 	$(BIN)/python tests/measurements/judge.py --figure docs/images/judge.png
 
-weights-parcellator: $(READY) ## Train the 3D parcellator on label maps: make weights-parcellator LABELS=FOLDER (half an hour)
+weights-parcellator: $(READY) ## Train the 3D parcellator on label maps: make weights-parcellator LABELS=FOLDER (an hour)
 	$(BIN)/iqt train-volumetric $(LABELS) --out results/release/parcellator --settings config/release/parcellator.yaml
+	@echo "To ship it, copy model.safetensors and model.json of results/release/parcellator to resources/models/parcellator"
 
 bench-speed: $(READY) ## Measure what one volume costs and gives against the authors' protocol (half an hour)
 	$(SNAKEMAKE) cohort lowfield models

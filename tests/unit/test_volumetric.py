@@ -134,10 +134,11 @@ def test_it_is_trained_from_a_folder_of_label_maps_and_reads_a_scan(maps: Path, 
     settings = VolumetricParcellator(
         train=("sub-01",), val=("sub-02",), painting=PAINTING, network=NETWORK, training=training
     )
-    train_volumetric(maps, LUT, tmp_path / "model", settings, 1, "float32")
+    train_volumetric(maps, LUT, tmp_path / "model", settings, 1, "float32", {"commit": "0" * 40})
     card = read_json(tmp_path / "model" / "model.json")
     assert (card["kind"], card["steps"], card["suffix"]) == ("volumetric_parcellator", 2, "T1w")
     assert card["data"]["licence"] == "Apache-2.0"
+    assert card["recipe"]["commit"] == "0" * 40
     assert load_volumetric(tmp_path / "model", "float32").voxel_size == 4.0
     made = person("901", 2.0)
     save_volume(tmp_path / "T1w.nii.gz", made.T1w, made.affine)
@@ -154,4 +155,6 @@ def test_it_is_trained_from_a_folder_of_label_maps_and_reads_a_scan(maps: Path, 
     assert labels.shape == made.mask.shape
     np.testing.assert_allclose(labels.affine, made.affine, atol=1e-5)
     with pytest.raises(UserError, match=r"holds 0 label maps named sub-09"):
-        train_volumetric(maps, LUT, tmp_path / "no", settings.model_copy(update={"train": ("sub-09",)}), 1, "float32")
+        train_volumetric(
+            maps, LUT, tmp_path / "no", settings.model_copy(update={"train": ("sub-09",)}), 1, "float32", {}
+        )

@@ -57,8 +57,10 @@ def train_volumetric(
     """Train the 3D parcellator on volumes painted from label maps; started again, it goes on where it stopped."""
     from iqt.config import VolumetricParcellator, parse_section
     from iqt.parcellate.train_volumetric import train_volumetric
+    from iqt.provenance.collect import git_state
 
-    train_volumetric(labels, lut, out, parse_section(VolumetricParcellator, settings), seed, precision)
+    recipe = git_state(Path(__file__).parent)
+    train_volumetric(labels, lut, out, parse_section(VolumetricParcellator, settings), seed, precision, recipe)
 
 
 @app.command(rich_help_panel=SCAN)

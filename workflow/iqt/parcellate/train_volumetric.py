@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,10 +63,19 @@ def volume_loss(logits: Tensor, target: Tensor, seen: Tensor) -> Tensor:
 
 
 def train_volumetric(
-    labels: Path, lut: Path, out: Path, settings: VolumetricParcellator, seed: int, precision: str
+    labels: Path,
+    lut: Path,
+    out: Path,
+    settings: VolumetricParcellator,
+    seed: int,
+    precision: str,
+    recipe: Mapping[str, Any],
 ) -> None:
     """Train on the label maps of a folder, named as `settings.train` and `settings.val` say, and save to `out`; started
     again, it goes on from its last checkpoint.
+
+    Args:
+        recipe: for the card, how the model was made: the commit of the code, and whether files differed from it.
 
     Raises:
         UserError: a label map is missing or cannot be used.
@@ -89,7 +100,7 @@ def train_volumetric(
         "data": {"train": list(settings.train), "val": list(settings.val), **settings.source.model_dump()},
     }
     result = fit(VolumetricTask(network), train, val, budget, out, seed, precision, card)
-    save_model(out, network, {**card, **summary(result)})
+    save_model(out, network, {**card, "recipe": dict(recipe), **summary(result)})
     clear_state(out)
 
 
