@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from iqt.compute import memory
-from iqt.compute.memory import largest_tile
 from iqt.diffusion.objectives import to_clean
 from iqt.enhance.models import Enhancer, noise_field
 from iqt.enhance.run import enhance_scans
-from iqt.enhance.tiling import Tiling
+from iqt.enhance.tiling import SHARE, Tiling, largest_tile
 from iqt.errors import StopError, UserError
 from iqt.imaging.resample import linear
 from iqt.io.batch import OK
@@ -113,7 +112,7 @@ def test_a_result_does_not_depend_on_how_many_tiles_go_at_once(
     settings = usage(steps=2)
     settings["tiling"] = {**settings["tiling"], "tile": tile}
     monkeypatch.setattr(memory, "bytes_per_voxel", lambda *_: 100.0)
-    monkeypatch.setattr(memory, "available_bytes", lambda _device, _limit: 100.0 * 17**3 / memory.SHARE)
+    monkeypatch.setattr(memory, "available_bytes", lambda _device, _limit: 100.0 * 17**3 / SHARE)
     alone = Enhancer(model, settings, "float32")(volume(), 1)
     assert len(alone.tiling.boxes) > 4
     settings["tiling"] = {**settings["tiling"], "batch": batch}
@@ -194,11 +193,11 @@ def test_tiles_are_as_large_as_the_memory_allows(model: Path, monkeypatch: pytes
     need = enhance._per_voxel
     # At least the network's input, its first features and what they become are alive at once.
     assert need > 4 * 8 * 2
-    monkeypatch.setattr(memory, "available_bytes", lambda _device, _limit: need * 20**3 / memory.SHARE)
+    monkeypatch.setattr(memory, "available_bytes", lambda _device, _limit: need * 20**3 / SHARE)
     assert enhance(volume(), 1).tiling.edges == [16, 16, 16]
     monkeypatch.setattr(memory, "available_bytes", lambda _device, _limit: 1.0)
     assert enhance(volume(), 1).tiling.edges == [8, 8, 8]
-    assert largest_tile((100, 100, 100), (32, 32, 32), 1.0, 64**3 / memory.SHARE) == 64
+    assert largest_tile((100, 100, 100), (32, 32, 32), 1.0, 64**3 / SHARE) == 64
 
 
 @pytest.mark.parametrize(
@@ -225,7 +224,8 @@ def test_a_control_groups_limit_counts_and_files_that_were_read_do_not(
         (folder / used).write_text("5000000")
         (folder / "memory.stat").write_text(f"anon 4000000\n{cache} 1000000\n")
     assert memory.available_bytes(torch.device("cpu")) == 5_000_000 < free
-    assert memory.available_bytes(torch.device("cpu"), limit_mb=3) == 3_000_000
+    for limit in (3, 9_000_000):
+        assert memory.available_bytes(torch.device("cpu"), limit) == limit * 1e6, "whatever happens to be free"
 
 
 def test_peak_memory_is_that_of_the_tensors_alive_at_once() -> None:

@@ -1,11 +1,11 @@
-"""How large a tile may be: what a forward pass needs, what the machine has, and running out of it."""
+"""Memory: what a forward pass needs, what the machine has, and running out of it."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from iqt.enhance.tiling import tile_edge
-
-SHARE = 0.5
-"""Of the memory that is free, what tiles may take: other jobs run beside this one."""
 SCRATCH = 1.4
 """Memory that a CPU needs, in units of the tensors alive, for what convolutions take besides. Measured as the growth of
 the process it is 1.1 (channels last) to 1.35 (first) with the full-size network on 96^3 and 192^3 voxels, and above
@@ -36,34 +32,17 @@ def bytes_per_voxel(forward: Callable[[], Tensor], n_voxels: int, device: torch.
     return SCRATCH * live.peak / n_voxels
 
 
-def largest_tile(shape: tuple[int, int, int], unit: tuple[int, int, int], per_voxel: float, available: float) -> int:
-    """The largest tile edge with which a tile of a volume of `shape` fits into `SHARE` of the memory `available`
-    (bytes); the smallest tile there is where none does."""
-    voxels = SHARE * available / per_voxel
-    for tile in smaller_tiles(shape, unit, math.inf):
-        edges = [tile_edge(size, step, tile) for size, step in zip(shape, unit, strict=True)]
-        if math.prod(edges) <= voxels:
-            return tile
-    return min(unit)
-
-
-def smaller_tiles(shape: tuple[int, int, int], unit: tuple[int, int, int], below: float) -> Iterator[int]:
-    """Tile edges that differ, from the whole volume down to one unit, those under `below`."""
-    edges = {
-        step * count for size, step in zip(shape, unit, strict=True) for count in range(1, 1 + math.ceil(size / step))
-    }
-    # Below the shortest edge of a unit nothing gets smaller.
-    return (edge for edge in sorted(edges, reverse=True) if min(unit) <= edge < below)
-
-
 def available_bytes(device: torch.device, limit_mb: int | None = None) -> float:
-    """Memory that is free on a device: on a CPU what the kernel calls available, within the limits of control groups
-    (which is how Slurm and containers limit a job) and within `limit_mb` megabytes, what a job may take at most."""
+    """Memory for this process on a device, in bytes.
+
+    With `limit_mb`, which a job of the workflow asked for, these megabytes, or of a GPU all that it has: a result must
+    not depend on what else happens to run. Otherwise what is free: on a CPU what the kernel calls available, within the
+    limits of control groups, which is how containers limit a process.
+    """
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info()
-        return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    limit = math.inf if limit_mb is None else limit_mb * 1e6
-    return min([limit, _system_bytes(), *_group_bytes()])
+        free, whole = torch.cuda.mem_get_info()
+        return whole if limit_mb else free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return limit_mb * 1e6 if limit_mb else min([_system_bytes(), *_group_bytes()])
 
 
 def reset_peak(device: torch.device) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from iqt.compute import memory
 from iqt.compute.devices import autocast, best_device
 from iqt.enhance.progress import Progress
-from iqt.enhance.tiling import Tiling
+from iqt.enhance.tiling import Tiling, largest_tile, smaller_tiles
 from iqt.errors import StopError
 from iqt.io.naming import seed_of
 from iqt.training.card import method_of
@@ -81,7 +81,7 @@ class Enhancer:
                 if at_once > 1:
                     at_once = 1
                     continue
-                tile = next(memory.smaller_tiles(shape, unit, min(tile, 0.75 * max(tiling.edges))), 0)
+                tile = next(smaller_tiles(shape, unit, min(tile, 0.75 * max(tiling.edges))), 0)
             edges = " x ".join(map(str, tiling.edges))
             if not tile:
                 raise StopError(f"memory does not suffice for a tile of {edges} voxels; free some, or use fewer jobs")
@@ -105,7 +105,7 @@ class Enhancer:
             )
         # For one tile, whatever goes at once: a result must not depend on that.
         available = memory.available_bytes(self.device, self.memory_mb)
-        return memory.largest_tile(shape, unit, self._per_voxel, available)
+        return largest_tile(shape, unit, self._per_voxel, available)
 
     def _enhance(
         self, lowfield: Tensor, seed: int, tiling: Tiling, at_once: int, progress: Progress | None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 Box = tuple[slice, slice, slice]
+
+SHARE = 0.5
+"""Of the memory that there is, what tiles may take: other jobs run beside this one."""
 
 
 class Tiling:
@@ -97,6 +101,26 @@ class Tiling:
     def _weight(self, place: tuple[int, int, int]) -> Tensor:
         x, y, z = (windows[index] for windows, index in zip(self.weights, place, strict=True))
         return x[:, None, None] * y[None, :, None] * z[None, None, :]
+
+
+def largest_tile(shape: tuple[int, int, int], unit: tuple[int, int, int], per_voxel: float, available: float) -> int:
+    """The largest tile edge with which a tile of a volume of `shape` fits into `SHARE` of the memory `available`
+    (bytes); the smallest tile there is where none does."""
+    voxels = SHARE * available / per_voxel
+    for tile in smaller_tiles(shape, unit, math.inf):
+        edges = [tile_edge(size, step, tile) for size, step in zip(shape, unit, strict=True)]
+        if math.prod(edges) <= voxels:
+            return tile
+    return min(unit)
+
+
+def smaller_tiles(shape: tuple[int, int, int], unit: tuple[int, int, int], below: float) -> Iterator[int]:
+    """Tile edges that differ, from the whole volume down to one unit, those under `below`."""
+    edges = {
+        step * count for size, step in zip(shape, unit, strict=True) for count in range(1, 1 + math.ceil(size / step))
+    }
+    # Below the shortest edge of a unit nothing gets smaller.
+    return (edge for edge in sorted(edges, reverse=True) if min(unit) <= edge < below)
 
 
 def tile_edge(size: int, unit: int, tile: int) -> int:

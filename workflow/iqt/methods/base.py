@@ -22,9 +22,9 @@ class Tiling(Section):
     """How a whole volume passes through a network."""
 
     tile: Positive | Literal["auto"] = "auto"
-    """Largest edge of a tile in voxels, rounded down to whole regions. `auto`: as large as half of the free memory
-    allows (on a CPU within the workflow: half of the 6 GB that its job asks for), up to the whole brain in one
-    piece."""
+    """Largest edge of a tile in voxels, rounded down to whole regions. `auto`: as large as half of the memory allows,
+    up to the whole brain in one piece: of the 6 GB that a job of the workflow asks for on a CPU, of all that a GPU has,
+    or, for a single scan, of what is free."""
     overlap: Annotated[int, Field(ge=0)] = 16
     """Voxels that neighbouring tiles share and blend at least."""
     batch: Positive = 1
