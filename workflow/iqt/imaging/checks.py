@@ -10,9 +10,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from iqt.errors import UserError
 from iqt.imaging.kinds import kind_of
-from iqt.io.files import read_table
+from iqt.io.labels import read_rows
 from iqt.io.shipped import table_file
 from iqt.io.volumes import Volume
 
@@ -22,7 +21,6 @@ FIELD_MM = (80, 450)
 BRAIN_LITRES = (0.7, 2.2)
 SHEAR = 0.01
 """Cosine between two axes of a grid above which it counts as sheared; rounding in a header stays far below."""
-LARGEST_LABEL = 32767
 LARGEST_PIECE = 0.98
 BORDER_SHARE = 0.001
 FILLED = 0.9
@@ -47,17 +45,7 @@ class Labels(NamedTuple):
 def read_labels(name: str) -> Labels:
     """The look-up table `resources/<name>_dseg.tsv`, or a user's own where the name ends in .tsv."""
     path = table_file(name)
-    rows: dict[int, dict[str, str]] = {}
-    for row in read_table(path, required=COLUMNS):
-        index, mirror = row["index"], row["mirror"]
-        if not (index.isascii() and index.isdigit() and mirror.isascii() and mirror.isdigit()):
-            raise UserError(f"{path}: index {index!r}, mirror {mirror!r}: both must be numbers")
-        if int(index) > LARGEST_LABEL:
-            raise UserError(f"{path}: index {index} is beyond {LARGEST_LABEL}, which a label map can hold")
-        if int(index) in rows:
-            raise UserError(f"{path}: index {index} is listed twice; keep one row a structure")
-        rows[int(index)] = row
-    return Labels(path, rows)
+    return Labels(path, read_rows(path, COLUMNS))
 
 
 def is_sheared(affine: np.ndarray) -> bool:

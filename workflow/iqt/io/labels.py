@@ -90,6 +90,26 @@ class LabelTable:
         return (self.ids.index(label),) if label in self.ids else self.merges.get(label, ())
 
 
+def read_rows(path: str | Path, required: Sequence[str] = ("index", "mirror")) -> dict[int, dict[str, str]]:
+    """The rows of a look-up table by label.
+
+    Raises:
+        UserError: no such table, a column is missing, an index or mirror is no number, out of range, or listed twice.
+    """
+    rows: dict[int, dict[str, str]] = {}
+    for row in read_table(path, required=required):
+        try:
+            index, _ = int(row["index"]), int(row["mirror"])
+        except (TypeError, ValueError):
+            raise UserError(f"{path}: index {row['index']!r}, mirror {row['mirror']!r}: both must be numbers") from None
+        if not 0 <= index <= LARGEST_LABEL:
+            raise UserError(f"{path}: index {index} is outside 0 to {LARGEST_LABEL}, which a label map can hold")
+        if index in rows:
+            raise UserError(f"{path}: index {index} is listed twice; keep one row a structure")
+        rows[index] = row
+    return rows
+
+
 def read_lut(path: str | Path) -> LabelTable:
     """The classes of a look-up table (TSV with `index`, `mirror` and perhaps `merges`), in the order of their labels.
 
@@ -99,18 +119,9 @@ def read_lut(path: str | Path) -> LabelTable:
         UserError: no such table, a column or number is missing, a label is repeated, a mirror does not point back, or
             a merged label is a structure itself.
     """
-    mirror_of, merges_of = {0: 0}, {}
-    for row in read_table(path, required=("index", "mirror")):
-        try:
-            index, mirror = int(row["index"]), int(row["mirror"])
-        except (TypeError, ValueError):
-            raise UserError(f"{path}: index {row['index']!r}, mirror {row['mirror']!r}: both must be numbers") from None
-        if not 0 <= index <= LARGEST_LABEL:
-            raise UserError(f"{path}: index {index} is outside 0 to {LARGEST_LABEL}, which a label map can hold")
-        if index in merges_of:
-            raise UserError(f"{path}: index {index} is listed twice; keep one row a structure")
-        mirror_of[index] = mirror
-        merges_of[index] = _merged_labels(path, index, row.get("merges") or "")
+    rows = read_rows(path)
+    mirror_of = {0: 0, **{index: int(row["mirror"]) for index, row in rows.items()}}
+    merges_of = {index: _merged_labels(path, index, row.get("merges") or "") for index, row in rows.items()}
     for index, mirror in mirror_of.items():
         if mirror_of.get(mirror) != index:
             raise UserError(
