@@ -103,19 +103,19 @@ def main(out: Path) -> None:
                 measured("stage", "evaluate", *paths, "--result", one, "--out", root / "parts" / one) for one in METHODS
             ]
             seconds, memory = zip(*costs, strict=True)
-            lines.append((f"`iqt evaluate` of {n:,} people, all methods", sum(seconds), max(memory)))
+            lines.append((f"`iqt stage evaluate` of {n:,} people, all methods", sum(seconds), max(memory)))
         for name in ("subjects", "structures"):
             rows = [row for one in METHODS for row in read_table(root / "parts" / one / f"{name}.csv")]
             write_table(metrics / f"{name}.csv", rows)
         write_json(metrics / "run.json", RUN)
         files = ["--subjects", metrics / "subjects.csv"]
         written = [*files, "--structures", metrics / "structures.csv", "--reference", "unet", "--out", tables]
-        lines.append(("`iqt tables`", *measured("stage", "tables", *written)))
+        lines.append(("`iqt stage tables`", *measured("stage", "tables", *written)))
         figure = root / "metrics.png"
         lines.append(("`iqt draw metrics`", *measured("draw", "metrics", *files, "--out", figure)))
         page = root / "report.html"
         shown = ["--metrics", metrics, "--tables", tables, "--figure", figure, "--out", page]
-        lines.append(("`iqt page`", *measured("stage", "page", *shown)))
+        lines.append(("`iqt stage page`", *measured("stage", "page", *shown)))
         size = page.stat().st_size / 1e6
     rows = "\n".join(f"| {name} | {seconds:.1f} | {memory:.0f} |" for name, seconds, memory in lines)
     (_, few, _), (_, some, _), (_, many, _) = lines[:3]

@@ -422,7 +422,10 @@ CONFIGS = {
         "parcellate.engine is none",
     ),
     "shipped, T2w": ({"suffix": "T2w", "cohort": {"source": "bids", "bids": {"path": "x"}}}, "weights: train"),
-    "shipped, own size": ({"parcellate": {"builtin": {"filters": 8}}}, "filters: the shipped network has its own"),
+    "shipped, own size": (
+        {"parcellate": {"builtin": {"filters": 8}}},
+        "builtin.filters: the shipped",
+    ),
     "shipped, other table": ({"parcellate": {"labels": "template"}}, "the shipped parcellator has those of aseg"),
     "trained without labels": (
         {

@@ -70,11 +70,21 @@ def test_base_copies_an_entry_and_changes_what_it_names() -> None:
     mean, wide = config.methods["mean"], config.methods["wide"]
     assert (mean.sampling.steps, mean.sampling.samples) == (3, 4)
     assert (wide.network.channels, wide.training.steps, wide.training.batch_size) == (64, 40, 2)
-    assert Plan(config).model_of("single") == Plan(config).model_of("mean") == "mean", (
+    assert Plan(config).model_of("single") == Plan(config).model_of("mean") == "single", (
         "entries that differ in sampling share a model"
     )
-    assert Plan(config).models() == ["mean", "wide"]
+    assert Plan(config).models() == ["single", "wide"]
     assert Plan(config).model_of("cubic") is None
+
+
+def test_a_models_name_depends_neither_on_the_order_nor_on_entries_with_a_base() -> None:
+    kinds = {"b": {"kind": "unet"}, "a": {"kind": "unet"}, "a_wide": {"base": "a", "tiling": {"overlap": 8}}}
+    for order in (["b", "a", "a_wide"], ["a_wide", "a", "b"]):
+        plan = Plan(parse_config({"methods": {name: kinds[name] for name in order}}))
+        assert [plan.model_of(name) for name in kinds] == ["a", "a", "a"]
+    alone = Plan(parse_config({"methods": {name: kinds[name] for name in ("a_wide", "a")}}))
+    assert alone.models() == ["a"]
+    assert Plan(parse_config({"methods": {**kinds, "unet": {"kind": "unet"}}})).models() == ["unet"]
 
 
 def test_sampling_is_not_part_of_what_weights_depend_on() -> None:

@@ -341,3 +341,14 @@ def test_the_linear_method_reads_the_thick_slices(tmp_path: Path) -> None:
     result = read_volume(flat(tmp_path / "out", "sub-a", "T1w.nii.gz")).data
     expected = linear(Volume(thick, affine), Volume(low, np.diag([2.0, 2, 2, 1]))).data
     np.testing.assert_allclose(result, expected * mask / intensity_scale(expected, mask), rtol=1e-5)
+
+
+def test_a_jobs_memory_on_a_gpu_is_its_share_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3e9, 80e9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 2e9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1e9)
+    cuda = torch.device("cuda")
+    assert memory.available_bytes(cuda) == 4e9, "of a single scan, what is free"
+    assert memory.available_bytes(cuda, 6000) == 80e9, "of a job, the card, whatever is free"
+    monkeypatch.setenv("IQT_GPU_SHARING", "2")
+    assert memory.available_bytes(cuda, 6000) == 40e9

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from iqt.cli import app
+from iqt.errors import UserError
 from iqt.io.files import checksum, read_json, read_table
 from iqt.io.labels import LabelTable, read_lut
 from iqt.io.shipped import PARCELLATOR, PARCELLATOR_TABLE, RESOURCES, table_file
@@ -124,6 +125,54 @@ def test_the_command_needs_no_model_and_says_what_it_found(tmp_path: Path) -> No
     record = read_json(tmp_path / "out/sub-1_dseg.json")
     assert record["status"] == "ok"
     assert record["version"].endswith(checksum(PARCELLATOR / "model.safetensors")[:8])
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "words"),
+    [
+        ("labels", [], "must end in .nii or .nii.gz"),
+        ("labels.tsv", [], "must end in .nii or .nii.gz"),
+        ("T1w.nii.gz", [], "both an input and an output"),
+        ("other.nii.gz", ["--against", "other.nii.gz"], "both an input and an output"),
+        ("taken.nii.gz", [], "no label map's record"),
+        ("labels.nii.gz", ["--lut", "short.tsv"], "has no row for label"),
+        ("labels.nii.gz", ["--lut", "words.tsv"], "both must be numbers"),
+        ("labels.nii.gz", ["--against", "absent.nii.gz"], "absent.nii.gz"),
+        ("labels.nii.gz", ["--settings", "{}"], "is for --engine fastsurfer"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, more: list[str], words: str
+) -> None:
+    made = person("901")
+    save_volume(tmp_path / "T1w.nii.gz", made.T1w, made.affine)
+    save_volume(tmp_path / "other.nii.gz", made.dseg, made.affine)
+    (tmp_path / "taken.json").write_text('{"EchoTime": 0.01}')
+    for name, label in (("short", "2"), ("words", "two")):
+        (tmp_path / f"{name}.tsv").write_text(f"index\tmirror\tname\n{label}\t{label}\tWhite\n")
+    before = {path.name: checksum(path) for path in tmp_path.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["parcellate", "T1w.nii.gz", out, *more])
+    assert isinstance(done.exception, UserError)
+    assert words in str(done.exception)
+    assert {path.name: checksum(path) for path in tmp_path.iterdir()} == before
+
+
+def test_two_label_maps_are_compared(tmp_path: Path) -> None:
+    made = person("901", 2.0)
+    save_volume(tmp_path / "T1w.nii.gz", made.T1w, made.affine)
+    save_volume(tmp_path / "own.nii.gz", made.dseg, made.affine)
+    words = [str(tmp_path / name) for name in ("T1w.nii.gz", "labels.nii.gz")]
+    done = CliRunner().invoke(app, ["parcellate", *words, "--against", str(tmp_path / "own.nii.gz")])
+    assert done.exit_code == 0, done.output
+    rows = {int(row["index"]): row for row in read_table(tmp_path / "labels_agreement.tsv")}
+    labels = np.asarray(nib.load(tmp_path / "labels.nii.gz").dataobj)
+    held = set(np.unique(made.dseg[made.dseg > 0]).tolist())
+    for index in held:
+        assert float(rows[index]["dice"]) == pytest.approx(dice(labels == index, made.dseg == index), abs=1e-4)
+    mean = np.mean([float(rows[index]["dice"]) for index in held])
+    assert f"over the {len(held)} structures that it holds: {mean:.3f}" in done.output
+    assert set(rows) > held, "what the template's labels do not know is listed, and counts nothing"
 
 
 def test_a_damaged_model_is_refused(tmp_path: Path, repository: Path) -> None:

@@ -260,7 +260,7 @@ def test_an_edit_reruns_a_rule_if_and_only_if_it_runs_the_module(finished: Path)
         "methods/esrgan.py",
         "degrade/single.py",
         "enhance/single.py",
-        "cohort/needs.py",
+        "planning/needs.py",
         "cli/train.py",
     ):
         (package / name).write_text((package / name).read_text() + "\n# edited\n")

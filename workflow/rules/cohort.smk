@@ -101,7 +101,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             f"fetch_{batch}"
         input:
             scans=scan_list("all", batch),
-            code=ancient(code("cohort/fetch.py", "cohort/entries.py", "cohort/s3.py", "cohort/download.py")),
+            code=ancient(code("iqt.cohort.fetch")),
         output:
             sidecars("source", "all", batch, "files.json", flat),
         log:
@@ -138,7 +138,7 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
         input:
             scans=scan_list("all", batch),
             files=sidecars("source", "all", batch, "files.json", flat),
-            code=code("iqt.cohort.ingest"),
+            code=code("iqt.cohort.ingest", without=() if SYNTHESISED else ("iqt.cohort.synthesize",)),
             lut=source_lut(),
         output:
             sidecars("cohort", "all", batch),

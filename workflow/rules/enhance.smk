@@ -19,8 +19,8 @@ MEMORY = 6000
 def enhance_code(wildcards):
     """What runs a method of its kind: no training, and no network where there is none."""
     method = CONFIG.methods[result_of(wildcards.method).method]
-    others = ("iqt.training.tasks",) if method.trained else ("iqt.enhance.models",)
-    return code("iqt.enhance.run", module_of(method.kind), without=others)
+    network = () if method.trained else ("iqt.enhance.models", "iqt.training.checkpoints", "iqt.training.card")
+    return code("iqt.enhance.run", module_of(method.kind), without=("iqt.training.tasks", *network))
 
 
 for batch in batches("test"):

@@ -20,7 +20,7 @@ if CONFIG.parcellate.trained:
             participants=rules.list_participants.output.participants,
             lut=LUT,
             cohort=sidecars("cohort", "trained"),
-            code=code("iqt.parcellate.train"),
+            code=code("iqt.parcellate.train", without=("iqt.training.tasks",)),
         output:
             weights=model_files(PARCELLATOR, SEED)[0],
             card=model_files(PARCELLATOR, SEED)[1],
@@ -58,8 +58,10 @@ if CONFIG.parcellate.trained:
             """
 
 
-OTHER_NETWORK = ("iqt.parcellate.predict",) if CONFIG.parcellate.shipped else ("iqt.parcellate.volumetric",)
+OTHER_NETWORK = "iqt.parcellate.predict" if CONFIG.parcellate.shipped else "iqt.parcellate.volumetric"
 """Module of the kind of network that is not used."""
+PARCELLATOR_FOLDER = model_folder(PARCELLATOR, SEED) if CONFIG.parcellate.trained else SHIPPED_PARCELLATOR
+READER = code("iqt.parcellate.run", without=(OTHER_NETWORK, "iqt.training.tasks"))
 PARCELLATE = r"""
             iqt --threads {threads} stage parcellate \
                 --list {input.scans:q} \
@@ -83,7 +85,7 @@ for batch in batches("test"):
             scans=scan_list("test", batch),
             cohort=sidecars("cohort", "test", batch),
             model=parcellator_files(),
-            code=code("iqt.parcellate.run", without=OTHER_NETWORK),
+            code=READER,
         output:
             sidecars("parcellation/hq", "test", batch, "dseg.json", flat),
         log:
@@ -103,7 +105,7 @@ for batch in batches("test"):
             cohort=R / "cohort",
             images=R / "cohort",
             layout="anat",
-            model=lambda wildcards, input: Path(input.model[0]).parent,
+            model=verbatim(PARCELLATOR_FOLDER),
             out=R / "parcellation" / "hq",
         shell:
             PARCELLATE
@@ -117,7 +119,7 @@ for batch in batches("test"):
             cohort=sidecars("cohort", "test", batch),
             enhanced=sidecars("enhanced/{set}/{method}", "test", batch, name=flat),
             model=parcellator_files(),
-            code=code("iqt.parcellate.run", without=OTHER_NETWORK),
+            code=READER,
         output:
             sidecars("parcellation/{set}/{method}", "test", batch, "dseg.json", flat),
         log:
@@ -137,7 +139,7 @@ for batch in batches("test"):
             cohort=R / "cohort",
             images=lambda wildcards: R / "enhanced" / wildcards.set / wildcards.method,
             layout="flat",
-            model=lambda wildcards, input: Path(input.model[0]).parent,
+            model=verbatim(PARCELLATOR_FOLDER),
             out=lambda wildcards: R / "parcellation" / wildcards.set / wildcards.method,
         shell:
             PARCELLATE

@@ -5,6 +5,12 @@ out: store/main/*, models/<model>/seed-<n>/{model.safetensors, model.json, histo
 """
 
 
+def train_code(wildcards):
+    """What trains a model of its kind, and builds the network whose size it takes or that it starts from."""
+    kinds = [CONFIG.methods[name].kind for name in PLAN.involved(wildcards.model)]
+    return code("iqt.training.enhancement", *map(module_of, kinds), without=("iqt.diffusion.samplers",))
+
+
 def start_files(wildcards):
     """The model that training starts from: a flow's regression."""
     start = PLAN.start_of(wildcards.model)
@@ -57,11 +63,7 @@ rule train:
         participants=rules.list_participants.output.participants,
         store=sidecars("store/main", "trained", None, "pair.json", flat),
         start=start_files,
-        code=lambda wildcards: code(
-            "iqt.training.enhancement",
-            module_of(CONFIG.methods[wildcards.model].kind),
-            without=("iqt.diffusion.samplers",),
-        ),
+        code=train_code,
     output:
         weights=f"{R}/models/{{model}}/seed-{{seed}}/model.safetensors",
         card=f"{R}/models/{{model}}/seed-{{seed}}/model.json",

@@ -1,4 +1,4 @@
-"""Write the people drawn from the template: every one's volumes and sidecar."""
+"""Write the people drawn from the template: each person's volumes and sidecar."""
 
 from __future__ import annotations
 

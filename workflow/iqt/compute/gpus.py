@@ -25,6 +25,8 @@ JOBS = "IQT_GPU_JOBS"
 Where it is set, cards are claimed also in an allocation of a scheduler."""
 CLAIMED = "IQT_GPUS_CLAIMED"
 """Variable that a job sets for the processes it starts, which use its cards."""
+SHARING = "IQT_GPU_SHARING"
+"""Variable in which it tells them how many jobs share a card."""
 WAIT_S = 2.0
 
 _held: list[IO[str]] = []
@@ -73,14 +75,15 @@ def claim_gpus(number: int = 1) -> list[str]:
             print("waiting for a GPU that no other job uses", file=sys.stderr, flush=True)
             said = True
         time.sleep(WAIT_S)
-    os.environ.update({"CUDA_VISIBLE_DEVICES": ",".join(mine), CLAIMED: "1"})
+    sharing = str(jobs_per_card(len(names)))
+    os.environ.update({"CUDA_VISIBLE_DEVICES": ",".join(mine), CLAIMED: "1", SHARING: sharing})
     return mine
 
 
 def _try(names: Mapping[str, str], number: int) -> list[str]:
     """Claim `number` different cards of `names` (id to UUID), the emptiest first; none where that many are not free."""
     mine: dict[str, IO[str]] = {}
-    for place in range(_jobs_per_card(len(names))):
+    for place in range(jobs_per_card(len(names))):
         for card, name in names.items():
             if card not in mine and len(mine) < number and (handle := _lock(name, place)):
                 mine[card] = handle
@@ -92,7 +95,13 @@ def _try(names: Mapping[str, str], number: int) -> list[str]:
     return list(mine)
 
 
-def _jobs_per_card(cards: int) -> int:
+def share_of_a_card() -> float:
+    """What part of its card this process may count on: other jobs of the run may have claimed it too."""
+    return 1 / int(os.environ.get(SHARING, "1"))
+
+
+def jobs_per_card(cards: int) -> int:
+    """Jobs that share a card, where a run asks for more of them than there are cards."""
     asked = os.environ.get(JOBS, "")
     return -(-max(cards, int(asked)) // cards) if asked.isdigit() else 1
 

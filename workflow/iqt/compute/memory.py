@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from iqt.compute.gpus import share_of_a_card
+
 SCRATCH = 1.4
 """Memory that a CPU needs, in units of the tensors alive, for what convolutions take besides. Measured as the growth of
 the process it is 1.1 (channels last) to 1.35 (first) with the full-size network on 96^3 and 192^3 voxels, and above
@@ -35,13 +37,15 @@ def bytes_per_voxel(forward: Callable[[], Tensor], n_voxels: int, device: torch.
 def available_bytes(device: torch.device, limit_mb: int | None = None) -> float:
     """Memory for this process on a device, in bytes.
 
-    With `limit_mb`, which a job of the workflow asked for, these megabytes, or of a GPU all that it has: a result must
+    With `limit_mb`, which a job of the workflow asked for, these megabytes, or its share of a GPU: a result must
     not depend on what else happens to run. Otherwise what is free: on a CPU what the kernel calls available, within the
     limits of control groups, which is how containers limit a process.
     """
     if device.type == "cuda":
         free, whole = torch.cuda.mem_get_info()
-        return whole if limit_mb else free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        if limit_mb:
+            return whole * share_of_a_card()
+        return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return limit_mb * 1e6 if limit_mb else min([_system_bytes(), *_group_bytes()])
 
 

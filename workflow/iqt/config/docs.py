@@ -17,8 +17,6 @@ def json_schema() -> str:
     """The schema that editors check configuration files against, as JSON text."""
     schema = Config.model_json_schema()
     # `base` is resolved before validation, so the models do not know it.
-    for name in (kind.__name__ for kind in KINDS.values()):
-        schema["$defs"][name]["properties"]["base"] = {"type": "string", "description": "Entry that this one copies."}
     schema["$defs"]["LowField"]["properties"]["base"] = {"type": "string", "description": "Set that this one copies."}
     named = schema["properties"]["methods"]["patternProperties"]
     for pattern in named:

@@ -64,13 +64,6 @@ class BuiltIn(Parcellator):
     """`shipped`: a 3D network that reads any T1w scan, with the labels of the table `aseg`; `train`: a multi-view one
     that learns from the training people's high-quality scans and their own labels."""
 
-    @model_validator(mode="after")
-    def _in_use(self) -> BuiltIn:
-        keys = [name for name in Parcellator.model_fields if getattr(self, name) != getattr(Parcellator(), name)]
-        if self.weights == "shipped" and keys:
-            raise ValueError(f"{', '.join(keys)}: the shipped network has its own; leave out, or set weights: train")
-        return self
-
     @property
     def training_settings(self) -> Parcellator:
         """What its training and its card know."""
@@ -198,6 +191,17 @@ class Parcellate(Section):
             raise ValueError(
                 f"labels {self.labels!r}: the shipped parcellator has those of {PARCELLATOR_TABLE}; leave labels out, "
                 "or set builtin.weights: train"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _in_use(self) -> Parcellate:
+        usual = Parcellator()
+        keys = [name for name in Parcellator.model_fields if getattr(self.builtin, name) != getattr(usual, name)]
+        if self.shipped and keys:
+            raise ValueError(
+                f"builtin.{', builtin.'.join(keys)}: the shipped network has its own; leave out, or set "
+                "builtin.weights: train"
             )
         return self
 

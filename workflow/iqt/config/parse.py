@@ -74,6 +74,8 @@ def _resolve_bases(methods: Mapping, shared: Mapping, source: str) -> dict:
         entry = _resolve_base(methods, name, "methods", source)
         if isinstance(entry, Mapping) and _is_learned(entry.get("kind")):
             entry = {**entry, **{key: merge(section, entry.get(key) or {}) for key, section in shared.items()}}
+        if isinstance(methods[name], Mapping) and "base" in methods[name]:
+            entry = {**entry, "base": methods[name]["base"]}
         resolved[name] = entry
     return resolved
 

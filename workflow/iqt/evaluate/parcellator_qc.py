@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
@@ -23,7 +22,8 @@ COLUMNS = ("scan", "status", *Structure._fields)
 def score_parcellator(participants: Path, cohort: Path, parcellation: Path, suffix: str, lut: Path, out: Path) -> None:
     """Write one row per test scan and structure: Dice and IoU of the parcellator's labels with the scan's own.
 
-    The scan's labels are read through the look-up table, which may merge them. `status` is `ok`, or what failed and
+    The scan's labels are read through the look-up table, which may merge them. Structures that its own
+    labels do not hold are left out: they may be of a scheme that knows fewer. `status` is `ok`, or what failed and
     why: a scan whose parcellation failed has each of its structures with Dice and IoU 0, one whose label map or volume
     cannot be read has a single row without a structure. A scan that came without a label map has no row, so a cohort
     that brings no labels gives a table without any.
@@ -44,7 +44,7 @@ def score_parcellator(participants: Path, cohort: Path, parcellation: Path, suff
         compared, status = attempt(_compare, scan, cohort, parcellation, suffix, table, names)
         found, reading = compared or ([], status)
         print(f"{scan}: {reading}", file=sys.stderr, flush=True)
-        held = [structure for structure in found if not math.isnan(structure.iou)]
+        held = [structure for structure in found if structure.volume_reference_mm3 > 0]
         row = {"scan": scan, "status": reading}
         rows += [row | _tidy(structure) for structure in held] or [row]
     write_table(out, rows, COLUMNS)

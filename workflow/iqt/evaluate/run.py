@@ -104,11 +104,11 @@ def evaluate_result(
     for scan in scans:
         identity = {"scan": scan, "set": set_name, "method": result.method}
         identity["seed"] = "" if result.seed is None else str(result.seed)
-        made = None
+        prediction = None
         reference, status = attempt(_read_reference, root, scan, suffix, lut is not None)
         if reference is not None:
             prediction, status = attempt(_read_result, enhanced, scan, suffix, reference)
-        if made is None:
+        if prediction is None:
             # Whether there were several samples is not known either; an interpolation has none.
             names_of = ("subjects", "calibration", "seams") if result.seed is not None else ("subjects",)
             found: dict[str, list[dict]] = {name: [{"status": status}] for name in names_of}

@@ -52,7 +52,7 @@ def like(volume: Volume, reference: Volume, kind: Kind, where: object) -> Volume
     """A mask, posterior or label map on the grid of the image that it belongs to.
 
     Derivatives often have their axes in another order (fMRIPrep writes RAS) or other voxels than the raw scan: nearest
-    neighbour for masks and labels, linear for posteriors.
+    neighbour for masks and labels, linear for posteriors, which are blurred first where the image's voxels are larger.
 
     Raises:
         UserError: nothing of it lies within the image.
@@ -60,7 +60,12 @@ def like(volume: Volume, reference: Volume, kind: Kind, where: object) -> Volume
     stored = as_stored_in(volume, reference)
     if stored is not None:
         return stored
-    moved = on_grid(volume, reference.data.shape, reference.affine, 1 if kind == "posterior" else 0)
+    soft = kind == "posterior"
+    if soft:
+        # How far apart the image's voxels are along each axis of the posterior, in voxels of the latter.
+        step = np.abs(np.linalg.inv(volume.affine[:3, :3]) @ reference.affine[:3, :3]).max(axis=1)
+        volume = volume._replace(data=_blurred(volume.data, lost_between(1, step)))
+    moved = on_grid(volume, reference.data.shape, reference.affine, order=1 if soft else 0)
     if volume.data.any() and not moved.data.any():
         raise UserError(f"{where}: lies elsewhere in the world than its image; is its affine right?")
     return moved._replace(data=moved.data.astype(volume.data.dtype))

@@ -38,6 +38,9 @@ class Method(Section):
     trained: ClassVar[bool] = False
     """Whether it has weights."""
 
+    base: str | None = None
+    """Entry that this one copies; what follows changes it."""
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The values of `kind` that stand for it."""
@@ -108,7 +111,7 @@ class Learned(Method):
 
     def trained_by(self) -> dict[str, Any]:
         """The keys that its weights depend on, beside other entries that it names."""
-        return self.model_dump(mode="json", exclude={*self.used, "size_like", "start"})
+        return self.model_dump(mode="json", exclude={*self.used, "base", "size_like", "start"})
 
     @property
     def calls(self) -> int:

@@ -10,12 +10,12 @@ import torch
 
 from iqt.compute.devices import autocast, best_device
 from iqt.config import Parcellator
-from iqt.errors import UserError
 from iqt.imaging.orientation import array_from_ras, array_to_ras
 from iqt.imaging.resample import at_voxel_size, labels_on
 from iqt.io.labels import LabelTable
 from iqt.io.volumes import Volume, bounding_box
 from iqt.networks.multiview import IN_SLICES, PLANES, MultiView
+from iqt.parcellate.card import LABELLING
 from iqt.parcellate.slices import SLICE_AXIS, slab
 from iqt.training.card import require_size
 from iqt.training.checkpoints import load_card, load_weights
@@ -48,9 +48,7 @@ def build_network(settings: Parcellator, table: LabelTable) -> MultiView:
 
 def load_parcellator(folder: Path, precision: str) -> TrainedParcellator:
     """A trained parcellator; UserError where the folder holds none, or one of another kind."""
-    card = load_card(folder)
-    if card.get("kind") != KIND:
-        raise UserError(f"{folder}: holds a model of kind {card.get('kind')!r}, but a {KIND} is needed")
+    card = load_card(folder, {KIND: LABELLING[KIND]})
     settings = Parcellator.model_validate(card["settings"])
     table = LabelTable(tuple(card["ids"]), tuple(card["mirrors"]))
     require_size(folder, card, lambda: build_network(settings, table))

@@ -28,9 +28,10 @@ class Reader(NamedTuple):
 
 def load_reader(model: Path, precision: str) -> Reader:
     """A trained parcellator; UserError where the folder holds none, or a damaged one."""
+    from iqt.parcellate.card import LABELLING
     from iqt.training.checkpoints import load_card
 
-    card = load_card(model)
+    card = load_card(model, LABELLING)
     ids = tuple(card.get("ids", ()))
     if card["kind"] == "volumetric_parcellator":
         from iqt.parcellate.volumetric import load_volumetric, predict_volumetric

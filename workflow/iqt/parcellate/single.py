@@ -14,12 +14,20 @@ from iqt.config import FastSurfer, Mask
 from iqt.errors import UserError
 from iqt.imaging.brain_mask import find_brain
 from iqt.imaging.checks import mask_problems, scan_problems
-from iqt.io.files import write_json
+from iqt.io.files import read_json, write_json
 from iqt.io.labels import LabelTable
 from iqt.io.naming import beside
 from iqt.io.volumes import Volume, intensity_scale, read_mask, read_on_grid, read_volume, save_volume, say_doubts
 from iqt.parcellate.reader import ENGINE, load_reader
-from iqt.parcellate.volumes import AGREEMENT_ENDING, table_of, write_agreement, write_structures
+from iqt.parcellate.volumes import (
+    AGREEMENT_ENDING,
+    TABLE_ENDING,
+    VOLUMES_ENDING,
+    require_names,
+    table_of,
+    write_agreement,
+    write_structures,
+)
 
 
 class Files(NamedTuple):
@@ -43,13 +51,15 @@ def parcellate_file(files: Files, model: Path, lut: Path | None, precision: str)
     Raises:
         UserError: a file is not usable, or no structure was found.
     """
+    _check_files(files)
     reader = load_reader(model, precision)
     table = table_of(reader.ids) if lut is None else lut
-    volume, brain = _read(files)
+    require_names(table, reader.ids)
+    volume, brain, other = _read(files)
     start = time.monotonic()
     labels = reader.read(volume, brain)
     record = {"seconds": time.monotonic() - start, "engine": ENGINE, "version": reader.version}
-    _save(files, labels, volume, record, table)
+    _save(files, labels, volume, other, record, table)
 
 
 def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSurfer) -> None:
@@ -66,7 +76,9 @@ def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSu
 
     script = find_program(settings.home)
     refuse_root(settings)
-    volume, brain = _read(files)
+    _check_files(files)
+    require_names(lut, table.ids)
+    volume, brain, other = _read(files)
     out, image = files.out, files.image
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fastsurfer-", dir=out.parent) as folder:
@@ -88,10 +100,25 @@ def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSu
             fault = installation_fault(code, said)
             raise UserError(f"{image}: {explain(code, said)}" + (f"; {fault}" if fault else ""))
         labels = labels_on_grid(Path(folder, "subject"), volume, brain, table)
-        _save(files, labels, volume, {"seconds": seconds, "engine": NAME, "version": command.version}, lut)
+        _save(files, labels, volume, other, {"seconds": seconds, "engine": NAME, "version": command.version}, lut)
 
 
-def _read(files: Files) -> tuple[Volume, np.ndarray]:
+def _check_files(files: Files) -> None:
+    """UserError where an output would not be readable afterwards or replace another file."""
+    if not files.out.name.endswith((".nii", ".nii.gz")):
+        raise UserError(f"{files.out}: a label map's name must end in .nii or .nii.gz")
+    beside_it = [beside(files.out, ending) for ending in (".json", TABLE_ENDING, VOLUMES_ENDING, AGREEMENT_ENDING)]
+    given = [path.resolve() for path in (files.image, files.mask, files.against) if path is not None]
+    taken = [path for path in (files.out, *beside_it) if path.resolve() in given]
+    if taken:
+        raise UserError(f"{taken[0]}: is both an input and an output; choose another name for the label map")
+    record = beside(files.out, ".json")
+    if record.exists() and "engine" not in read_json(record):
+        raise UserError(f"{record}: exists, and no label map's record; choose another name for the label map")
+
+
+def _read(files: Files) -> tuple[Volume, np.ndarray, np.ndarray | None]:
+    """The volume on the intensity scale, its brain mask, and the label map that it shall be compared with."""
     image, mask = files.image, files.mask
     volume = read_volume(image)
     for warning in say_doubts(image, volume.doubts):
@@ -109,18 +136,19 @@ def _read(files: Files) -> tuple[Volume, np.ndarray]:
         doubtful = mask_problems(brain, volume.affine)
         if doubtful:
             raise UserError(f"{image}: {'; '.join(doubtful)}; give a mask (--mask FILE)")
-    return volume._replace(data=volume.data / intensity_scale(volume.data, brain)), brain
+    other = None if files.against is None else read_on_grid(files.against, volume, np.int32)
+    return volume._replace(data=volume.data / intensity_scale(volume.data, brain)), brain, other
 
 
-def _save(files: Files, labels: np.ndarray, volume: Volume, record: dict, lut: Path) -> None:
+def _save(files: Files, labels: np.ndarray, volume: Volume, other: np.ndarray | None, record: dict, lut: Path) -> None:
     if not labels.any():
         raise UserError("the parcellator found no structure in the brain mask; look at the image")
-    other = None if files.against is None else read_on_grid(files.against, volume, np.int32)
     out = files.out
     save_volume(out, labels, volume.affine)
     write_structures(out, labels, volume.affine, lut)
     if other is not None:
-        mean = write_agreement(out, labels, other, files.against, volume, lut)
-        print(f"mean Dice with {files.against.name}: {mean:.3f} (by structure: {beside(out, AGREEMENT_ENDING).name})")
+        mean, n = write_agreement(out, labels, other, files.against, volume, lut)
+        where = beside(out, AGREEMENT_ENDING).name
+        print(f"mean Dice with {files.against.name} over the {n} structures that it holds: {mean:.3f} (each: {where})")
     record = {**record, "seconds": round(record["seconds"], 2), "warnings": list(volume.doubts)}
     write_json(beside(out, ".json"), {"status": "ok", **record})

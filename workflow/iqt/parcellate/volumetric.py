@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from iqt.compute.devices import autocast, best_device
 from iqt.config import VolumetricNetwork
-from iqt.errors import UserError
 from iqt.imaging.orientation import to_ras
 from iqt.imaging.resample import lost_between, on_grid
 from iqt.io.labels import LabelTable
 from iqt.io.volumes import Volume, bounding_box
 from iqt.networks.volumetric import build_volumetric
+from iqt.parcellate.card import LABELLING
 from iqt.training.card import require_size
 from iqt.training.checkpoints import load_card, load_weights
 
@@ -41,9 +41,7 @@ class TrainedVolumetric(NamedTuple):
 
 def load_volumetric(folder: Path, precision: str) -> TrainedVolumetric:
     """A trained 3D parcellator; UserError where the folder holds none, or a damaged one."""
-    card = load_card(folder)
-    if card.get("kind") != KIND:
-        raise UserError(f"{folder}: holds a model of kind {card.get('kind')!r}, but a {KIND} is needed")
+    card = load_card(folder, {KIND: LABELLING[KIND]})
     settings = VolumetricNetwork.model_validate(card["settings"])
     table = LabelTable(tuple(card["ids"]), tuple(card["mirrors"]))
     require_size(folder, card, lambda: build_volumetric(settings, table.n_classes))

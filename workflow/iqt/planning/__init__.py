@@ -1,1 +1,1 @@
-"""What the Snakefile plans with: nothing here is run by a job."""
+"""What the Snakefile plans with; no stage imports it."""

@@ -41,16 +41,18 @@ class Plan(NamedTuple):
         ]
 
     def model_of(self, method: str) -> str | None:
-        """The trained model that a method uses; None where it has none. It is named after one of the entries with the
-        same training, wherever they stand: the one named like its kind, else the shortest name, else the first of the
-        alphabet."""
+        """The trained model that a method uses; None where it has none.
+
+        Entries with the same training share one. It is named after the entry that the others are based on, or of
+        several the one named like its kind, else the first of the alphabet: where they stand does not matter, and
+        neither do entries that are added with a `base`.
+        """
         if not self.config.methods[method].trained:
             return None
         wanted = self.trained_by(method)
-        alike = [
-            name for name, entry in self.config.methods.items() if entry.trained and self.trained_by(name) == wanted
-        ]
-        return min(alike, key=lambda name: (name != wanted["kind"], len(name), name))
+        trained = [name for name, entry in self.config.methods.items() if entry.trained]
+        alike = [name for name in trained if self.trained_by(name) == wanted]
+        return min(alike, key=lambda name: (self.config.methods[name].base in alike, name != wanted["kind"], name))
 
     def models(self) -> list[str]:
         """The models to train, in the order of the methods."""
@@ -76,6 +78,13 @@ class Plan(NamedTuple):
         """The trained model that a model's training starts from; None for most."""
         entry = self.config.methods.get(model)
         return self.model_of(entry.starts_from) if entry and entry.starts_from else None
+
+    def involved(self, model: str) -> list[str]:
+        """A model's method, and those whose networks its training builds: the one it starts from, the one whose size it
+        takes."""
+        entry = self.config.methods[model]
+        named = (getattr(entry, "size_like", None), entry.starts_from)
+        return [model, *(name for other in named if other for name in self.involved(other))]
 
     def used_by(self, method: str) -> dict[str, Any]:
         """The part of a method's entry that says how its weights are used."""

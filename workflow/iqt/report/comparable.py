@@ -122,7 +122,7 @@ def blind_parcellator(rows: Sequence[Mapping[str, str]]) -> list[str]:
         return []
     return [
         f"The parcellator reads every method's result like its reference (mIoU of at least {BLIND}), so mIoU and Dice "
-        "tell nothing here: train it for longer."
+        "tell nothing here; a parcellator that the run trained may have been trained too briefly."
     ]
 
 

@@ -28,7 +28,6 @@ from iqt.report.viewer import collect
 TEMPLATE = Path(__file__).with_name("page.html")
 FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overlap", "reliability", "experiment")
 """What a figure's file name begins with, in the order of the page."""
-"""Kinds of method without a network."""
 FEW_PEOPLE = 10
 DOUBTS_SHOWN = 20
 FIGURE_BUDGET = 6_000_000

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from iqt.config import Parcellator, VolumetricNetwork
 from iqt.errors import UserError
 from iqt.methods import kinds, parse_method
 from iqt.methods.base import Learned
 from iqt.networks.size import count_parameters, network_size
 
 FORMAT = 3
-MOST_CLASSES = 4096
 
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 Spread = Annotated[float, Field(allow_inf_nan=False, ge=1e-6, le=1e6)]
 Millimetres = Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=20)]
 Sizes = tuple[Millimetres, Millimetres, Millimetres]
-Label = Annotated[int, Field(ge=0, le=32767)]
 
 
 class Standardisation(BaseModel):
@@ -66,42 +63,14 @@ class EnhancementCard(Card):
     grid: TrainedGrid | None = None
 
 
-class LabellingCard(Card):
-    """The card of a network that labels structures."""
+def check_card(path: Path, card: Any, models: Mapping[str, type[Card]] | None = None) -> None:
+    """UserError where a card is no sound one of its kind; the message names the file, the key and its value.
 
-    ids: Annotated[list[Label], Field(min_length=2, max_length=MOST_CLASSES)]
-    mirrors: Annotated[list[Label], Field(min_length=2, max_length=MOST_CLASSES)]
-    voxel_size: Sizes | None = None
-
-    @model_validator(mode="after")
-    def _pairs(self) -> LabellingCard:
-        n = len(self.ids)
-        if self.ids != sorted(set(self.ids)) or self.ids[0] != 0:
-            raise ValueError("ids must ascend from 0")
-        if len(self.mirrors) != n or any(not 0 <= m < n or self.mirrors[m] != k for k, m in enumerate(self.mirrors)):
-            raise ValueError("mirrors must name a class for each of ids, whose own mirror is that one")
-        return self
-
-
-class ParcellatorCard(LabellingCard):
-    """The card of a multi-view parcellator."""
-
-    settings: Parcellator
-
-
-class VolumetricCard(LabellingCard):
-    """The card of a 3D parcellator."""
-
-    settings: VolumetricNetwork
-    voxel_size: Sizes
-
-
-LABELLING = {"parcellator": ParcellatorCard, "volumetric_parcellator": VolumetricCard}
-"""Cards of the kinds that are no methods of the configuration."""
-
-
-def check_card(path: Path, card: Any) -> None:
-    """UserError where a card is no sound one of its kind; the message names the file, the key and its value."""
+    Args:
+        models: the kinds that can be used, and what their cards must hold; None for those that enhance.
+    """
+    if models is None:
+        models = {name: EnhancementCard for name, method in kinds().items() if method.trained}
     if not isinstance(card, dict):
         raise UserError(f"{path}: holds no model card; delete it and train again")
     if card.get("format") != FORMAT:
@@ -109,13 +78,12 @@ def check_card(path: Path, card: Any) -> None:
             f"{path}: format {card.get('format')!r}, but this version reads {FORMAT}; delete it and train again"
         )
     kind = card.get("kind")
-    known = [name for name, method in kinds().items() if method.trained]
-    if not isinstance(kind, str) or (kind not in LABELLING and kind not in known):
-        raise UserError(f"{path}: kind {_shown(kind)}, and there are {', '.join([*known, *LABELLING])}")
+    if not isinstance(kind, str) or kind not in models:
+        raise UserError(f"{path}: holds a model of kind {_shown(kind)}, but one of {', '.join(models)} is needed")
     try:
         # Strict, since the card itself is used and not what pydantic makes of it; from JSON, which has lists alone.
         text = json.dumps({key: value for key, value in card.items() if key != "grid" or value})
-        LABELLING.get(kind, EnhancementCard).model_validate_json(text, strict=True)
+        models[kind].model_validate_json(text, strict=True)
     except (ValidationError, RecursionError) as error:
         raise _unsound(path, error) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from iqt.compute.devices import machine
 from iqt.errors import UserError
 from iqt.io.files import read_json, replacing, write_json
 from iqt.networks.size import count_parameters
-from iqt.training.card import FORMAT, check_card
+from iqt.training.card import FORMAT, Card, check_card
 
 
 def save_model(out: Path, network: nn.Module, card: dict) -> None:
@@ -30,11 +31,12 @@ def save_model(out: Path, network: nn.Module, card: dict) -> None:
     write_json(out / "model.json", {**common, **card, "versions": versions, "machine": machine()})
 
 
-def load_card(folder: Path) -> dict:
-    """The card of a trained model; UserError where it is absent, unreadable, of another format or not sound."""
+def load_card(folder: Path, models: Mapping[str, type[Card]] | None = None) -> dict:
+    """The card of a trained model, of the kinds in `models` or else of one that enhances; UserError where it is absent,
+    unreadable, of another format or kind, or not sound."""
     path = folder / "model.json"
     card = read_json(path)
-    check_card(path, card)
+    check_card(path, card, models)
     return card
 
 
@@ -53,7 +55,7 @@ def load_weights(folder: Path, network: nn.Module) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(f"{path}: does not fit the network its card describes ({reason})") from None
-    if load_card(folder)["weights_sha256"] != _hash(path):
+    if read_json(folder / "model.json").get("weights_sha256") != _hash(path):
         raise UserError(f"{path}: is not the file that model.json beside it describes; restore it or train again")
 
 
