@@ -17,6 +17,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/inputs.smk"
 include: "workflow/rules/preflight.smk"
 include: "workflow/rules/cohort.smk"
 include: "workflow/rules/degrade.smk"

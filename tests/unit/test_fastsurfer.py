@@ -373,12 +373,13 @@ def test_one_volume_by_hand(home: Path, lut: Path, tmp_path: Path, monkeypatch: 
     volume, mask = brain(affine_of(*GRIDS["sub-02"]), GRIDS["sub-02"][2], 50)
     save_volume(tmp_path / "t1.nii.gz", volume.data, volume.affine)
     save_volume(tmp_path / "mask.nii.gz", mask, volume.affine)
-    names = ("t1", "out/labels", "mask", "mask")  # the mask's 1 is no structure, so the two do not agree in any
-    files = Files(*(tmp_path / f"{name}.nii.gz" for name in names))
+    save_volume(tmp_path / "other.nii.gz", np.where(mask > 0, 16, 0).astype(np.int16), volume.affine)
+    files = Files(*(tmp_path / f"{name}.nii.gz" for name in ("t1", "out/labels", "mask", "other")))
     fastsurfer_file(files, lut, read_lut(lut), SETTINGS)
     volumes = {row["index"]: float(row["volume_mm3"]) for row in read_table(tmp_path / "out" / "labels_volumes.tsv")}
     assert min(volumes["2"], volumes["41"]) > 0
-    assert {row["dice"] for row in read_table(tmp_path / "out" / "labels_agreement.tsv")} == {"0.0000"}
+    agreement = {row["index"]: row["dice"] for row in read_table(tmp_path / "out" / "labels_agreement.tsv")}
+    assert {agreement["2"], agreement["16"], agreement["41"]} == {"0.0000"}, "one holds sides, the other a brain stem"
     record = read_json(tmp_path / "out" / "labels.json")
     assert (record["engine"], record["version"]) == ("fastsurfer", "2.4.2+standin")
     assert {2, 41} <= set(np.unique(np.asarray(nib.load(files.out).dataobj)).tolist())

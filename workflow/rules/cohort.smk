@@ -4,33 +4,6 @@ in:  the configuration (source `template`: the MNI152 maps that nilearn ships; e
 out: source/*_files.json (where each file came from), lists/ of each batch's scans, cohort/sub-X/anat/*, cohort/participants.tsv, cohort/dseg.tsv
 """
 
-SYNTHESISED = CONFIG.cohort.source == "labelmaps"
-
-
-def places(batch):
-    """A few letters that change when the source's files of a batch's scans are elsewhere."""
-    digests = [ENTRIES[scan].digest() for scan, _ in members("all", batch)]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
-
-
-def source_settings():
-    """What fetching a scan depends on: not who else is read."""
-    section = CONFIG.cohort.settings.model_dump(mode="json", exclude={"subjects"})
-    return {"source": CONFIG.cohort.source, "downloads": CONFIG.cohort.downloads, CONFIG.cohort.source: section}
-
-
-def source_lut():
-    """The look-up table of the source's labels."""
-    name = getattr(CONFIG.cohort.settings, "lut", "freesurfer" if CONFIG.cohort.source == "hcp" else "template")
-    return lut_file(name)
-
-
-def ingest_settings():
-    """What a scan's volumes depend on besides its files."""
-    grid, mask = (section.model_dump(mode="json") for section in (CONFIG.cohort.grid, CONFIG.cohort.mask))
-    made = {"source": "labelmaps", "labelmaps": CONFIG.cohort.labelmaps.model_dump(mode="json")} if SYNTHESISED else {}
-    return {"grid": grid, "mask": mask, **made}
-
 
 rule list_scans:
     """Write the list of a batch's scans."""

@@ -190,8 +190,8 @@ def minutes(each, group, batch):
 
 
 def code(*modules, files=(), without=()):
-    """The package's files that a rule runs, as inputs, since Snakemake does not look into an imported package: the import
-    closure of its modules, and files that these read."""
+    """The import closure of the package's modules, and files that these read, as inputs, since Snakemake does not look
+    into an imported package."""
     found = [*closure(*modules, without=without), *map(Path, files)]
     return [here(WORKFLOW / "iqt" / path) for path in found]
 

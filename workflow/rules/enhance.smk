@@ -4,23 +4,8 @@ in:  lowfield/<set>/, models/<model>/
 out: enhanced/<set>/<method>/*
 """
 
-
-def method_model(wildcards):
-    """The trained model that a method uses; nothing for an interpolation."""
-    result = result_of(wildcards.method)
-    model = PLAN.model_of(result.method)
-    return model_files(model, result.seed) if model else []
-
-
 MEMORY = 6000
 """Megabytes that a job asks for at first."""
-
-
-def enhance_code(wildcards):
-    """What runs a method of its kind: no training, and no network where there is none."""
-    method = CONFIG.methods[result_of(wildcards.method).method]
-    network = () if method.trained else ("iqt.enhance.models", "iqt.training.checkpoints", "iqt.training.card")
-    return code("iqt.enhance.run", module_of(method.kind), without=("iqt.training.tasks", *network))
 
 
 for batch in batches("test"):

@@ -6,59 +6,6 @@ out: metrics/parts/<set>/batch-<n>/<method>/*.csv, and gathered from these metri
 """
 
 
-def assessment_files():
-    """Calibration, reliability and seams of every low-field set."""
-    tables = ("calibration", "reliability", "seams")
-    return [f"{R}/metrics/{table}/{name}.csv" for name in CONFIG.lowfield for table in tables]
-
-
-def gathered(name):
-    """A file of metrics/, as an input function. Where it is there and nothing but figures is asked for, it is named in
-    full, which no rule's output is, so that figures are drawn from metrics/ alone, whatever else has changed or is gone.
-    """
-
-    def found(wildcards):
-        path = R / "metrics" / name.format(**wildcards)
-        alone = list(workflow.dag_settings.targets) == ["figures"] and path.is_file()
-        if METRICS_ONLY and not alone:
-            raise WorkflowError("Ask for figures alone, or for other targets without it: it reads no source of scans")
-        return str(path.absolute() if alone else path)
-
-    return found
-
-
-def parts(set_name, folder, batch):
-    """The tables that are written of a batch of a result."""
-    return [str(part_folder(R, set_name, folder, batch) / f"{table}.csv") for table in PARTS]
-
-
-def parts_of(set_name, results):
-    """The same of every batch of some results on a low-field set."""
-    return [path for one in results for batch in batches("test") for path in parts(set_name, one.folder, batch)]
-
-
-def readings(folder, batch):
-    """The sidecars of the parcellator's label maps of a batch; nothing where there is no parcellator."""
-    return sidecars(f"parcellation/{folder}", "test", batch, "dseg.json", flat) if PARCELLATED else []
-
-
-def first_on(set_name):
-    """The results on a set that pictures show: of the first training seed."""
-    return [result for result in PLAN.results(set_name) if result.seed in (None, SEEDS[0])]
-
-
-def lpips_weights(wildcards):
-    """The weights of the perceptual distance, where somebody has them."""
-    folder = CONFIG.evaluate.lpips
-    files = [f"{folder}/{name}" for name in LPIPS_FILES] if folder is not None else []
-    for path in files:
-        if not Path(path).is_file():
-            raise WorkflowError(
-                f"{path}: no such file; evaluate.lpips must name a folder with {' and '.join(LPIPS_FILES)}, or be null"
-            )
-    return [user_file(path) for path in files]
-
-
 rule evaluate:
     """Score one result of a batch of scans against the high-quality ones."""
     input:

@@ -6,35 +6,6 @@ out: metrics/experiments/<experiment>/{results,reliability}.csv, tables/experime
 """
 
 
-def experiment_results(name):
-    """Its results, one per method and training seed."""
-    methods = CONFIG.experiments[name].methods
-    return sorted(
-        (result for result in PLAN.results() if result.method in methods),
-        key=lambda result: methods.index(result.method),
-    )
-
-
-def experiment_models(name):
-    """The trained model of each of its methods that has one."""
-    models = {method: PLAN.model_of(method) for method in CONFIG.experiments[name].methods}
-    return {method: model for method, model in models.items() if model}
-
-
-def experiment_cards(name):
-    """The cards of its models, which say what training cost. Benchmarks of its jobs are read where they are, and are no
-    inputs: whoever deletes them loses figures of memory, and should not have to train again."""
-    models = experiment_models(name)
-    results = [result for result in experiment_results(name) if result.method in models]
-    return list(dict.fromkeys(model_files(models[one.method], one.seed)[1] for one in results))
-
-
-def experiment_keys(name):
-    """What the entries of its methods say under the keys that it shows."""
-    experiment = CONFIG.experiments[name]
-    return {method: {key: PLAN.key_of(method, key) for key in experiment.keys} for method in experiment.methods}
-
-
 wildcard_constraints:
     experiment="|".join(CONFIG.experiments) or "none",
 

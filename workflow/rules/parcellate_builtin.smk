@@ -4,14 +4,6 @@ in:  cohort/, enhanced/<set>/<method>/
 out: models/parcellator/ where it is trained, parcellation/hq/*, parcellation/<set>/<method>/*
 """
 
-
-def parcellator_files():
-    """Weights and card of the built-in parcellator: the shipped one, or the run's own."""
-    if CONFIG.parcellate.trained:
-        return model_files(PARCELLATOR, SEED)
-    return [shipped(SHIPPED_PARCELLATOR / name) for name in ("model.safetensors", "model.json")]
-
-
 if CONFIG.parcellate.trained:
 
     rule train_parcellator:

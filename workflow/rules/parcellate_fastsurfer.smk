@@ -6,19 +6,6 @@ out: fastsurfer/ (its inputs, subjects and exit codes), parcellation/hq/*, parce
 It runs in an environment of its own, which needs nothing of iqt's: the standard library's Python calls its script.
 """
 
-
-def read_by_fastsurfer(wildcards, batch):
-    """The sidecars of the volumes that FastSurfer shall read."""
-    if wildcards.judged == "hq":
-        return []
-    return sidecars(f"enhanced/{wildcards.judged}", "test", batch, name=flat)
-
-
-def volumes_of(wildcards):
-    """Folder and layout of the volumes that FastSurfer shall read."""
-    return (R / "cohort", "anat") if wildcards.judged == "hq" else (R / "enhanced" / wildcards.judged, "flat")
-
-
 FASTSURFER = CONFIG.parcellate.fastsurfer
 HOME = f"--home {shlex.quote(FASTSURFER.home)}" if FASTSURFER.home else ""
 

@@ -5,36 +5,6 @@ out: tables/{benchmark,similarity,statistics,structures}.{csv,md,tex} (tables/<s
      figures/*, report.html
 """
 
-TABLE_FILES = [
-    *("benchmark.csv", "benchmark.md", "benchmark.tex", "similarity.md", "similarity.tex"),
-    *(f"{name}.{ending}" for name in ("statistics", "structures") for ending in ("csv", "md", "tex")),
-]
-"""What the folder of a low-field set's tables holds."""
-
-
-def figure_files(*endings):
-    """Every figure as every ending."""
-    names = ["metrics", "training", "published", *(["reliability"] if PLAN.sampled() else [])]
-    names += ["overlap"] if PARCELLATED else []
-    kinds = ("slices", "parcellation") if PARCELLATED else ("slices",)
-    names += [f"{kind}_{scan}" for scan in SHOWN for kind in kinds]
-    names += [f"experiment_{name}" for name in CONFIG.experiments]
-    return [f"{R}/figures/{name}.{ending}" for name in names for ending in endings]
-
-
-def table_files():
-    """Every table of every low-field set, and of every experiment."""
-    found = [f"{R}/{folder}/{name}" for folder in TABLES.values() for name in TABLE_FILES]
-    return found + [path for name in CONFIG.experiments for path in experiment_files(name) if "/tables/" in path]
-
-
-def experiment_files(name):
-    """Table and figure of an experiment."""
-    table, figure = f"{R}/tables/experiments/{name}", f"{R}/figures/experiment_{name}"
-    return [f"{table}.{ending}" for ending in ("csv", "md", "tex")] + [
-        f"{figure}.{ending}" for ending in ("png", "svg")
-    ]
-
 
 rule write_tables:
     """Write a low-field set's tables: benchmark, further similarity, paired statistics and structures."""

@@ -5,16 +5,6 @@ out: figures/sampling_sweep.*
 """
 
 
-def sweep_series():
-    """The line of the sweep's figure that each diffusion method or flow is a point of: how it is sampled, and whether it
-    is a mean."""
-    found = {}
-    for name, entry in CONFIG.methods.items():
-        if entry.series is not None:
-            found[name] = entry.series + (" mean" if entry.samples > 1 else "")
-    return found
-
-
 rule draw_sweep:
     """Draw each measure of the diffusion methods over their network calls."""
     input:

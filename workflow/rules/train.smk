@@ -4,19 +4,6 @@ in:  cohort/, lowfield/main/ of the training and validation people
 out: store/main/*, models/<model>/seed-<n>/{model.safetensors, model.json, history.csv}
 """
 
-
-def train_code(wildcards):
-    """What trains a model of its kind, and builds the network whose size it takes or that it starts from."""
-    kinds = [CONFIG.methods[name].kind for name in PLAN.involved(wildcards.model)]
-    return code("iqt.training.enhancement", *map(module_of, kinds), without=("iqt.diffusion.samplers",))
-
-
-def start_files(wildcards):
-    """The model that training starts from: a flow's regression."""
-    start = PLAN.start_of(wildcards.model)
-    return model_files(start, wildcards.seed) if start else []
-
-
 for batch in batches("trained"):
 
     rule:
