@@ -41,16 +41,6 @@ THICKNESS_MM = (2, 4, 6, 8)
 SNR = (40, 20, 10, 5)
 NOISY_MM = 4
 """Slice thickness of the scans whose noise varies."""
-DIFFERENT = {
-    "Ventral": "MUSE's ventral DC has other borders (no red nucleus, substantia nigra in part)",
-    "Stem": "MUSE's brain stem ends higher or lower",
-    "Accumbens": "MUSE's basal forebrain lies between",
-    "Inf-Lat": "a few voxels at 2 mm",
-    "White": "MUSE counts the corpus callosum and lesions, and draws the cortex thicker",
-    "Cortex": "MUSE draws the cortex thicker",
-    "CSF": "FreeSurfer labels a part of it, MUSE most of what lies outside the brain",
-}
-"""Why two schemes may differ in a structure, by a part of its name."""
 
 
 class Person(NamedTuple):
@@ -65,12 +55,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=PARCELLATOR)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--curves-alone", action="store_true", help="leave out Dice")
     parser.add_argument("--people", type=int, default=8, help="of ds002748; 0 leaves them out")
     arguments = parser.parse_args()
     real = Path(os.environ["IQT_REAL_DATA"])
     reader = load_reader(arguments.model, "auto")
     print(f"Parcellator {reader.version}.\n")
-    print_dice(reader, [*freesurfer(real), *muse(real)])
+    if not arguments.curves_alone:
+        print_dice(reader, [*freesurfer(real), *muse(real)])
     if arguments.people:
         scans = sorted((real / "ds002748").glob("sub-*/anat/*_T1w.nii.gz"))[: arguments.people]
         curves = degraded(reader, scans)
@@ -108,6 +100,7 @@ def print_dice(reader: Reader, people: list[Person]) -> None:
     """One row per structure that the truth of a group holds: mean over people, with its interval."""
     names = {int(row["index"]): row["name"] for row in read_table(table_file(PARCELLATOR_TABLE))}
     dice: dict[str, dict[int, list[float]]] = {}
+    ratios: dict[int, list[float]] = {}
     seconds: dict[str, list[float]] = {}
     for person in people:
         start = time.perf_counter()
@@ -116,13 +109,14 @@ def print_dice(reader: Reader, people: list[Person]) -> None:
         for found in overlap(person.truth, labels, person.volume.affine, names):
             score = found.dice if found.volume_reference_mm3 else np.nan
             dice.setdefault(person.group, {}).setdefault(found.index, []).append(score)
+            if found.volume_reference_mm3 and person.group == "ixi_muse":
+                ratios.setdefault(found.index, []).append(found.volume_mm3 / found.volume_reference_mm3)
     groups = list(dice)
     held = {group: {index: s for index, s in dice[group].items() if not np.isnan(s).all()} for group in groups}
-    print("| structure | " + " | ".join(groups) + " | schemes |\n| --- |" + " ---: |" * len(groups) + " --- |")
+    print("| structure | " + " | ".join(groups) + " | volume, read / DLMUSE |\n| --- |" + " ---: |" * (len(groups) + 1))
     for index in sorted(set().union(*held.values())):
         cells = [interval(held[group].get(index, [])) for group in groups]
-        why = next((text for part, text in DIFFERENT.items() if part in names[index]), "")
-        print(f"| {names[index]} | " + " | ".join(cells) + f" | {why} |")
+        print(f"| {names[index]} | " + " | ".join(cells) + f" | {np.median(ratios.get(index, np.nan)):.2f} |")
     csf = next(index for index, name in names.items() if name == "CSF")
     for label, left_out in (("**mean**", set()), ("**mean without CSF**", {csf})):
         kept = {group: [s for index, s in held[group].items() if index not in left_out] for group in groups}

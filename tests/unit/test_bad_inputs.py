@@ -636,7 +636,9 @@ def test_a_sheared_label_map_is_no_scan() -> None:
     assert "label map" in checks.scan_problems(sheared, sheared_ok=True)[0]
 
 
-@pytest.mark.parametrize(("index", "words"), [("x1", "must be numbers"), ("40000", "outside 0 to 32767"), ("2", "twice")])
+@pytest.mark.parametrize(
+    ("index", "words"), [("x1", "must be numbers"), ("40000", "outside 0 to 32767"), ("2", "twice")]
+)
 def test_a_look_up_table_of_ones_own_is_checked(tmp_path: Path, index: str, words: str) -> None:
     path = tmp_path / "own.tsv"
     row = "{}\tLeft\tL\t#ffffff\tL\t2\tWM\n"
