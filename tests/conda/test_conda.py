@@ -100,7 +100,9 @@ def test_every_rule_runs_in_its_own_environment(outer: Path, tmp_path: Path, rep
     assert all(Path(prefix).is_relative_to(tmp_path / ".snakemake" / "conda") for prefix in prefixes)
     assert len(prefixes) == len(created) >= 1
     # Snakemake prints each job's command: each of those subcommands ran in an environment, as often as it was printed.
-    printed = Counter(re.findall(r"^ +iqt (?:--threads \d+ )?([a-z][a-z-]*)", done.stdout + done.stderr, re.MULTILINE))
+    printed = Counter(
+        re.findall(r"^ +iqt (?:--threads \d+ )?(?:stage )?([a-z][a-z-]*)", done.stdout + done.stderr, re.MULTILINE)
+    )
     assert Counter(next(word for word in words if word in printed) for _, words, _ in ran) == printed
     assert len(printed) >= 12
     assert not {name for *_, foreign in ran for name in foreign}, "imported from outside the rule's environment"
