@@ -25,7 +25,7 @@ from iqt.bench.authors import STEPS, halo_padding, tile_plan
 from iqt.compute import memory
 from iqt.compute.devices import autocast, best_device
 from iqt.enhance.run import MARGIN
-from iqt.enhance.tiling import Tiling
+from iqt.enhance.tiling import Tiling, largest_tile
 from iqt.io.volumes import bounding_box
 from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.networks.size import count_parameters
@@ -112,7 +112,7 @@ def our_tiling(network: nn.Module, method: DiffusionIQTMethod, mask: np.ndarray,
     with torch.inference_mode(), autocast(precision, device):
         per_voxel = memory.bytes_per_voxel(lambda: network(*arguments), math.prod(region), device)
     shape = tuple(inside.shape)
-    tile = memory.largest_tile(shape, region, per_voxel, memory.available_bytes(device))
+    tile = largest_tile(shape, region, per_voxel, memory.available_bytes(device))
     return Tiling(shape, region, tile, method.tiling.overlap, inside)
 
 
