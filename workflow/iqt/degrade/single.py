@@ -144,20 +144,20 @@ def _simulate_file(
     if extras.preview is not None:
         observe.save(extras.preview)
     made = {"draw": drawn.to_dict(), "measured": result.measured}
-    sidecar = naming.beside(Path(out), "")
+    sidecar = naming.beside(Path(out), ".json")
     warnings = say_doubts(image, volume.doubts)
     if kind_of(volume.data) != "image":  # which a digital phantom may be
         warnings.append(f"{image.name} holds a few values in patches, as a mask or a label map does and no MRI scan")
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     write_json(
-        sidecar.with_name(f"{sidecar.name}.json"),
+        sidecar,
         {"status": batch.OK, **describe(scan, seed, suffix, name, settings, made), "warnings": warnings},
     )
 
 
 def _check_outputs(image: Path, out: Path, given: TissueFiles, extras: Extras, record: Path | None = None) -> None:
-    sidecar = naming.beside(out, "")
+    sidecar = naming.beside(out, ".json")
     outputs = [path for path in (out, extras.space_hq, extras.preview) if path is not None]
     inputs = (image, given.labels, given.mask, record, *given.probseg.values())
     taken = {Path(path).resolve() for path in inputs if path is not None}
@@ -168,8 +168,8 @@ def _check_outputs(image: Path, out: Path, given: TissueFiles, extras: Extras, r
         if path.resolve() in taken:
             raise UserError(f"{path}: is both an output and another file of this command; choose another name for it")
         taken.add(path.resolve())
-    if sidecar.with_name(f"{sidecar.name}.json").resolve() in taken:
-        raise UserError(f"{sidecar.name}.json: is both the new record and another file; choose another name for {out}")
+    if sidecar.resolve() in taken:
+        raise UserError(f"{sidecar.name}: is both the new record and another file; choose another name for {out}")
 
 
 def _suffix(image: Path) -> str:

@@ -19,10 +19,32 @@ if TYPE_CHECKING:
     from iqt.training.tasks.denoising import DiffusionTask
 
 
-class DiffusionIQTMethod(Learned):
-    """The 3D conditional diffusion model of DiffusionIQT."""
+class Generative(Learned):
+    """What has several samples, each a trajectory along which a network like DiffusionIQT's is called at a time."""
 
     used: ClassVar[tuple[str, ...]] = ("tiling", "sampling")
+
+    @property
+    def samples(self) -> int:
+        return self.sampling.samples
+
+    @property
+    def patchwise(self) -> bool:
+        return True
+
+    def inputs(self, volume: Tensor) -> tuple[Tensor, ...]:
+        return (volume, volume, volume.new_zeros(len(volume)))
+
+    def memory_layout(self, device: torch.device) -> torch.memory_format:
+        """Channels last, but on a CPU channels first for a network that works at full resolution."""
+        import torch
+
+        full = self.network.stem == 1 and device.type == "cpu"
+        return torch.contiguous_format if full else torch.channels_last_3d
+
+
+class DiffusionIQTMethod(Generative):
+    """The 3D conditional diffusion model of DiffusionIQT."""
 
     kind: Literal["diffusion_iqt"] = "diffusion_iqt"
     """Kind of method."""
@@ -39,16 +61,8 @@ class DiffusionIQTMethod(Learned):
         return self
 
     @property
-    def samples(self) -> int:
-        return self.sampling.samples
-
-    @property
     def calls(self) -> int:
         return self.samples * self.sampling.steps
-
-    @property
-    def patchwise(self) -> bool:
-        return True
 
     @property
     def series(self) -> str:
@@ -63,9 +77,6 @@ class DiffusionIQTMethod(Learned):
         from iqt.training.tasks.denoising import DiffusionTask
 
         return DiffusionTask(self, network, standard)
-
-    def inputs(self, volume: Tensor) -> tuple[Tensor, ...]:
-        return (volume, volume, volume.new_zeros(len(volume)))
 
     def estimates(self, calls: Calls) -> Iterator[Tensor]:
         from iqt.diffusion.objectives import to_clean
@@ -82,9 +93,6 @@ class DiffusionIQTMethod(Learned):
                 return calls.noise(k, step)
 
             yield sample(denoise, noise(-1), schedule, self.sampling, noise)
-
-    def memory_layout(self, device: torch.device) -> torch.memory_format:
-        return layout_of(self.network, device)
 
     def tensors(self) -> dict[str, dict[str, Any]]:
         bound = self.diffusion.logsnr_max
@@ -105,13 +113,6 @@ def at_time(calls: Calls, current: Tensor, time: Tensor) -> Tensor:
         torch.cat([current, calls.inputs], dim=1),
         lambda tile: calls.forward(tile[:, :1], tile[:, 1:], time.expand(len(tile))),
     )
-
-
-def layout_of(network: DiffusionIQTNetwork, device: torch.device) -> torch.memory_format:
-    """Channels last, but on a CPU channels first for a network that works at full resolution."""
-    import torch
-
-    return torch.contiguous_format if network.stem == 1 and device.type == "cpu" else torch.channels_last_3d
 
 
 def require_tokens(network: DiffusionIQTNetwork, patches: Patches) -> None:

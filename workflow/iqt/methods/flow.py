@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from iqt.config.diffusion import FlowSampling
 from iqt.config.networks import DiffusionIQTNetwork
 from iqt.config.section import Name
-from iqt.methods.base import Calls, Learned, Method
-from iqt.methods.diffusion_iqt import at_time, layout_of, require_tokens
+from iqt.methods.base import Calls, Method
+from iqt.methods.diffusion_iqt import Generative, at_time, require_tokens
 from iqt.methods.unet import UNetMethod
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from iqt.training.tasks.flow import FlowTask
 
 
-class FlowMethod(Learned):
+class FlowMethod(Generative):
     """A rectified flow from a regression's output to the high-quality volume (arXiv 2410.00418)."""
-
-    used: ClassVar[tuple[str, ...]] = ("tiling", "sampling")
 
     kind: Literal["flow"] = "flow"
     """Kind of method."""
@@ -80,16 +77,8 @@ class FlowMethod(Learned):
         return self.start
 
     @property
-    def samples(self) -> int:
-        return self.sampling.samples
-
-    @property
     def calls(self) -> int:
         return 1 + self.samples * self.sampling.calls
-
-    @property
-    def patchwise(self) -> bool:
-        return True
 
     @property
     def series(self) -> str:
@@ -107,9 +96,6 @@ class FlowMethod(Learned):
 
         return FlowTask(self, network, standard)
 
-    def inputs(self, volume: Tensor) -> tuple[Tensor, ...]:
-        return (volume, volume, volume.new_zeros(len(volume)))
-
     def passes(self, network: nn.Module) -> list[nn.Module]:
         return [network, network.start]
 
@@ -121,9 +107,6 @@ class FlowMethod(Learned):
         for k in range(self.samples):
             begin = start + self.noise * calls.noise(k, -1)
             yield solve(lambda current, time: at_time(calls, current, time), begin, self.sampling)
-
-    def memory_layout(self, device: torch.device) -> torch.memory_format:
-        return layout_of(self.network, device)
 
     def tensors(self) -> dict[str, dict[str, Any]]:
         seen = {"lowfield": self._volume("low-field volume on the high-quality grid")} if self.conditional else {}

@@ -65,13 +65,14 @@ class Plan(NamedTuple):
     def trained_by(self, method: str) -> dict[str, Any]:
         """The part of a method's entry that its weights depend on; `size_like` is the other method's network, `start`
         all that the model it starts from depends on."""
-        entry = self.config.methods[method].model_dump(mode="json")
-        settings = self.config.methods[method].trained_by()
-        if entry.get("size_like"):
-            other = self.config.methods[entry["size_like"]].model_dump(mode="json")
+        entry = self.config.methods[method]
+        settings = entry.trained_by()
+        like = getattr(entry, "size_like", None)
+        if like:
+            other = self.config.methods[like].model_dump(mode="json")
             settings["size_like"] = {key: other[key] for key in ("kind", "network", "patches")}
-        if entry.get("start"):
-            settings["start"] = self.trained_by(entry["start"])
+        if entry.starts_from:
+            settings["start"] = self.trained_by(entry.starts_from)
         return settings
 
     def start_of(self, model: str) -> str | None:
