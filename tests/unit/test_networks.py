@@ -11,9 +11,10 @@ from torch.nn import functional
 from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.methods.esrgan import ESRGANMethod
 from iqt.methods.unet import UNetMethod
-from iqt.networks.cross_batch import PatchConv3d, PatchGrid, PatchGroupNorm
+from iqt.networks.cross_batch import PatchConv3d, PatchGrid, PatchNormMish
 from iqt.networks.describe import describe
 from iqt.networks.diffusion_iqt import DiffusionIQT, linear_attention
+from iqt.networks.mish import mish
 from iqt.networks.shuffle import shuffle, unshuffle
 from iqt.networks.size import count_parameters, network_size
 
@@ -72,14 +73,55 @@ def test_without_cross_batch_a_patch_is_padded_with_zeros() -> None:
 
 @pytest.mark.parametrize("grid", [PatchGrid(1, 1, 1), PatchGrid(2, 2, 2), PatchGrid(3, 1, 2)])
 def test_group_norm_is_each_patchs_own(grid: PatchGrid) -> None:
-    norm = PatchGroupNorm(2, 4)
+    norm = PatchNormMish(2, 4)
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
     region = 3 * torch.randn(2, 4, 6, 6, 8) + 1
-    expected = functional.group_norm(grid.split(region), 2, norm.weight, norm.bias)
+    expected = functional.mish(functional.group_norm(grid.split(region), 2, norm.weight, norm.bias))
     torch.testing.assert_close(grid.split(norm(region, grid)), expected, rtol=1e-4, atol=1e-4)
-    scale, shift = torch.randn(2, 2, 4, 1, 1, 1)
-    torch.testing.assert_close(norm(region, grid, scale, shift), norm(region, grid) * (1 + scale) + shift)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norm_and_mish_are_what_torchs_own_operations_give_with_their_gradients(
+    layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    grid, norm = PatchGrid(2, 1, 3), PatchNormMish(2, 4)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    leaves = [12 * torch.randn(2, 4, 4, 6, 9), torch.randn(2, 4, 1, 1, 1), torch.randn(2, 4, 1, 1, 1)]
+    leaves = [leaf.to(dtype).to(memory_format=layout).requires_grad_() for leaf in leaves]
+    wanted = torch.randn(2, 4, 4, 6, 9)
+
+    def plain(features: torch.Tensor, _grid: PatchGrid, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        normal = grid.merge(functional.group_norm(grid.split(features), 2, norm.weight, norm.bias))
+        return functional.mish(normal * (1 + scale) + shift)
+
+    results = []
+    for run in (norm, plain):
+        out = run(leaves[0].float() if run is plain else leaves[0], grid, *leaves[1:])
+        gradients = torch.autograd.grad((out.float() * wanted).sum(), [*leaves, *norm.parameters()])
+        results.append([out, *gradients])
+    tolerance = 1e-4 if dtype == torch.float32 else 0.06
+    for own, theirs in zip(*results, strict=True):
+        assert (own.float() - theirs.float()).abs().max() < tolerance * (1 + theirs.float().abs().max())
+
+
+def test_mish_has_the_derivatives_that_finite_differences_have() -> None:
+    x = torch.linspace(-30, 30, 24, dtype=torch.float64).view(2, 3, 4).requires_grad_()
+    gain, offset = (torch.randn(2, 3, 1, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(mish, (x, gain, offset))
+    assert torch.autograd.gradcheck(mish, (x,))
+    assert torch.allclose(mish(x), functional.mish(x), atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [-1e4, -88.0, -20.0, 0.0, 20.0, 88.0, 1e4])
+def test_mish_is_finite_and_right_at_the_ends(value: float) -> None:
+    x = torch.tensor([value], requires_grad=True)
+    own, theirs = (each(x) for each in (mish, functional.mish))
+    assert torch.allclose(own, theirs, atol=1e-5)
+    assert torch.allclose(*(torch.autograd.grad(each, x)[0] for each in (own, theirs)), atol=1e-5)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from iqt.networks.mish import mish
+
 
 class PatchGrid(NamedTuple):
     """Patches along each axis; the same at every level of a network, since levels only change the resolution."""
@@ -75,10 +77,11 @@ class PatchConv3d(nn.Conv3d):
         return grid.merge(super().forward(grid.split(features)))
 
 
-class PatchGroupNorm(nn.GroupNorm):
-    """GroupNorm whose statistics are each patch's own, as in the paper, whatever the region or tile around it.
+class PatchNormMish(nn.GroupNorm):
+    """GroupNorm whose statistics are each patch's own, as in the paper, whatever the region or tile around it; then
+    Mish, which follows it everywhere in the network.
 
-    `scale` and `shift`, (B, C, 1, 1, 1), modulate the result: normalised * (1 + scale) + shift.
+    `scale` and `shift`, (B, C, 1, 1, 1), modulate what is normalised: mish(normalised * (1 + scale) + shift).
     """
 
     def forward(
@@ -87,16 +90,15 @@ class PatchGroupNorm(nn.GroupNorm):
         # Everything that is constant over a patch is multiplied out before it meets the voxels: one pass over them for
         # each moment and one for the result.
         view = grid.view(features)
-        mean = self._over_groups(patch_mean(view))
-        norm = torch.linalg.vector_norm(view, dim=WITHIN, keepdim=True, dtype=mean.dtype)
-        square = self._over_groups(norm.square() * (mean.numel() / view.numel()))
+        mean, square = (self._over_groups(moment) for moment in patch_moments(view))
         weight, bias = (value.view(1, -1, *(1,) * 6) for value in (self.weight, self.bias))
         gain = (square - mean.square()).clamp_min(0).add(self.eps).rsqrt() * weight
         offset = bias - mean * gain
         if scale is not None:
             scale, shift = (value[..., None, None, None] for value in (scale, shift))
             gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
-        return torch.addcmul(offset.to(view.dtype), gain.to(view.dtype), view).reshape(features.shape)
+        gain, offset = (_along_rows(value.to(view.dtype), view) for value in (gain, offset))
+        return mish(view, gain, offset).reshape(features.shape)
 
     def _over_groups(self, moments: Tensor) -> Tensor:
         batch, channels, *grid = moments.shape
@@ -110,4 +112,39 @@ WITHIN = (3, 5, 7)
 
 def patch_mean(view: Tensor) -> Tensor:
     """Mean of each patch, (B, C, x, 1, y, 1, z, 1), from `PatchGrid.view` of features; in float32 at least."""
-    return view.mean(WITHIN, keepdim=True, dtype=torch.promote_types(view.dtype, torch.float32))
+    # The last axis by itself: over the other two whole rows of voxels, and of channels where these lie last, are added.
+    rows = view.mean(WITHIN[:2], keepdim=True, dtype=torch.promote_types(view.dtype, torch.float32))
+    return rows.mean(WITHIN[2], keepdim=True)
+
+
+def patch_moments(view: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and mean square of each patch and channel, as `patch_mean` has them."""
+    return _Moments.apply(view)
+
+
+class _Moments(torch.autograd.Function):
+    """Both moments, with a single pass over the voxels backward; autograd has four for the norm alone."""
+
+    @staticmethod
+    def forward(ctx, view: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(view)
+        return patch_mean(view), patch_mean(view.to(torch.promote_types(view.dtype, torch.float32)).square())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, mean: Tensor, square: Tensor) -> Tensor:
+        (view,) = ctx.saved_tensors
+        share = mean.numel() / view.numel()
+        slope, offset = (
+            _along_rows((value * factor).to(view.dtype), view) for value, factor in ((square, 2 * share), (mean, share))
+        )
+        return torch.addcmul(offset, slope, view)
+
+
+def _along_rows(value: Tensor, view: Tensor) -> Tensor:
+    """What is one number a patch, written out along the last axis and in the layout of `view`, so that both run through
+    memory side by side: a loop of a whole row, where it would be one of a patch's edge or of the channels."""
+    value = value.expand(*value.shape[:-1], view.shape[-1])
+    if view.stride(1) != 1:
+        return value.contiguous()
+    return value.movedim(1, -1).contiguous().movedim(-1, 1)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from iqt.config import DiffusionIQTNetwork, Patches
-from iqt.networks.cross_batch import PatchConv3d, PatchGrid, PatchGroupNorm, patch_mean
+from iqt.networks.cross_batch import PatchConv3d, PatchGrid, PatchNormMish, patch_mean
+from iqt.networks.mish import mish
 from iqt.networks.shuffle import layout_of, shuffle, unshuffle
 
 
@@ -54,7 +55,7 @@ class DiffusionIQT(nn.Module):
                 level["up"] = Upsample(inner, outer, settings)
                 entry = outer
             self.decoder.append(level)
-        self.norm = PatchGroupNorm(settings.groups, width)
+        self.norm = PatchNormMish(settings.groups, width)
         self.head = nn.Conv3d(width, settings.stem**3, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -83,7 +84,7 @@ class DiffusionIQT(nn.Module):
                 features = residual(torch.cat([features, skips.pop()], dim=1), embedding, grid)
             if "up" in level:
                 features = level["up"](features, grid)
-        return shuffle(self.head(functional.mish(self.norm(features, grid))), self.settings.stem)
+        return shuffle(self.head(self.norm(features, grid)), self.settings.stem)
 
 
 class ResidualBlock(nn.Module):
@@ -93,18 +94,18 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, time_width: int, settings: DiffusionIQTNetwork) -> None:
         super().__init__()
         cross = settings.cross_batch.padding
-        self.norm1 = PatchGroupNorm(settings.groups, inputs)
+        self.norm1 = PatchNormMish(settings.groups, inputs)
         self.conv1 = PatchConv3d(inputs, outputs, 3, cross)
         self.modulate = nn.Linear(time_width, 2 * outputs)
-        self.norm2 = PatchGroupNorm(settings.groups, outputs)
+        self.norm2 = PatchNormMish(settings.groups, outputs)
         self.conv2 = PatchConv3d(outputs, outputs, 3, cross)
         self.excite = SqueezeExcitation(outputs) if settings.squeeze_excitation else None
         self.shortcut = nn.Conv3d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, features: Tensor, embedding: Tensor, grid: PatchGrid) -> Tensor:
-        hidden = self.conv1(functional.mish(self.norm1(features, grid)), grid)
-        scale, shift = self.modulate(functional.mish(embedding))[:, :, None, None, None].chunk(2, dim=1)
-        hidden = self.conv2(functional.mish(self.norm2(hidden, grid, scale, shift)), grid)
+        hidden = self.conv1(self.norm1(features, grid), grid)
+        scale, shift = self.modulate(mish(embedding))[:, :, None, None, None].chunk(2, dim=1)
+        hidden = self.conv2(self.norm2(hidden, grid, scale, shift), grid)
         if self.excite is not None:
             hidden = self.excite(hidden, grid)
         return hidden + self.shortcut(features)
@@ -212,7 +213,7 @@ class Upsample(nn.Module):
 
     def forward(self, features: Tensor, grid: PatchGrid) -> Tensor:
         if self.shuffle:
-            return shuffle(functional.mish(self.conv(features)), 2)
+            return shuffle(mish(self.conv(features)), 2)
         parts = features if self.cross else grid.split(features)
         parts = functional.interpolate(parts, scale_factor=2, mode="trilinear", align_corners=False)
         return self.conv(parts if self.cross else grid.merge(parts), grid)
