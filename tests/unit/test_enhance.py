@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iqt.compute import memory
+from iqt.compute import free, memory
 from iqt.diffusion.objectives import to_clean
 from iqt.enhance.models import Enhancer, noise_field
 from iqt.enhance.run import enhance_scans
@@ -216,14 +216,14 @@ def test_a_control_groups_limit_counts_and_files_that_were_read_do_not(
     job = tmp_path / root / "slurm" / "job_7"
     job.mkdir(parents=True)
     (tmp_path / "membership").write_text(f"3:cpu:/elsewhere\n{line}\n")
-    monkeypatch.setattr(memory, "GROUPS", tmp_path)
-    monkeypatch.setattr(memory, "MEMBERSHIP", tmp_path / "membership")
-    free = memory.available_bytes(torch.device("cpu"))
+    monkeypatch.setattr(free, "GROUPS", tmp_path)
+    monkeypatch.setattr(free, "MEMBERSHIP", tmp_path / "membership")
+    before = memory.available_bytes(torch.device("cpu"))
     for folder, most in ((job, "max"), (job.parent, "9000000")):
         (folder / limit).write_text(most)
         (folder / used).write_text("5000000")
         (folder / "memory.stat").write_text(f"anon 4000000\n{cache} 1000000\n")
-    assert memory.available_bytes(torch.device("cpu")) == 5_000_000 < free
+    assert memory.available_bytes(torch.device("cpu")) == 5_000_000 < before
     for limit in (3, 9_000_000):
         assert memory.available_bytes(torch.device("cpu"), limit) == limit * 1e6, "whatever happens to be free"
 

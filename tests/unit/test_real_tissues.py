@@ -23,8 +23,8 @@ def test_engines_agree_on_a_real_brain(real: Path) -> None:
     volume = read_volume(folder / "T1w_acpc_dc_restore_brain.nii.gz")
     coarse = Volume(volume.data[::2, ::2, ::2].copy(), volume.affine @ np.diag([2.0, 2.0, 2.0, 1.0]))
     given = TissueFiles(labels=folder / "aparc+aseg.nii.gz", mask=folder / "brainmask_fs.nii.gz")
-    name, labelled = tissues_of_file(coarse, given, "T1w", Tissues())
-    other, classified = tissues_of_file(coarse, TissueFiles(), "T1w", Tissues())
+    name, labelled, _ = tissues_of_file(coarse, given, "T1w", Tissues())
+    other, classified, _ = tissues_of_file(coarse, TissueFiles(), "T1w", Tissues())
     assert (name, other) == ("labels", "hmrf")
     for tissue in ("WM", "GM", "CSF"):
         one, two = labelled[tissue] > 0.5, classified[tissue] > 0.5

@@ -168,7 +168,7 @@ def test_a_clear_difference_passes_and_none_does_not(tmp_path: Path) -> None:
     assert found["psnr", "flow"]["verdict"] == "not shown to differ"
     text = (tmp_path / "statistics.md").read_text()
     assert text.count("**") == 6, "three differences pass"
-    assert "against `unet`" in text
+    assert "against unet" in text
     latex = (tmp_path / "statistics.tex").read_text()
     assert r"\textbf{-" in latex
     assert len({line.count("&") for line in latex.splitlines() if line.endswith(r"\\")}) == 1

@@ -286,7 +286,7 @@ def test_posteriors_on_another_grid_are_brought_to_the_scans(tmp_path):
     for name, data in soft.items():
         given[name] = tmp_path / f"{name}.nii.gz"
         save_volume(given[name], np.kron(data, np.ones((2, 2, 2), np.float32)), fine)
-    _, found = tissues_of_file(volume, TissueFiles(given), "T1w", Tissues())
+    found = tissues_of_file(volume, TissueFiles(given), "T1w", Tissues()).maps
     for name, data in soft.items():
         assert dice(found[name], data) > 0.95
     far = fine.copy()

@@ -17,7 +17,7 @@ sys.path.insert(0, str(WORKFLOW))
 from iqt.cohort.entries import Entry, index_path
 from iqt.cohort.listing import list_entries
 from iqt.cohort.split import split_scans, template_scans
-from iqt.config import parse_config
+from iqt.config import parse_config, require_plain_numbers
 from iqt.config.evaluate import LPIPS_FILES
 from iqt.errors import UserError
 from iqt.io.naming import PARTS, SCAN_PATTERN, Result, anat, batch_of, flat, part_folder
@@ -34,6 +34,8 @@ from iqt.planning.plan import Plan
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 try:
+    for path in workflow.configfiles:
+        require_plain_numbers(path)
     CONFIG = parse_config(config, ", ".join(map(str, workflow.configfiles)))
     PLAN = Plan(CONFIG)
     R = Path("results") / CONFIG.name

@@ -51,10 +51,9 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"iqt: error: {error}")
     except OSError as error:
-        if error.errno not in REMEDIES:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"iqt: error: {where}{error.strerror}; {REMEDIES[error.errno]} and run the same command again")
+        where, what = f"{error.filename}: " if error.filename else "", error.strerror or str(error)
+        remedy = REMEDIES.get(error.errno, "name another file or folder")
+        sys.exit(f"iqt: error: {where}{what}; {remedy} and run the same command again")
     except KeyboardInterrupt:
         sys.exit(130)
     finally:

@@ -96,10 +96,11 @@ def check(
     paths: Annotated[list[Path], typer.Argument(help="Volumes, or folders of them.")],
     lut: Annotated[str, typer.Option(help="Look-up table of label maps: freesurfer, or a TSV.")] = "freesurfer",
 ) -> None:
-    """Run the cohort's checks on any volumes and print a table; the exit status is 1 where one does not pass."""
+    """Run the cohort's checks on any volumes and print a table; the exit status is 1 where one does not pass, which a
+    warning is not."""
     from iqt.cohort.inspection import format_table, inspect
 
     rows = inspect(paths, lut)
     print(format_table(rows))
-    if any(row["problems"] != "ok" for row in rows):
+    if any(row["problems"] for row in rows):
         raise typer.Exit(1)

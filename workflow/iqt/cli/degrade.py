@@ -198,7 +198,7 @@ def draw_presets(
 
     maps = {name: path for name, path in (("WM", wm), ("GM", gm), ("CSF", csf)) if path is not None}
     volume = read_volume(image)
-    _, found = tissues_of_file(volume, TissueFiles(maps, labels, mask), suffix, Tissues())
+    found = tissues_of_file(volume, TissueFiles(maps, labels, mask), suffix, Tissues()).maps
     for path in out:
         draw_presets(volume, found, list(PRESETS), seed, scan_name(image), suffix, path)
 

@@ -51,12 +51,19 @@ def list_entries(settings: BIDS, suffix: str) -> list[Entry]:
         places = {name: str(Path(settings.path, name)) for name in _walk(Path(settings.path))}
     raw, derived, lowfield = [], {}, {}
     for name, place in places.items():
+        if "/anat/" not in f"/{name}":
+            continue
+        is_raw = not name.startswith(("derivatives/", "sourcedata/"))
         found = NAME.fullmatch(name.rpartition("/")[2])
-        if found is None or "/anat/" not in f"/{name}":
+        if found is None:
+            if is_raw and settings.subjects == "all" and re.search(rf"/sub-[^/]*_{suffix}\.(nii(\.gz)?|mgz)$", name):
+                raise UserError(
+                    f"{place}: is no name that BIDS has, whose ids hold letters and digits alone; rename it, or name "
+                    "those to read with cohort.bids.subjects"
+                )
             continue
         entities = dict(part.split("-", 1) for part in found["entities"].split("_"))
         file = Named(place, entities, found["suffix"])
-        is_raw = not name.startswith(("derivatives/", "sourcedata/"))
         if is_raw and settings.lowfield and _matches(file, settings.lowfield):
             lowfield.setdefault(entities["sub"], []).append(file)
         elif is_raw and file.suffix == suffix:
@@ -81,17 +88,21 @@ def _walk(root: Path) -> Iterator[str]:
     """Paths, relative to a dataset, of the files in its anat folders and those of its derivatives."""
     if not any(name.startswith("sub-") for name in list_names(root)):
         raise UserError(f"{root}: holds no folder sub-*; cohort.bids.path is the folder of a BIDS dataset")
-    seen: set[str] = set()  # links may lead back to where one came from
     for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
+        if _leads_back(Path(folder), root):
             folders.clear()
             continue
-        seen.add(real)
         depth = Path(folder).relative_to(root).parts
         folders[:] = sorted(name for name in folders if not name.startswith(".") and _may_hold(depth, name))
         if depth[-1:] == ("anat",):
             yield from ("/".join((*depth, name)) for name in sorted(files) if not name.startswith("."))
+
+
+def _leads_back(folder: Path, root: Path) -> bool:
+    """Whether a link has led to a folder that lies on the way from the root."""
+    way = [folder, *folder.parents]
+    real = [os.path.realpath(each) for each in way[: way.index(root) + 1]]
+    return real[0] in real[1:]
 
 
 def _may_hold(depth: tuple[str, ...], name: str) -> bool:

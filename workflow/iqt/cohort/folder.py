@@ -9,7 +9,7 @@ from iqt.cohort.entries import Entry
 from iqt.config import Folder, LabelMaps
 from iqt.errors import UserError
 
-READABLE = (".nii", ".nii.gz", ".mgz", ".mgh")
+READABLE = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".img.gz")
 
 
 def list_entries(settings: Folder) -> list[Entry]:
@@ -55,7 +55,7 @@ def list_label_maps(settings: LabelMaps) -> list[Entry]:
 
 def stem_of(path: str | Path) -> str:
     """A file's path without the ending of its format."""
-    return re.sub(r"(\.nii)?\.gz$|\.(nii|mgz|mgh)$", "", str(path))
+    return re.sub(r"(\.(nii|img))?\.gz$|\.(nii|mgz|mgh|img)$", "", str(path))
 
 
 def find(settings: Folder | LabelMaps, glob: str, key: str) -> dict[str, str]:

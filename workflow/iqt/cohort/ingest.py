@@ -21,12 +21,15 @@ from iqt.imaging.brain_mask import find_brain
 from iqt.imaging.contrast import contrast_of
 from iqt.io.batch import require_ok, run_scans
 from iqt.io.naming import anat, flat
+from iqt.io.nifti import LARGEST
 from iqt.io.volumes import Volume, cut_mask, read_volume, save_volume, say_doubts
 
 POSTERIORS = {"wm": "label-WM_probseg", "gm": "label-GM_probseg", "csf": "label-CSF_probseg"}
 KINDS = {"brain": "image", "head": "image", "mask": "mask", "labels": "labels"}
 OVERSHOOT = 0.05
 """How far beyond 0 and 1 a tissue posterior may reach: other programs' splines leave a little."""
+BYTES = 8
+"""Of the largest voxel."""
 LOST_BRAIN = 0.02
 """Share of the brain that cropping may cut away."""
 
@@ -75,7 +78,7 @@ def prepare(files: Mapping[str, Mapping], lut: str, suffix: str, cohort: Cohort)
     doubts = {field: volume.doubts for field, volume in volumes.items()}
     name = "brain" if "brain" in volumes else "head"
     source, where = volumes[name], files[name]["source"]
-    _stop(where, checks.scan_problems(source, sheared_ok=True))
+    _stop(where, _contrast_problems(where, suffix) + checks.scan_problems(source, sheared_ok=True))
     origin = files["mask"]["source"] if "mask" in files else "image not 0"
     try:
         volumes["mask"] = _given_mask(volumes, origin)
@@ -114,7 +117,6 @@ def prepare(files: Mapping[str, Mapping], lut: str, suffix: str, cohort: Cohort)
     warnings = [
         text for field in files if field in volumes for text in say_doubts(files[field]["source"], doubts[field])
     ]
-    warnings += _contrast_doubts(where, suffix)
     return result, _facts(result, source, lut) | made | {"warnings": warnings}
 
 
@@ -157,6 +159,9 @@ def local_path(path: str) -> Iterator[Path]:
         return
     archive, member = split_member(path)
     with tempfile.TemporaryDirectory(prefix="iqt-") as folder, zipfile.ZipFile(archive) as opened:
+        size = opened.getinfo(member).file_size  # no more is unpacked, whatever the member holds
+        if size > LARGEST * BYTES:
+            raise UserError(f"{archive}: {member} would be {size / 1e9:.1f} GB, which no scan is; it is damaged")
         copy = Path(folder, Path(member).name)
         with opened.open(member) as stream, copy.open("wb") as target:
             shutil.copyfileobj(stream, target)
@@ -186,12 +191,13 @@ def _given_mask(volumes: Mapping[str, Volume], where: str) -> Volume | None:
     return None
 
 
-def _contrast_doubts(where: str, suffix: str) -> list[str]:
-    """A sentence where a scan's name says another contrast than the configuration's."""
+def _contrast_problems(where: str, suffix: str) -> list[str]:
+    """A sentence where a scan's name says another contrast than the configuration's: a network trained on both would
+    learn neither."""
     found, told_by = contrast_of(Path(where))
     if found in (None, suffix):
         return []
-    return [f"{told_by} says {found}, but the configuration's suffix is {suffix}"]
+    return [f"{told_by} says {found}, but the configuration's suffix is {suffix}; set that, or leave the scan out"]
 
 
 def _regrid(volumes: Mapping[str, Volume], grid: Grid) -> tuple[dict[str, Volume], float]:

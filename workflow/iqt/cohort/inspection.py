@@ -9,14 +9,17 @@ import numpy as np
 from iqt.cohort.folder import READABLE
 from iqt.errors import UserError
 from iqt.imaging import checks
+from iqt.imaging.contrast import contrast_of
 from iqt.imaging.kinds import kind_of
 from iqt.io.volumes import read_volume
 
 
 def inspect(paths: list[Path], lut: str) -> list[dict[str, str]]:
-    """A row a volume: file, kind (by its content: image, mask or labels), shape, voxel, axes, and what is wrong.
+    """One row per volume: file, kind (by its content: image, mask or labels), shape, voxel, axes, contrast (by its name
+    or sidecar), what is wrong, and what is only doubtful.
 
-    Each file is judged by itself; that a mask fits its image is checked when a cohort is made.
+    Each file is judged by itself; that a mask fits its image, and whether the contrast is the wanted one, is checked
+    when a cohort is made.
 
     Raises:
         UserError: a path does not exist, or a folder holds no volume.
@@ -26,13 +29,19 @@ def inspect(paths: list[Path], lut: str) -> list[dict[str, str]]:
 
 
 def format_table(rows: list[dict[str, str]]) -> str:
-    """Rows under a heading, columns aligned, the sentences last."""
-    columns = list(rows[0])
+    """Rows under a heading, columns aligned, the sentences last: problems, then warnings, or `ok`."""
+    columns = [name for name in rows[0] if name not in ("problems", "warnings")] + ["result"]
+    rows = [row | {"result": _result(row)} for row in rows]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns[:-1]}
     lines = [{name: name for name in columns}, *rows]
     return "\n".join(
         "  ".join([*(row[name].ljust(widths[name]) for name in columns[:-1]), row[columns[-1]]]) for row in lines
     )
+
+
+def _result(row: dict[str, str]) -> str:
+    warning = f"warning: {row['warnings']}" if row["warnings"] else ""
+    return "; ".join(filter(None, (row["problems"], warning))) or "ok"
 
 
 def _volumes(path: Path) -> list[Path]:
@@ -51,14 +60,14 @@ def _volumes(path: Path) -> list[Path]:
 
 
 def _row(path: Path, lut: str) -> dict[str, str]:
-    row = {"file": str(path), "kind": "", "shape": "", "voxel (mm)": "", "axes": ""}
+    row = {"file": str(path), "kind": "", "shape": "", "voxel (mm)": "", "axes": "", "contrast": ""}
     try:
         volume = read_volume(path)
         kind = kind_of(volume.data)
         if kind == "labels":
             volume = read_volume(path, np.int32)
     except UserError as error:
-        return row | {"problems": str(error).removeprefix(f"{path}: ")}
+        return row | {"problems": str(error).removeprefix(f"{path}: "), "warnings": ""}
     problems = checks.image_problems(volume)
     if kind == "mask":
         problems += checks.mask_problems(volume.data > 0, volume.affine)
@@ -66,11 +75,12 @@ def _row(path: Path, lut: str) -> dict[str, str]:
         problems += checks.label_problems(np.unique(volume.data).tolist(), checks.read_labels(lut))
     if kind == "image" and not problems:
         problems += checks.scan_problems(volume)
-    problems += [f"warning: {doubt}" for doubt in volume.doubts]
     return row | {
         "kind": kind,
         "shape": "x".join(map(str, volume.data.shape)),
         "voxel (mm)": "x".join(f"{size:.3g}" for size in volume.voxel_size),
         "axes": checks.axes_of(volume.affine),
-        "problems": "; ".join(problems) or "ok",
+        "contrast": (contrast_of(path)[0] or "") if kind == "image" else "",
+        "problems": "; ".join(problems),
+        "warnings": "; ".join(volume.doubts),
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from iqt.compute.free import free_bytes
 from iqt.compute.gpus import share_of_a_card
 
 SCRATCH = 1.4
@@ -46,7 +45,7 @@ def available_bytes(device: torch.device, limit_mb: int | None = None) -> float:
         if limit_mb:
             return whole * share_of_a_card()
         return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    return limit_mb * 1e6 if limit_mb else min([_system_bytes(), *_group_bytes()])
+    return limit_mb * 1e6 if limit_mb else free_bytes()
 
 
 def reset_peak(device: torch.device) -> int:
@@ -74,47 +73,6 @@ def out_of_memory(error: BaseException) -> bool:
 def _status_bytes(field: str) -> int:
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
-def _system_bytes() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return math.inf
-
-
-GROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
-
-
-def _group_bytes() -> list[float]:
-    """What each control group around this process leaves, of version 2 or 1."""
-    try:
-        lines = [line.split(":", 2) for line in MEMBERSHIP.read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return []
-    found = []
-    for _, controllers, own in lines:
-        if not controllers:
-            root, limit, used, cache = GROUPS, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            root, limit, used, cache = (
-                GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
-            )  # fmt: skip
-        else:
-            continue
-        folder = root / own.lstrip("/")
-        for group in (folder, *folder.parents):
-            with contextlib.suppress(OSError, ValueError):  # no limit: no such file, or the word max
-                most = int((group / limit).read_text())
-                held = int((group / used).read_text())
-                # Files that were read count as used until somebody needs the memory.
-                statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                found.append(most - held + int(statistics.get(cache, 0)))
-            if group == root:
-                break
-    return found
 
 
 class _LiveTensors(TorchDispatchMode):

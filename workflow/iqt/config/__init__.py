@@ -20,7 +20,7 @@ from iqt.config.parcellate import (
     VolumetricNetwork,
     VolumetricParcellator,
 )
-from iqt.config.parse import merge, parse_config, parse_section, read_config
+from iqt.config.parse import merge, parse_config, parse_section, read_config, require_plain_numbers
 from iqt.config.report import Report
 from iqt.config.section import Section
 from iqt.config.sources import BIDS, HCP, S3, Folder, LabelMaps
@@ -72,4 +72,5 @@ __all__ = [
     "parse_config",
     "parse_section",
     "read_config",
+    "require_plain_numbers",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from iqt.config.lowfield import LowField
 from iqt.config.methods import Method
 from iqt.config.parcellate import Parcellate
 from iqt.config.report import Report
-from iqt.config.section import Name, Precision, Section, flat_keys, hint
+from iqt.config.section import Name, Precision, Section, Seed, flat_keys, hint
 from iqt.config.tissues import Tissues
 from iqt.config.training import Patches, Training
 
@@ -51,9 +51,9 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "demo"
     """Folder below `results/`."""
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Seed = 1
     """Every random draw follows from this number and from what is drawn."""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100)] | None = None
     """Seeds of the training: every method is trained once for each, and the tables show the spread over them. The
     cohort, the low-field scans, the parcellator and the noise of the samplers keep `seed`. null: `seed` alone."""
     suffix: Literal["T1w", "T2w", "FLAIR"] = "T1w"

@@ -14,6 +14,7 @@ from iqt.config.benchmark import Config
 from iqt.config.methods import KINDS
 from iqt.config.section import Section, SectionType, hint, merge
 from iqt.errors import UserError
+from iqt.io.files import read_text
 
 
 def parse_config(raw: Mapping, source: str = "config") -> Config:
@@ -38,13 +39,42 @@ def parse_config(raw: Mapping, source: str = "config") -> Config:
 
 def read_config(path: Path) -> Config:
     """The configuration in a YAML file; UserError where it is not readable or not valid."""
+    require_plain_numbers(path)
+    return parse_config(_parse_yaml(read_text(path), str(path)) or {}, str(path))
+
+
+def require_plain_numbers(path: Path) -> None:
+    """UserError where a YAML file writes a whole number in a way that reads as another one: 010 is 8, and 1:30 is 90.
+
+    An id that is written so, with its zeros, would become somebody else's.
+    """
     import yaml
 
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from None
-    return parse_config(raw, str(path))
+        tokens = list(yaml.scan(read_text(path), Loader=yaml.SafeLoader))
+    except (yaml.YAMLError, RecursionError):
+        return  # what is wrong with it is said where it is read
+    for token in tokens:
+        written = token.value if isinstance(token, yaml.ScalarToken) and token.plain else ""
+        if not written[:2].strip("+-")[:1].isdigit():
+            continue
+        value = _parse_yaml(written, str(path))
+        if isinstance(value, int) and str(value) != written.replace("_", "").lstrip("+"):
+            raise UserError(
+                f"{path}: line {token.start_mark.line + 1}: {written} would be read as the number {value}; write an id "
+                f"in quotes, as '{written}', and a number as {value}"
+            )
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{source}: not readable as YAML ({error})") from None
+    except RecursionError:
+        raise UserError(f"{source}: is nested too deeply to be a configuration") from None
 
 
 def parse_section(model: type[SectionType], text: str | None) -> SectionType:
@@ -56,13 +86,10 @@ def parse_section(model: type[SectionType], text: str | None) -> SectionType:
         source, path = text, Path(text)
         if not path.is_file():
             raise UserError(f"--settings {text}: neither JSON nor a file")
-        text = path.read_text(encoding="utf-8")
-    import yaml
-
+        require_plain_numbers(path)
+        text = read_text(path)
     try:
-        return model.model_validate(yaml.safe_load(text) or {})
-    except yaml.YAMLError as error:
-        raise UserError(f"{source}: not readable as YAML or JSON ({error})") from None
+        return model.model_validate(_parse_yaml(text, source) or {})
     except ValidationError as error:
         raise UserError(_explain(error, source, model)) from None
 

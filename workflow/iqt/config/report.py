@@ -13,11 +13,11 @@ from iqt.errors import UserError
 
 
 def _shown(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000:
         return value
     if isinstance(value, list) and value:
         return [as_id(name) for name in value]
-    raise ValueError("an integer of at least 1 (people), or a list of ids, is needed")
+    raise ValueError("an integer from 1 to 10000 (people), or a list of ids, is needed")
 
 
 Shown = Annotated[int | list[str], BeforeValidator(_shown)]

@@ -38,7 +38,7 @@ def degrade_scans(
     training = set(training)
 
     def work(scan: str) -> dict:
-        batch.require_ok(naming.anat(cohort, scan, f"{suffix}.json"), "cohort")
+        source = batch.require_ok(naming.anat(cohort, scan, f"{suffix}.json"), "cohort")
         engine = "cohort"
         if posteriors is not None:
             engine = batch.require_ok(naming.anat(posteriors, scan, "probseg.json"), "tissues")["engine"]
@@ -60,7 +60,7 @@ def degrade_scans(
             "set": set_name,
             **describe(scan, seed, suffix, engine, resolved, records[0]),
             **({"further_draws": records[1:]} if len(records) > 1 else {}),
-            "warnings": list(volume.doubts),
+            "warnings": batch.warnings_of(source),
         }
 
     def draws_of(scan: str) -> int:

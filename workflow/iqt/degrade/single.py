@@ -129,15 +129,15 @@ def _simulate_file(
 ) -> None:
     volume = read_volume(image)
     simulator.check(volume, settings)
-    name, maps = "none", None
+    found = tissues.FoundTissues("none", None, [])
     if settings.needs_tissues:
-        name, maps = tissues.tissues_of_file(volume, given, suffix, engine)
+        found = tissues.tissues_of_file(volume, given, suffix, engine)
     observe = None
     if extras.preview is not None:
         from iqt.degrade.preview import Preview
 
         observe = Preview(volume)
-    result = simulator.apply(volume, maps, settings, drawn, suffix, observe)
+    result = simulator.apply(volume, found.maps, settings, drawn, suffix, observe)
     save_volume(out, result.thick.data, result.thick.affine)
     if extras.space_hq is not None:
         save_volume(extras.space_hq, result.upsampled, volume.affine)
@@ -145,14 +145,14 @@ def _simulate_file(
         observe.save(extras.preview)
     made = {"draw": drawn.to_dict(), "measured": result.measured}
     sidecar = naming.beside(Path(out), ".json")
-    warnings = say_doubts(image, volume.doubts)
+    warnings = say_doubts(image, volume.doubts) + found.warnings
     if kind_of(volume.data) != "image":  # which a digital phantom may be
         warnings.append(f"{image.name} holds a few values in patches, as a mask or a label map does and no MRI scan")
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     write_json(
         sidecar,
-        {"status": batch.OK, **describe(scan, seed, suffix, name, settings, made), "warnings": warnings},
+        {"status": batch.OK, **describe(scan, seed, suffix, found.engine, settings, made), "warnings": warnings},
     )
 
 

@@ -17,7 +17,7 @@ from iqt.imaging.resample import Kind, like
 from iqt.io import batch
 from iqt.io.files import write_table
 from iqt.io.naming import anat, flat
-from iqt.io.volumes import Volume, cut_mask, read_on_grid, read_volume, save_volume
+from iqt.io.volumes import Volume, cut_mask, read_on_grid, read_volume, save_volume, say_doubts
 
 GIVEN = "posteriors"
 """Name of the engine in a record where the user gave the posteriors."""
@@ -92,30 +92,43 @@ def compare_scans(scans: Iterable[str], reference: Path, other: Path, out: Path)
     write_table(out, rows, ("scan", "tissue", "dice"))
 
 
-def tissues_of_file(
-    volume: Volume, given: TissueFiles, suffix: str, settings: Tissues
-) -> tuple[str, dict[str, np.ndarray]]:
-    """The engine's name and the posteriors of one scan, from the files that the user gave.
+class FoundTissues(NamedTuple):
+    """The engine's name, the posteriors, and what the files that the user gave leave in doubt."""
+
+    engine: str
+    maps: dict[str, np.ndarray] | None
+    warnings: list[str]
+
+
+def tissues_of_file(volume: Volume, given: TissueFiles, suffix: str, settings: Tissues) -> FoundTissues:
+    """The posteriors of one scan, from the files that the user gave, or from the scan alone.
 
     Files on another grid are brought to the scan's.
 
     Raises:
         UserError: not all three posteriors are given, the engine needs what is not given, or as the engine says.
     """
+    warnings: list[str] = []
+
+    def read(path: Path, kind: Kind) -> np.ndarray:
+        found = read_companion(path, volume, kind)
+        warnings.extend(say_doubts(path, found.doubts))
+        return found.data
+
     if given.probseg:
         missing = [name for name in TISSUES if name not in given.probseg]
         if missing:
             raise UserError(f"tissue posterior {', '.join(missing)} is not given; the simulator needs all three")
-        return GIVEN, {name: read_companion(given.probseg[name], volume, "posterior") for name in TISSUES}
-    mask = None if given.mask is None else cut_mask(read_companion(given.mask, volume, "mask"), given.mask)
+        return FoundTissues(GIVEN, {name: read(given.probseg[name], "posterior") for name in TISSUES}, warnings)
+    mask = None if given.mask is None else cut_mask(read(given.mask, "mask"), given.mask)
     if given.labels is not None:
-        labels = read_companion(given.labels, volume, "labels")
-        return "labels", tissues_from_labels(labels, mask, volume.voxel_size, settings.labels)
+        labels = read(given.labels, "labels")
+        maps = tissues_from_labels(labels, mask, volume.voxel_size, settings.labels)
+        return FoundTissues("labels", maps, warnings)
     brain = classify.brain_of(volume, mask)
-    return "hmrf", classify.tissues_by_hmrf(volume.data, brain, suffix, settings.hmrf)
+    return FoundTissues("hmrf", classify.tissues_by_hmrf(volume.data, brain, suffix, settings.hmrf), warnings)
 
 
-def read_companion(path: Path, volume: Volume, kind: Kind) -> np.ndarray:
-    """A file's data on the scan's grid, as `imaging.resample.like` brings it there; UserError as that and
-    `read_volume`."""
-    return like(read_volume(path, np.int32 if kind == "labels" else np.float32), volume, kind, path).data
+def read_companion(path: Path, volume: Volume, kind: Kind) -> Volume:
+    """A file on the scan's grid, as `imaging.resample.like` brings it there; UserError as that and `read_volume`."""
+    return like(read_volume(path, np.int32 if kind == "labels" else np.float32), volume, kind, path)

@@ -13,7 +13,7 @@ from iqt.config import Mask
 from iqt.errors import UserError
 from iqt.imaging.brain_mask import find_brain
 from iqt.imaging.checks import brain_where_not_zero, mask_problems, scan_problems
-from iqt.imaging.contrast import contrast_of
+from iqt.imaging.contrast import contrast_warnings
 from iqt.imaging.resample import over_field
 from iqt.io.volumes import Volume, read_mask, read_volume, say_doubts
 
@@ -64,7 +64,7 @@ def load_scan(
     if problems:
         raise UserError(f"{path}: {'; '.join(problems)}")
     warnings = say_doubts(path, source.doubts)
-    warnings += _contrast_warnings(path, contrast) + _range_warnings(source.voxel_size, source.affine, grid)
+    warnings += contrast_warnings(path, contrast) + _range_warnings(source.voxel_size, source.affine, grid)
     inside, origin, doubts = _brain(path, source, mask, stripped, settings)
     warnings += doubts
     doubtful = mask_problems(inside, source.affine)
@@ -104,17 +104,6 @@ def _brain(
     except UserError as error:
         raise type(error)(f"{path}: {error}. Hint: --mask FILE, or --skull-stripped") from None
     return found.data > 0, origin, []
-
-
-def _contrast_warnings(path: Path, trained: str | None) -> list[str]:
-    """A sentence where the scan's contrast is another than that of the model's training scans."""
-    found, where = contrast_of(path)
-    if trained is None or found in (None, trained):
-        return []
-    return [
-        f"{where} says {found}, but the model was trained on {trained} scans: the result is not to be trusted; use a "
-        f"model of {found}"
-    ]
 
 
 def _range_warnings(voxel_size: np.ndarray, affine: np.ndarray, grid: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from iqt.enhance.progress import Progress
 from iqt.errors import UserError
-from iqt.io.batch import require_ok, run_scans
+from iqt.io.batch import require_ok, run_scans, warnings_of
 from iqt.io.naming import anat, flat, seed_of
 from iqt.io.volumes import bounding_box, intensity_scale, read_on_grid, read_volume, save_volume
 from iqt.methods import kinds
@@ -54,7 +54,10 @@ def enhance_scans(
     enhance = load_method(model, usage, precision, memory_mb)
 
     def work(scan: str) -> dict:
-        require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
+        records = [
+            require_ok(anat(folder, scan, f"{suffix}.json"), stage)
+            for folder, stage in ((cohort, "cohort"), (lowfield, "lowfield"))
+        ]
         low = read_volume(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"))
         slices = anat(lowfield, scan, f"{suffix}.nii.gz")
         low = kinds()[usage["kind"]].begin(usage["kind"], low, lambda: read_volume(slices))
@@ -63,7 +66,7 @@ def enhance_scans(
         for values, ending in ((result.mean, suffix), (result.sd, f"desc-sd_{suffix}")):
             if values is not None:
                 save_volume(flat(out, scan, f"{ending}.nii.gz"), values, low.affine)
-        return result.facts
+        return {**result.facts, "warnings": warnings_of(*records)}
 
     def outputs(scan: str) -> list[Path]:
         return [flat(out, scan, f"{suffix}.nii.gz"), flat(out, scan, f"desc-sd_{suffix}.nii.gz")]

@@ -48,6 +48,17 @@ def contrast_of(path: Path) -> tuple[str | None, str]:
     return _word(text), sidecar.name
 
 
+def contrast_warnings(path: Path, trained: str | None) -> list[str]:
+    """A sentence where the scan's contrast is another than that of the scans that a model was trained on."""
+    found, where = contrast_of(path)
+    if trained is None or found in (None, trained):
+        return []
+    return [
+        f"{where} says {found}, but the model was trained on {trained} scans: the result is not to be trusted; use a "
+        f"model of {found}"
+    ]
+
+
 def _word(text: str) -> str | None:
     """The contrast that a text names, if it names but one."""
     parts = f"_{re.sub(r'[^a-z0-9]+', '_', text.lower())}_"

@@ -8,6 +8,8 @@ LABEL_LIKE = 0.4
 """Share of a value's neighbours that have it too, in the median over the values, from which on they are labels: an
 image has hardly any voxel beside another one of exactly its value."""
 MOST_LABELS = 512
+NOTHING = 1e-3
+"""Share of a mask's value that its background may have."""
 LOOKED_AT = 96
 """Voxels a side of the middle that tells a label map from an image."""
 
@@ -15,8 +17,9 @@ LOOKED_AT = 96
 def kind_of(data: np.ndarray) -> str:
     """What a volume (X, Y, Z) holds by its content: `mask` (0 and one more value), `labels` (few values, most of which
     form patches), else `image`."""
-    highest = data.max()
-    if highest > 0 and data.min() == 0 and bool(((data == 0) | (data == highest)).all()):
+    highest, nothing = data.max(), NOTHING * data.max()
+    background = np.abs(data) <= nothing
+    if highest > 0 and background.any() and bool((background | (data == highest)).all()):
         return "mask"
     middle = [(size - min(size, LOOKED_AT)) // 2 for size in data.shape]
     block = data[tuple(slice(first, first + LOOKED_AT) for first in middle)]

@@ -52,6 +52,11 @@ def require_ok(sidecar: str | Path, stage: str) -> dict:
     return record
 
 
+def warnings_of(*records: Mapping) -> list[str]:
+    """What the sidecars of earlier stages warn of, each sentence once, for the sidecar of what comes of them."""
+    return list(dict.fromkeys(text for record in records for text in record.get("warnings", ())))
+
+
 def run_scans(
     scans: Iterable[str],
     sidecar: Callable[[str], Path],

@@ -109,7 +109,7 @@ def read_json(path: str | Path) -> dict:
         raise UserError(f"{path}: no such file; run the stage that writes it first") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, where a JSON file is needed") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or a number of thousands of digits
         raise UserError(f"{path}: not readable as JSON ({error}); delete it and run again") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

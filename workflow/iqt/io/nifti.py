@@ -8,6 +8,7 @@ millimetres, and headers that place a voxel in two ways.
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
 import math
 import os
@@ -16,6 +17,8 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
+
+from iqt.compute.free import free_bytes
 
 LARGEST = 2**29
 """Voxels of the largest volume that is read, 800 a side; a header that names more is damaged."""
@@ -75,20 +78,34 @@ def open_image(path: Path) -> Opened:
 
 def _load(path: Path) -> nib.spatialimages.SpatialImage:
     """The image; a compressed one is read to its end, where its checksum is, and no further than its header says."""
-    if not path.name.lower().endswith((".nii.gz", ".mgz")):
+    name = path.name.lower()
+    if not name.endswith((".nii.gz", ".mgz")):
+        if name.endswith(".gz"):  # an Analyze pair, of which nibabel opens both
+            _read_to_the_end(path)
         return nib.load(path)
-    size = os.stat(path).st_size
-    if size == 0:
+    if os.stat(path).st_size == 0:
         raise ValueError("the file is empty")
     with gzip.open(path) as stream:
         start = stream.read(540)
         kind, most = _expected(path, start)
-        content = bytearray(start)
-        while len(content) <= most and (more := stream.read(min(CHUNK, most + 1 - len(content)))):
-            content += more
-    if len(content) > most:
+        content = io.BytesIO()
+        content.write(start)
+        while content.tell() <= most and (more := stream.read(min(CHUNK, most + 1 - content.tell()))):
+            content.write(more)
+    if content.tell() > most:
         raise ValueError(f"it holds more than the {(most - TAIL) / 1e6:.0f} MB that its header asks for")
-    return kind.from_bytes(bytes(content))
+    content.seek(0)
+    return kind.from_stream(content)
+
+
+def _read_to_the_end(path: Path) -> None:
+    """Have gzip compare the checksum; an error where it does not fit, or more comes out than any volume has."""
+    total = 0
+    with gzip.open(path) as stream:
+        while more := stream.read(CHUNK):
+            total += len(more)
+            if total > LARGEST * 8:
+                raise ValueError(f"it holds more than {LARGEST * 8 / 1e9:.0f} GB")
 
 
 def _expected(path: Path, start: bytes) -> tuple[type, int]:
@@ -106,7 +123,17 @@ def _expected(path: Path, start: bytes) -> tuple[type, int]:
             raise ValueError(f"its header puts the values at byte {offset:g}")
     shape = tuple(int(side) for side in header.get_data_shape())
     _check_shape(shape)
-    return kind, int(offset) + math.prod(shape) * header.get_data_dtype().itemsize + TAIL
+    values = math.prod(shape) * header.get_data_dtype().itemsize
+    _check_memory(shape, values + math.prod(shape) * np.dtype(np.float32).itemsize)
+    return kind, int(offset) + values + TAIL
+
+
+def _check_memory(shape: tuple[int, ...], needed: int) -> None:
+    """MemoryError where the values and their copy as float32 exceed what is free: the kernel would end the process, and
+    with it the scans after this one."""
+    free = free_bytes()
+    if needed > free:
+        raise MemoryError(f"shape {shape} takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:

@@ -24,6 +24,8 @@ class Reader(NamedTuple):
     """Of the package, and for weights that are no run's own the first digits of their checksum."""
     ids: tuple[int, ...]
     """The labels that it knows."""
+    suffix: str | None
+    """BIDS suffix of the scans that it was trained on."""
 
 
 def load_reader(model: Path, precision: str) -> Reader:
@@ -37,7 +39,9 @@ def load_reader(model: Path, precision: str) -> Reader:
         from iqt.parcellate.volumetric import load_volumetric, predict_volumetric
 
         read = functools.partial(predict_volumetric, load_volumetric(model, precision))
-        return Reader(read, f"{__version__}+{card['weights_sha256'][:8]}", ids)
+        return Reader(read, f"{__version__}+{card['weights_sha256'][:8]}", ids, card.get("suffix"))
     from iqt.parcellate.predict import load_parcellator, predict_labels
 
-    return Reader(functools.partial(predict_labels, load_parcellator(model, precision)), __version__, ids)
+    return Reader(
+        functools.partial(predict_labels, load_parcellator(model, precision)), __version__, ids, card.get("suffix")
+    )

@@ -40,6 +40,11 @@ def parcellate_scans(
         if not labels.any():
             raise UserError("the parcellator found no structure in the brain mask; look at the image")
         save_volume(flat(out, scan, "dseg.nii.gz"), labels, volume.affine)
-        return {"seconds": round(seconds, 2), "engine": ENGINE, "version": reader.version}
+        return {
+            "seconds": round(seconds, 2),
+            "engine": ENGINE,
+            "version": reader.version,
+            "warnings": list(volume.doubts),
+        }
 
     run_scans(scans, lambda scan: flat(out, scan, "dseg.json"), lambda scan: [flat(out, scan, "dseg.nii.gz")], work)

@@ -14,10 +14,11 @@ from iqt.config import FastSurfer, Mask
 from iqt.errors import UserError
 from iqt.imaging.brain_mask import find_brain
 from iqt.imaging.checks import mask_problems, scan_problems
+from iqt.imaging.contrast import contrast_warnings
 from iqt.io.files import read_json, write_json
 from iqt.io.labels import LabelTable
 from iqt.io.naming import beside
-from iqt.io.volumes import Volume, intensity_scale, read_mask, read_on_grid, read_volume, save_volume, say_doubts
+from iqt.io.volumes import Volume, intensity_scale, read_like, read_mask, read_volume, save_volume, say_doubts
 from iqt.parcellate.reader import ENGINE, load_reader
 from iqt.parcellate.volumes import (
     AGREEMENT_ENDING,
@@ -42,6 +43,17 @@ class Files(NamedTuple):
     """Another label map of the same image, on its grid."""
 
 
+class Scan(NamedTuple):
+    """What is labelled: the volume on the intensity scale, its brain mask (bool) and where that came from, the label
+    map that the result shall be compared with, and what a user should know."""
+
+    volume: Volume
+    brain: np.ndarray
+    origin: str
+    other: np.ndarray | None
+    warnings: list[str]
+
+
 def parcellate_file(files: Files, model: Path, lut: Path | None, precision: str) -> None:
     """Label one volume with a built-in network.
 
@@ -55,11 +67,12 @@ def parcellate_file(files: Files, model: Path, lut: Path | None, precision: str)
     reader = load_reader(model, precision)
     table = table_of(reader.ids) if lut is None else lut
     require_names(table, reader.ids)
-    volume, brain, other = _read(files)
+    scan = _read(files, reader.suffix)
     start = time.monotonic()
-    labels = reader.read(volume, brain)
-    record = {"seconds": time.monotonic() - start, "engine": ENGINE, "version": reader.version}
-    _save(files, labels, volume, other, record, table)
+    labels = reader.read(scan.volume, scan.brain)
+    _save(
+        files, scan, labels, {"seconds": time.monotonic() - start, "engine": ENGINE, "version": reader.version}, table
+    )
 
 
 def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSurfer) -> None:
@@ -78,7 +91,8 @@ def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSu
     refuse_root(settings)
     _check_files(files)
     require_names(lut, table.ids)
-    volume, brain, other = _read(files)
+    scan = _read(files, None)
+    volume, brain = scan.volume, scan.brain
     out, image = files.out, files.image
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fastsurfer-", dir=out.parent) as folder:
@@ -100,7 +114,7 @@ def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSu
             fault = installation_fault(code, said)
             raise UserError(f"{image}: {explain(code, said)}" + (f"; {fault}" if fault else ""))
         labels = labels_on_grid(Path(folder, "subject"), volume, brain, table)
-        _save(files, labels, volume, other, {"seconds": seconds, "engine": NAME, "version": command.version}, lut)
+        _save(files, scan, labels, {"seconds": seconds, "engine": NAME, "version": command.version}, lut)
 
 
 def _check_files(files: Files) -> None:
@@ -117,38 +131,44 @@ def _check_files(files: Files) -> None:
         raise UserError(f"{record}: exists, and no label map's record; choose another name for the label map")
 
 
-def _read(files: Files) -> tuple[Volume, np.ndarray, np.ndarray | None]:
-    """The volume on the intensity scale, its brain mask, and the label map that it shall be compared with."""
+def _read(files: Files, contrast: str | None) -> Scan:
+    """What is to be labelled; `contrast` is that of the scans that the parcellator was trained on."""
     image, mask = files.image, files.mask
     volume = read_volume(image)
-    for warning in say_doubts(image, volume.doubts):
-        print(f"warning: {warning}", file=sys.stderr)
+    warnings = say_doubts(image, volume.doubts) + contrast_warnings(image, contrast)
     if mask is not None:
         given = read_mask(mask, volume)
-        brain = given.data
-        for warning in say_doubts(mask, given.doubts):
-            print(f"warning: {warning}", file=sys.stderr)
+        brain, origin = given.data, mask.name
+        warnings += say_doubts(mask, given.doubts)
     else:
         problems = scan_problems(volume)
         if problems:
             raise UserError(f"{image}: {'; '.join(problems)}")
-        brain = find_brain(volume, Mask())[0].data > 0
+        found, origin = find_brain(volume, Mask())
+        brain = found.data > 0
         doubtful = mask_problems(brain, volume.affine)
         if doubtful:
             raise UserError(f"{image}: {'; '.join(doubtful)}; give a mask (--mask FILE)")
-    other = None if files.against is None else read_on_grid(files.against, volume, np.int32)
-    return volume._replace(data=volume.data / intensity_scale(volume.data, brain)), brain, other
+    other = None
+    if files.against is not None:
+        compared = read_like(files.against, volume, np.int32)
+        other = compared.data
+        warnings += say_doubts(files.against, compared.doubts)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    volume = volume._replace(data=volume.data / intensity_scale(volume.data, brain))
+    return Scan(volume, brain, origin, other, warnings)
 
 
-def _save(files: Files, labels: np.ndarray, volume: Volume, other: np.ndarray | None, record: dict, lut: Path) -> None:
+def _save(files: Files, scan: Scan, labels: np.ndarray, record: dict, lut: Path) -> None:
     if not labels.any():
         raise UserError("the parcellator found no structure in the brain mask; look at the image")
-    out = files.out
+    out, volume = files.out, scan.volume
     save_volume(out, labels, volume.affine)
     write_structures(out, labels, volume.affine, lut)
-    if other is not None:
-        mean, n = write_agreement(out, labels, other, files.against, volume, lut)
+    if scan.other is not None:
+        mean, n = write_agreement(out, labels, scan.other, files.against, volume, lut)
         where = beside(out, AGREEMENT_ENDING).name
         print(f"mean Dice with {files.against.name} over the {n} structures that it holds: {mean:.3f} (each: {where})")
-    record = {**record, "seconds": round(record["seconds"], 2), "warnings": list(volume.doubts)}
+    record = {**record, "seconds": round(record["seconds"], 2), "mask": scan.origin, "warnings": scan.warnings}
     write_json(beside(out, ".json"), {"status": "ok", **record})

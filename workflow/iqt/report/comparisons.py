@@ -94,13 +94,13 @@ def write_statistics(
         rows.append(row | {"verdict": _verdict(one.n, one.rank_biserial, p_holm, row_enough)})
     write_table(out / "statistics.csv", rows, COLUMNS)
     note = NOTE if named_beforehand else f"{NOTE} {UNNAMED}"
-    title = f"Every method against `{reference}`, low-field set `{set_name}`."
+    title = f"Every method against {reference}, low-field set {set_name}."
 
     def cells(bold: Callable[[str], str]) -> list[list[str]]:
         return statistics_cells(rows, bold)
 
     write_text(out / "statistics.md", markdown(cells, title, note, n_text=2))
-    write_text(out / "statistics.tex", latex(cells, title.replace("`", ""), note, n_text=2))
+    write_text(out / "statistics.tex", latex(cells, title, note, n_text=2))
     return rows
 
 

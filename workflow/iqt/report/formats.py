@@ -24,7 +24,7 @@ def markdown(cells: Cells, title: str, note: str, n_text: int = 1) -> str:
     head, *body = ([escape_markdown(cell) for cell in line] for line in cells(marked))
     rule = [*["---"] * n_text, *["---:"] * (len(head) - n_text)]
     lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
-    return f"{title}\n\n" + "\n".join(lines) + f"\n\n{escape_markdown(note)}\n"
+    return f"{escape_markdown(title)}\n\n" + "\n".join(lines) + f"\n\n{escape_markdown(note)}\n"
 
 
 def escape_markdown(text: str) -> str:

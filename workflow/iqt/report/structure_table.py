@@ -72,14 +72,14 @@ def write_structures(
             for method in methods
         ]
     write_table(out / "structures.csv", rows, COLUMNS)
-    title = f"Every structure, low-field set `{set_name}`."
+    title = f"Every structure, low-field set {set_name}."
 
     def cells(bold: Callable[[str], str]) -> list[list[str]]:
         return structure_cells(rows, bold)
 
     note = " ".join([NOTE, *structure_differences(rows)])
     write_text(out / "structures.md", markdown(cells, title, note, n_text=2))
-    write_text(out / "structures.tex", latex(cells, title.replace("`", ""), note, n_text=2, long=True))
+    write_text(out / "structures.tex", latex(cells, title, note, n_text=2, long=True))
     return rows
 
 

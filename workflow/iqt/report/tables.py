@@ -118,7 +118,7 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     ]
     write_table(out / "benchmark.csv", rows, (*CONTRACT, *FURTHER))
     read_back = read_table(out / "benchmark.csv")
-    title = f"Low-field set `{set_name}`."
+    title = f"Low-field set {set_name}."
     failed = failures(scores)
     n_seeds = max(int(row["n_seeds"]) for row in read_back)
     seeds = [SEEDS_NOTE.format(n=n_seeds)] if n_seeds > 1 else []

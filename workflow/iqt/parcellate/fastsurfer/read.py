@@ -54,7 +54,8 @@ def read_results(
         volume, mask = source.read(scan)
         labels = labels_on_grid(Path(job["folder"]), volume, mask, table)
         save_volume(flat(out, scan, "dseg.nii.gz"), labels, volume.affine)
-        return {"seconds": record["seconds"], "engine": ENGINE, "version": job["version"]}
+        facts = {"seconds": record["seconds"], "engine": ENGINE, "version": job["version"]}
+        return {**facts, "warnings": list(volume.doubts)}
 
     run_scans(scans, lambda scan: flat(out, scan, "dseg.json"), lambda scan: [flat(out, scan, "dseg.nii.gz")], work)
 
