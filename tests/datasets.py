@@ -50,9 +50,12 @@ def write_bids(root: Path, middle: dict[str, str] | None = None, derivatives: tu
     return root
 
 
-def write_folder(root: Path, stripped: bool = False) -> Path:
+def write_folder(root: Path, stripped: bool = False, lowfield: bool = False) -> Path:
     for name in PEOPLE:
         made = person(name)
+        if lowfield:
+            thick, affine = np.ascontiguousarray(made.T1w[:, :, ::2]), made.affine @ np.diag([1, 1, 2, 1])
+            save_volume(root / f"P{name}" / f"P{name}_64mT.nii.gz", thick, affine)
         save_volume(root / f"P{name}" / f"P{name}_T1w.nii.gz", made.T1w if stripped else head(name), made.affine)
         save_volume(root / f"P{name}" / f"P{name}_mask.nii.gz", made.mask.astype(np.uint8), made.affine)
         save_volume(root / f"P{name}" / f"P{name}_seg.nii.gz", made.dseg, made.affine)
@@ -71,8 +74,17 @@ def bids(root: Path, made: dict, **settings) -> dict:
     return {"source": "bids", "bids": {"path": str(write_bids(root / "ds", **made)), **settings}}
 
 
-def folder(root: Path, stripped: bool = False, **settings) -> dict:
-    path = str(write_folder(root / "scans", stripped))
+def write_visits(root: Path) -> Path:
+    """A folder whose names hold visits and runs with letters."""
+    for number, name in enumerate(PEOPLE):
+        made = person(name)
+        run = "1b" if number % 2 else "1"
+        save_volume(root / f"P{name}_visit-a_run-{run}.nii.gz", made.T1w, made.affine)
+    return root
+
+
+def folder(root: Path, stripped: bool = False, partner: bool = False, **settings) -> dict:
+    path = str(write_folder(root / "scans", stripped, partner))
     return {"source": "folder", "folder": {"path": path, "images": "**/*_T1w.nii.gz", **settings}}
 
 
@@ -114,6 +126,22 @@ CASES: dict[str, tuple[Callable[[Path], dict], dict]] = {
     "folder, skull-stripped": (
         lambda root: folder(root, True, skull_stripped=True),
         {"parcellate": {"engine": "none"}},
+    ),
+    "folder, mask made": (lambda root: folder(root, pattern=r"^(?P<sub>P\d{2})"), {"parcellate": SHIPPED}),
+    "folder, visits and runs with letters": (
+        lambda root: {
+            "source": "folder",
+            "folder": {
+                "path": str(write_visits(root / "scans")),
+                "pattern": r"^(?P<sub>P\d{2})_visit-(?P<ses>[a-z]+)_run-(?P<run>\w+)\.",
+                "skull_stripped": True,
+            },
+        },
+        {"parcellate": {"engine": "none"}},
+    ),
+    "folder, low-field partner": (
+        lambda root: folder(root, True, True, skull_stripped=True, lowfield="**/*_64mT.nii.gz"),
+        {"parcellate": {"engine": "none"}, "lowfield": {"main": {"registration": "rigid"}}},
     ),
     "label maps": (
         lambda root: {

@@ -31,7 +31,7 @@ SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 def test_brainextractor_finds_a_real_brain(real: Path) -> None:
     head = read_volume(real / "full_head" / "visualqc_T1w.nii.gz")
     truth = read_volume(real / "hcp_layout/HCP_1200/900002/T1w/brainmask_fs.nii.gz").data > 0
-    found = brain_mask.make_mask(head, Mask())
+    found = brain_mask.make_mask(head, Mask(engine="brainextractor"))
     assert np.array_equal(found.affine, head.affine)
     dice = 2 * np.count_nonzero((found.data > 0) & truth) / (np.count_nonzero(found.data) + np.count_nonzero(truth))
     print(f"Dice with FreeSurfer's mask: {dice:.3f}")

@@ -390,6 +390,19 @@ def test_page_lists_a_failure_once(made: Path, tmp_path: Path) -> None:
     assert "lowfield: the noise is &lt;above&gt; the signal" in text
 
 
+def test_page_tells_the_headers_doubts_before_its_numbers(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "metrics", tmp_path / "metrics")
+    run = json.loads((tmp_path / "metrics/run.json").read_text())
+    doubts = [f"sub-{number:02d}_T1w.nii.gz: left and right <may> be swapped" for number in range(30)]
+    write_json(tmp_path / "metrics/run.json", run | {"cohort": run["cohort"] | {"doubts": doubts}})
+    page.write_page(tmp_path / "metrics", made / "tables", [], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    first = text.index("sub-00_T1w.nii.gz: left and right &lt;may&gt; be swapped")
+    assert first < text.index("<table")
+    shown = sum(doubt.replace("<", "&lt;").replace(">", "&gt;") in text for doubt in doubts)
+    assert f"And {30 - shown} more" in text
+
+
 def test_page_of_real_people_has_no_template_notice(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "metrics", tmp_path / "metrics")
     run = json.loads((tmp_path / "metrics/run.json").read_text())

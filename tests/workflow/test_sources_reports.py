@@ -13,7 +13,7 @@ from iqt.io.files import read_json, read_table
 
 
 @pytest.mark.parametrize(
-    "case", ["hcp tree", "bids, as documented", "folder, masks and labels", "folder, skull-stripped"]
+    "case", ["hcp tree", "bids, as documented", "folder, masks and labels", "folder, skull-stripped", "label maps"]
 )
 def test_a_source_is_run_to_its_report(workflow: Path, tmp_path: Path, case: str) -> None:
     cohort, more = CASES[case]
