@@ -10,7 +10,10 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
-GRID = {"axes": "RAS", "voxel_size_mm": [4.0, 4.0, 4.0], "acquired_voxel_size_mm": [3.0, 3.0, 5.0], "slice_axis": "S"}
+ACQUIRED = {
+    "slice_axes": ["S"], "slice_spacing_mm": [5.0, 5.0], "slice_thickness_mm": [5.0, 5.0], "in_plane_mm": [3.0, 3.0]
+}  # fmt: skip
+GRID = {"axes": "RAS", "voxel_size_mm": [4.0, 4.0, 4.0], "acquired": ACQUIRED}
 BEAD = np.array([22.0, -14.0, 9.0])
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 
 import nibabel as nib
 import numpy as np
 import pytest
 from phantoms import CSF, GM, WM, affine_of, phantom
+from pydantic import ValidationError
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from iqt.config import PRESETS, Artefacts, Config, LowField, Relaxation, parse_config
-from iqt.degrade import Draw, apply, artefacts, contrast, draw, slices
+from iqt.degrade import Draw, apply, artefacts, contrast, draw, simulator, slices
 from iqt.errors import UserError
 from iqt.io.volumes import Volume
 
@@ -493,3 +495,56 @@ def test_a_landmark_stays_in_its_place_in_an_oblique_scan(axis):
     np.testing.assert_allclose(
         result.thick.affine[:3, :3] / result.thick.voxel_size, volume.affine[:3, :3] / volume.voxel_size, atol=1e-6
     )
+
+
+RANGES = {
+    "unit": "mm", "thickness": [2, 6], "gap": [0, 1], "in_plane": [0, 3], "axis": ["R", "A", "S"],
+    "contrast": ["snr", "relaxation", "none"], "noise": ["gaussian", "rician"],
+    "shift": {"snr": [0.5, 2], "contrast": [0, 1]},
+}  # fmt: skip
+
+
+def test_an_acquisition_is_drawn_within_its_ranges_and_replayed_from_its_record():
+    volume, tissues = phantom()
+    settings = LowField.model_validate(RANGES)
+    drawn = [simulator.draw(settings, 1, "sub-01", "T1w", number) for number in range(1, 200)]
+    values = {key: [each.acquisition[key] for each in drawn] for key in settings.drawn_keys()}
+    for key, (low, high) in settings.drawn_evenly().items():
+        assert low <= min(values[key]) < low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) < max(values[key]) <= high
+    assert np.median(values["shift.snr"]) == pytest.approx(1.0, rel=0.2)
+    for key in ("axis", "contrast", "noise"):
+        counts = [values[key].count(choice) for choice in settings.choices(key)]
+        assert min(counts) > 0.6 * len(drawn) / len(counts)
+    for each in drawn[:6]:
+        again = Draw.from_dict(json.loads(json.dumps(each.to_dict())))
+        assert again == each
+        first, second = (simulator.apply(volume, tissues, settings, one) for one in (each, again))
+        np.testing.assert_array_equal(first.thick.data, second.thick.data)
+        alone = simulator.acquisition_of(settings, each)
+        assert alone.drawn_keys() == ()
+        np.testing.assert_array_equal(first.thick.data, simulator.apply(volume, tissues, alone, each).thick.data)
+        assert first.measured["slice_thickness_mm"] == pytest.approx(each.acquisition["thickness"])
+
+
+def test_a_range_changes_nothing_else_that_is_drawn():
+    plain, ranged = LowField(preset="64mT"), LowField(preset="64mT", thickness=[2, 8])
+    one, other = (simulator.draw(settings, 1, "sub-01") for settings in (plain, ranged))
+    assert one.acquisition == {}
+    assert list(other.acquisition) == ["thickness"]
+    assert {**one.to_dict(), "acquisition": other.acquisition} == other.to_dict()
+    further = simulator.draw(LowField(preset="64mT", thickness=[2, 8], gap=[0, 1]), 1, "sub-01")
+    assert further.acquisition["thickness"] == other.acquisition["thickness"]
+
+
+def test_a_range_that_the_record_lacks_is_refused():
+    volume, tissues = phantom()
+    drawn = simulator.draw(LowField(), 1, "sub-01")
+    with pytest.raises(UserError, match=r"draw: acquisition\.thickness is missing"):
+        simulator.apply(volume, tissues, LowField(thickness=[2, 4]), drawn)
+
+
+@pytest.mark.parametrize("changes", [{"thickness": [4, 2]}, {"shift": {"snr": [2, 1]}}, {"axis": []}, {"axis": ["X"]}])
+def test_ranges_that_are_none_are_refused(changes):
+    with pytest.raises(ValidationError):
+        LowField.model_validate(changes)

@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from damaged_files import ACQUIRED, GRID
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 from nibabel.processing import resample_from_to
@@ -27,7 +28,6 @@ from iqt.io.files import read_json
 from iqt.io.volumes import Volume, read_volume
 from stand_in import save_stand_in
 
-GRID = {"axes": "RAS", "voxel_size_mm": [4.0, 4.0, 4.0], "acquired_voxel_size_mm": [3.0, 3.0, 5.0], "slice_axis": "S"}
 BEAD = np.array([22.0, -14.0, 9.0])
 """World place of a bright spot in the phantom."""
 RADIUS = 58.0
@@ -171,11 +171,13 @@ def test_input_that_cannot_be_used_ends_in_one_message(model: Path, tmp_path: Pa
 def test_what_is_doubtful_is_a_warning_in_record_and_on_stderr(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    thick = save_stand_in(tmp_path / "model", spread=0.0, grid={**GRID, "acquired_voxel_size_mm": [4.0, 4.0, 16.0]})
+    thick = save_stand_in(
+        tmp_path / "model", spread=0.0, grid={**GRID, "acquired": {**ACQUIRED, "slice_spacing_mm": [16.0, 16.0]}}
+    )
     record = go(phantom(tmp_path / "a.nii.gz", "PSR"), tmp_path / "out.nii.gz", thick)
     (warning,) = record["warnings"]
     assert "3 x 3 x 5 mm" in warning
-    assert "4 x 4 x 16 mm" in warning
+    assert "slices 16 mm apart" in warning
     assert f"warning: {warning}" in capsys.readouterr().err
 
     image = nib.load(phantom(tmp_path / "b.nii.gz"))

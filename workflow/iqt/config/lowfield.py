@@ -14,6 +14,12 @@ NotNegative = Annotated[float, Field(ge=0)]
 Pair = tuple[PositiveNumber, PositiveNumber]
 PerTissue = tuple[PositiveNumber, PositiveNumber, PositiveNumber]
 Covariance = tuple[tuple[float, float], tuple[float, float]]
+Axis = Literal["R", "A", "S"]
+Contrast = Literal["snr", "relaxation", "none"]
+Noise = Literal["gaussian", "rician", "none"]
+Thickness = Annotated[float, Field(ge=1, le=12)]
+Length = Annotated[float, Field(ge=0, le=6)]
+Moved = Annotated[float, Field(ge=0, le=3)]
 Preset = Literal["iqt-4x", "iqt-8x", "64mT"]
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -95,10 +101,11 @@ class Artefacts(Section):
 class Shift(Section):
     """Changes to what was drawn, for an out-of-distribution set of the same people and the same draws."""
 
-    snr: PositiveNumber = 1.0
-    """Factor on both SNRs: 0.5 doubles the noise."""
-    contrast: Annotated[float, Field(ge=0, le=3)] = 0.0
-    """Moves the tissues' ratio: 0 leaves it as drawn, 1 makes GM as bright as WM, more inverts the contrast."""
+    snr: PositiveNumber | Pair = 1.0
+    """Factor on both SNRs: 0.5 doubles the noise. [lowest, highest] is drawn, evenly in its logarithm."""
+    contrast: Moved | tuple[Moved, Moved] = 0.0
+    """Moves the tissues' ratio: 0 leaves it as drawn, 1 makes GM as bright as WM, more inverts the contrast.
+    [lowest, highest] is drawn evenly."""
 
 
 class LowField(Section):
@@ -119,21 +126,23 @@ class LowField(Section):
     """Cut into thick slices; false keeps the high-quality slices."""
     unit: Literal["voxel", "mm"] = "voxel"
     """Unit of `thickness`, `gap` and `in_plane`: high-quality voxels, or mm."""
-    thickness: Annotated[float, Field(ge=1, le=12)] = 3
-    """Slice thickness (FWHM of the slice profile)."""
-    gap: Annotated[float, Field(ge=0, le=6)] = 1
+    thickness: Thickness | tuple[Thickness, Thickness] = 3
+    """Slice thickness (FWHM of the slice profile); [lowest, highest] is drawn evenly for each acquisition, as the two
+    keys below are."""
+    gap: Length | tuple[Length, Length] = 1
     """Gap between slices; slices lie thickness + gap apart (in voxels, 3 + 1: 4x, 6 + 2: 8x)."""
-    in_plane: Annotated[float, Field(ge=0, le=6)] = 0
+    in_plane: Length | tuple[Length, Length] = 0
     """Voxel size within a slice; 0, or finer than the scan's own: the scan's own."""
-    axis: Literal["R", "A", "S"] = "S"
-    """World axis that is sliced: right-left, anterior-posterior, superior-inferior."""
+    axis: Axis | Annotated[tuple[Axis, ...], Field(min_length=1, max_length=3)] = "S"
+    """World axis that is sliced: right-left, anterior-posterior, superior-inferior; of a list, one is drawn for each
+    acquisition, as of the lists of `contrast` and `noise`."""
     read_axis: Literal["auto", "R", "A", "S"] = "auto"
     """World axis read out, along which B0 distorts; the third is phase-encoded. `auto`: A, or R where A is sliced."""
-    contrast: Literal["snr", "relaxation", "none"] = "snr"
+    contrast: Contrast | Annotated[tuple[Contrast, ...], Field(min_length=1, max_length=3)] = "snr"
     """`snr`: the tissues' ratio is that of the drawn SNRs (Lin et al.); `relaxation`: that of low-field relaxation."""
     fixed_tissue: Literal["WM", "GM"] = "WM"
     """Tissue whose intensity stays; the other one's is moved to the ratio, and by `relaxation` CSF's too."""
-    noise: Literal["gaussian", "rician", "none"] = "gaussian"
+    noise: Noise | Annotated[tuple[Noise, ...], Field(min_length=1, max_length=3)] = "gaussian"
     """Gaussian (the published simulator), Rician (magnitude images) or none."""
     snr_mean: Pair | None = None
     """Mean signal-to-noise ratio in (WM, GM) over people; null: the preset's for T1w or FLAIR (T2w has none)."""
@@ -164,7 +173,10 @@ class LowField(Section):
         if self.registration and simulated - {"registration"}:
             others = ", ".join(sorted(simulated - {"registration"}))
             raise ValueError(f"registration takes real scans, and {others} is of simulated ones; leave one of them out")
-        if self.read_axis == self.axis and self.slices:
+        for name, value in self.drawn_evenly().items():
+            if value[0] > value[1]:
+                raise ValueError(f"{name} [{value[0]:g}, {value[1]:g}] must be [lowest, highest]")
+        if self.read_axis in self.choices("axis") and self.slices:
             raise ValueError(f"read_axis {self.read_axis} is the sliced axis; choose another, or auto")
         if self.snr_covariance is not None:
             (a, b), (c, d) = self.snr_covariance
@@ -175,7 +187,28 @@ class LowField(Section):
     @property
     def needs_tissues(self) -> bool:
         """Whether anything depends on the tissues: the contrast does, and the noise through the SNR."""
-        return self.registration is None and (self.contrast != "none" or self.noise != "none")
+        return self.registration is None and {*self.choices("contrast"), *self.choices("noise")} != {"none"}
+
+    def choices(self, key: str) -> tuple[str, ...]:
+        """What may be drawn for `axis`, `contrast` or `noise`."""
+        value = getattr(self, key)
+        return value if isinstance(value, tuple) else (value,)
+
+    def drawn_evenly(self) -> dict[str, tuple[float, float]]:
+        """The keys that are given as [lowest, highest], those of `shift` with its name before them."""
+        keys = {name: getattr(self, name) for name in RANGES}
+        keys |= {f"shift.{name}": getattr(self.shift, name) for name in ("snr", "contrast")}
+        return {name: value for name, value in keys.items() if isinstance(value, tuple)}
+
+    def drawn_keys(self) -> tuple[str, ...]:
+        """Every key of which a value is drawn for each acquisition."""
+        return (*self.drawn_evenly(), *(name for name in LISTS if isinstance(getattr(self, name), tuple)))
+
+    def fixed(self, acquisition: Mapping[str, Any]) -> LowField:
+        """These settings with the values of one acquisition, by the names that `drawn_keys` has."""
+        own = {name: value for name, value in acquisition.items() if "." not in name}
+        shift = {name.removeprefix("shift."): value for name, value in acquisition.items() if "." in name}
+        return self.model_copy(update={**own, "shift": self.shift.model_copy(update=shift)})
 
     def for_contrast(self, suffix: str) -> LowField:
         """These settings with the SNR distribution of a contrast filled in where none is given.
@@ -184,7 +217,8 @@ class LowField(Section):
             ValueError: there is none for it, and something needs it.
         """
         known = self.snr_mean is not None and self.snr_covariance is not None
-        if known or self.registration or not (self.contrast == "snr" or self.noise != "none"):
+        needed = "snr" in self.choices("contrast") or set(self.choices("noise")) != {"none"}
+        if known or self.registration or not needed:
             return self
         if suffix not in _PUBLISHED:
             raise ValueError(
@@ -200,4 +234,6 @@ class LowField(Section):
         return self.model_copy(update=filled)
 
 
+RANGES = ("thickness", "gap", "in_plane")
+LISTS = ("axis", "contrast", "noise")
 _DEFAULTS = {name: field.default for name, field in LowField.model_fields.items()}

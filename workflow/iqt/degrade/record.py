@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iqt.config import LowField
+from iqt.config.lowfield import Axis, Contrast, Length, Moved, Noise, Thickness
 from iqt.degrade.artefacts import BIAS, DISTORTION
 from iqt.errors import UserError
 
@@ -40,12 +41,24 @@ class _Artefacts(_Part):
     motion: list[_Pose] | None = None
 
 
+class _Acquisition(_Part):
+    thickness: Thickness | None = None
+    gap: Length | None = None
+    in_plane: Length | None = None
+    axis: Axis | None = None
+    contrast: Contrast | None = None
+    noise: Noise | None = None
+    snr: Annotated[_Positive | None, Field(alias="shift.snr")] = None
+    moved: Annotated[Moved | None, Field(alias="shift.contrast")] = None
+
+
 class _Record(_Part):
     snr_wm: _Positive | None = None
     snr_gm: _Positive | None = None
     noise_seed: Annotated[int, Field(ge=0)]
     relaxation: _Relaxation | None = None
     artefacts: _Artefacts = _Artefacts()
+    acquisition: _Acquisition = _Acquisition()
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,8 @@ class Draw:
     """T1 and T2 in ms of (WM, GM, CSF)."""
     artefacts: Mapping = field(default_factory=dict)
     """As `artefacts.draw_artefacts` gives it."""
+    acquisition: Mapping = field(default_factory=dict)
+    """Of `LowField.drawn_keys` the values."""
 
     def to_dict(self) -> dict:
         """JSON-able, without what is off."""
@@ -77,10 +92,9 @@ class Draw:
             problem = error.errors()[0]
             where = ".".join(map(str, ("draw", *problem["loc"])))
             raise UserError(f"{where}: {problem['msg']}; this is not the record of a simulated scan") from None
-        parts = checked.model_dump(mode="json", exclude_none=True)
-        return cls(
-            checked.snr_wm, checked.snr_gm, checked.noise_seed, parts.get("relaxation"), parts.get("artefacts", {})
-        )
+        parts = checked.model_dump(mode="json", exclude_none=True, by_alias=True)
+        further = (parts.get(name, {}) for name in ("artefacts", "acquisition"))
+        return cls(checked.snr_wm, checked.snr_gm, checked.noise_seed, parts.get("relaxation"), *further)
 
 
 def describe(scan: str | None, seed: int | None, suffix: str, engine: str, settings: LowField, made: Mapping) -> dict:

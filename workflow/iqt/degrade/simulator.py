@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from iqt.config import LowField
+from iqt.config.lowfield import LISTS, RANGES
 from iqt.degrade import artefacts, contrast, slices
 from iqt.degrade.contrast import TISSUES
 from iqt.degrade.record import Draw
@@ -70,6 +71,8 @@ def draw(settings: LowField, seed: int, scan: str, suffix: str = "T1w", number: 
     noise_seed = int(rng.integers(2**53))  # the largest integers that every reader of JSON keeps exact
     known = settings.snr_mean is not None and settings.snr_covariance is not None
     snr = _draw_snr(settings, rng) if known else (None, None)
+    acquisition = _draw_acquisition(settings, np.random.default_rng(seed_of(seed, scan, "acquisition", *further)))
+    settings = settings.fixed(acquisition)
     relaxation = None
     if settings.contrast == "relaxation":
         relaxation = contrast.draw_relaxation(
@@ -78,7 +81,7 @@ def draw(settings: LowField, seed: int, scan: str, suffix: str = "T1w", number: 
     parts = artefacts.draw_artefacts(
         settings.artefacts, np.random.default_rng(seed_of(seed, scan, "artefacts", *further))
     )
-    return Draw(*snr, noise_seed, relaxation, parts)
+    return Draw(*snr, noise_seed, relaxation, parts, acquisition)
 
 
 def resolve(settings: LowField, suffix: str) -> LowField:
@@ -89,9 +92,17 @@ def resolve(settings: LowField, suffix: str) -> LowField:
         raise UserError(str(error)) from None
 
 
-def check(volume: Volume, settings: LowField) -> None:
+def acquisition_of(settings: LowField, draw: Draw) -> LowField:
+    """The settings of one acquisition; UserError where the draw lacks what they leave open."""
+    missing = [name for name in settings.drawn_keys() if name not in draw.acquisition]
+    if missing:
+        raise UserError(f"draw: acquisition.{missing[0]} is missing, of which the settings give a range")
+    return settings.fixed({name: draw.acquisition[name] for name in settings.drawn_keys()})
+
+
+def check(volume: Volume, settings: LowField, draw: Draw) -> None:
     """UserError where `apply` would refuse the scan's grid, before anything costly is done with it."""
-    slices.plan(volume, settings)
+    slices.plan(volume, acquisition_of(settings, draw))
 
 
 def apply(
@@ -122,6 +133,7 @@ def apply(
         UserError: a posterior is missing, on another grid or out of range; a scan of thick slices, or too few slices;
             a tissue without signal.
     """
+    settings = acquisition_of(settings, draw)
     posteriors = _checked(tissues, volume.data.shape) if settings.needs_tissues else {}
     geometry = slices.plan(volume, settings)
     axis = geometry.slice_axis
@@ -236,6 +248,21 @@ def _artefacts(
     if geometry.matrix or "kspace" in drawn:
         see("k-space", data, final=True)
     return data
+
+
+def _draw_acquisition(settings: LowField, rng: np.random.Generator) -> dict[str, float | str]:
+    """One number for each key in turn, so that a key that becomes a range changes none of the others."""
+    values: dict[str, float | str] = {}
+    keys = (*RANGES, "shift.snr", "shift.contrast", *LISTS)
+    numbers = dict(zip(keys, rng.random(len(keys)), strict=True))
+    for name, (low, high) in settings.drawn_evenly().items():
+        share = float(numbers[name])
+        values[name] = low * (high / low) ** share if name == "shift.snr" else low + (high - low) * share
+    for name in LISTS:
+        choices = getattr(settings, name)
+        if isinstance(choices, tuple):
+            values[name] = choices[int(numbers[name] * len(choices))]
+    return values
 
 
 def _draw_snr(settings: LowField, rng: np.random.Generator) -> tuple[float, float]:

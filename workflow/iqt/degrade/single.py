@@ -128,7 +128,7 @@ def _simulate_file(
     engine: Tissues,
 ) -> None:
     volume = read_volume(image)
-    simulator.check(volume, settings)
+    simulator.check(volume, settings, drawn)
     found = tissues.FoundTissues("none", None, [])
     if settings.needs_tissues:
         found = tissues.tissues_of_file(volume, given, suffix, engine)

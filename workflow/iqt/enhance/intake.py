@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,20 +108,38 @@ def _brain(
 
 def _range_warnings(voxel_size: np.ndarray, affine: np.ndarray, grid: Mapping[str, Any]) -> list[str]:
     """Where a scan's voxels are unlike those that the model saw, sentences that name both."""
-    trained = grid.get("acquired_voxel_size_mm")
+    trained = grid.get("acquired")
     if trained is None:
         return []
     # Axes of the scan in RAS order, whatever their order in the file.
     own = np.empty(3)
     own[nib.io_orientation(affine)[:, 0].astype(int)] = voxel_size
+    axis = int(np.argmax(own))
+    others = np.delete(own, axis)
     found = []
-    ratio = own / np.array(trained)
-    if ratio.max() > 1 + TOLERANCE or ratio.min() < 1 / (1 + TOLERANCE):
+    known = [_within(own[axis], trained["slice_spacing_mm"])]
+    known += [_within(each, trained["in_plane_mm"]) for each in others]
+    if not all(known):
         found.append(
-            f"the scan has voxels of {_mm(own)} (right x front x up), but the model was trained on {_mm(trained)}: "
-            "the result may be worse than in the model's benchmark"
+            f"the scan has voxels of {_mm(own)} (right x front x up), but the model was trained on slices "
+            f"{_between(trained['slice_spacing_mm'])} mm apart of voxels of {_between(trained['in_plane_mm'])} mm: the "
+            "result may be worse than in the model's benchmark"
+        )
+    if own[axis] > (1 + TOLERANCE) * others.max() and "RAS"[axis] not in trained["slice_axes"]:
+        found.append(
+            f"the scan is sliced along {'RAS'[axis]}, but the model was trained on slices along "
+            f"{' and '.join(trained['slice_axes'])}: the result may be worse than in the model's benchmark"
         )
     return found
+
+
+def _within(value: float, trained: Sequence[float]) -> bool:
+    return trained[0] / (1 + TOLERANCE) <= value <= trained[1] * (1 + TOLERANCE)
+
+
+def _between(limits: Sequence[float]) -> str:
+    low, high = limits
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
 def _mm(values: Any) -> str:

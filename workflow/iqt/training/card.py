@@ -34,14 +34,25 @@ class Standardisation(BaseModel):
     target_sd: Spread
 
 
+Between = tuple[Millimetres, Millimetres]
+
+
+class Acquired(BaseModel):
+    """The low-field scans before they were brought to the grid: axes that were sliced, and lowest and highest distance
+    and thickness of slices and edge of a voxel within one, in mm."""
+
+    slice_axes: Annotated[list[Literal["R", "A", "S"]], Field(min_length=1, max_length=3)]
+    slice_spacing_mm: Between
+    slice_thickness_mm: Between
+    in_plane_mm: Between
+
+
 class TrainedGrid(BaseModel):
-    """The grid that a network was trained on, and the voxels of the scans before they were brought to it."""
+    """The grid that a network was trained on, and how the scans that it saw on it were acquired."""
 
     axes: Literal["RAS"]
     voxel_size_mm: Sizes
-    acquired_voxel_size_mm: Sizes | None = None
-    slice_axis: Literal["R", "A", "S"] | None = None
-    slice_thickness_mm: Millimetres | None = None
+    acquired: Acquired | None = None
 
 
 class Card(BaseModel):

@@ -90,22 +90,31 @@ def train_model(
 
 def _grid(scans: list[StoredScan]) -> dict[str, Any]:
     """Axes and voxels (mm, along these axes) of the grid that the network works on, the median over training scans, and
-    the voxels in which the low-field scans were acquired: slice spacing along the sliced axis."""
+    what the settings allow the low-field acquisitions to have been."""
     size = np.median([scan.record["voxel_size"] for scan in scans], axis=0)
     grid = {"axes": "RAS", "voxel_size_mm": [round(float(each), 4) for each in size]}
     settings = scans[0].record.get("acquisition")
-    if settings is None:
+    if settings is None or settings.get("registration"):
         return grid
     acquisition = LowField.model_validate(settings)
-    sliced = "RAS".index(acquisition.axis)
-    unit = np.ones(3) if acquisition.unit == "mm" else size
-    acquired = np.maximum(size, acquisition.in_plane * unit)
-    acquired[sliced] = (acquisition.thickness + acquisition.gap) * unit[sliced] if acquisition.slices else size[sliced]
-    return grid | {
-        "acquired_voxel_size_mm": [round(float(each), 4) for each in acquired],
-        "slice_axis": acquisition.axis,
-        "slice_thickness_mm": round(float(acquisition.thickness * unit[sliced]), 4),
+    axes = acquisition.choices("axis")
+    unit = float(size.mean()) if acquisition.unit == "voxel" else 1.0
+    own = float(size.mean())
+    thickness, gap, in_plane = (
+        np.array(value if isinstance(value, tuple) else (value, value)) * unit
+        for value in (acquisition.thickness, acquisition.gap, acquisition.in_plane)
+    )
+
+    def rounded(values: np.ndarray) -> list[float]:
+        return [round(float(value), 4) for value in values]
+
+    acquired = {
+        "slice_axes": list(axes),
+        "slice_spacing_mm": rounded(thickness + gap if acquisition.slices else np.full(2, own)),
+        "slice_thickness_mm": rounded(thickness if acquisition.slices else np.full(2, own)),
+        "in_plane_mm": rounded(np.maximum(in_plane, own)),
     }
+    return grid | {"acquired": acquired}
 
 
 def _describe(scans: dict[str, list[StoredScan]], participants: Path) -> dict[str, Any]:
