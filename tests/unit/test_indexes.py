@@ -237,8 +237,8 @@ def test_names_of_a_folder_that_say_nobody_or_the_same_are_refused(tmp_path: Pat
         Folder(path="x", pattern="abc")
     with pytest.raises(ValueError, match="path is missing"):
         cohort("folder")
-    with pytest.raises(ValueError, match="keep one"):
-        BIDS(path="x", accession="ds000001")
+    assert BIDS(accession="ds000001").downloaded == "ds000001"
+    assert BIDS(accession="ds000001", path="x").downloaded is None
 
 
 # --- label maps ------------------------------------------------------------------------------------------------------

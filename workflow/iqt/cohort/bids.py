@@ -40,7 +40,7 @@ def list_entries(settings: BIDS, suffix: str) -> list[Entry]:
     Raises:
         UserError: the dataset is not there, or two images would have the same name.
     """
-    if settings.accession:
+    if settings.downloaded:
         from iqt.cohort.s3 import list_keys
 
         keys = list_keys(settings.s3, settings.accession)

@@ -99,7 +99,7 @@ def bucket_of(cohort: Cohort) -> S3 | None:
     """The bucket that a cohort comes from, if it does from one."""
     if cohort.source == "hcp" and cohort.hcp.access == "s3":
         return cohort.hcp.s3
-    if cohort.source == "bids" and cohort.bids.accession:
+    if cohort.source == "bids" and cohort.bids.downloaded:
         return cohort.bids.s3
     return None
 

@@ -122,9 +122,9 @@ class BIDS(Section):
     """A BIDS dataset, raw or derivative: the scans with the configuration's suffix, in every session and run."""
 
     path: str | None = None
-    """Folder of the dataset (the one that holds sub-*)."""
+    """Folder of the dataset (the one that holds sub-*); with `accession`, a copy of that dataset which is at hand."""
     accession: Annotated[str, Field(pattern=r"^ds\d{6}$")] | None = None
-    """Instead of `path`: a dataset of OpenNeuro, such as ds006557, of which the files needed are downloaded."""
+    """A dataset of OpenNeuro, such as ds006557, of which the files needed are downloaded if there is no `path`."""
     subjects: People = "all"
     """Ids to read, or `all`."""
     sessions: list[Id] | None = None
@@ -148,10 +148,13 @@ class BIDS(Section):
     s3: OpenNeuroBucket = OpenNeuroBucket()
     """The bucket, for `accession`."""
 
+    @property
+    def downloaded(self) -> str | None:
+        """The dataset of OpenNeuro that the files come from, where they do."""
+        return self.accession if self.path is None else None
+
     @model_validator(mode="after")
-    def _place(self) -> BIDS:
-        if self.path is not None and self.accession is not None:
-            raise ValueError("path and accession are both given; keep one")
+    def _people(self) -> BIDS:
         if isinstance(self.subjects, str) and self.subjects != "all":
             raise ValueError(f"subjects {self.subjects}: give a list of ids, or `all`")
         return self
