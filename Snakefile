@@ -27,7 +27,6 @@ include: "workflow/rules/parcellate.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/experiments.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/sampling.smk"
 include: "workflow/rules/provenance.smk"
 
 
@@ -63,8 +62,7 @@ rule sampling_sweep:
     """Quality against cost of the configuration's samplers: see config/sweep.yaml."""
     input:
         f"{R}/tables/benchmark.csv",
-        rules.draw_sweep.output,
-        rules.draw_reliability.output,
+        [f"{R}/figures/{name}.{ending}" for name in ("sampling_sweep", "reliability") for ending in ("png", "svg")],
 
 
 rule experiments:

@@ -11,9 +11,13 @@ from iqt.evaluate.run import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS, SEAM_COLU
 from iqt.io.files import write_json, write_table
 from iqt.io.naming import anat, flat
 from iqt.io.volumes import save_volume
-from iqt.report import comparisons, figures, published, sampling, structure_figure, structure_table, tables
+from iqt.report.figures import published, sampling, scores, slices, training
+from iqt.report.figures import structures as structure_figure
+from iqt.report.metrics import FURTHER_METRICS, METRICS
 from iqt.report.panels import Panel, extract_panels
-from iqt.report.scores import FURTHER_METRICS, METRICS
+from iqt.report.tables import benchmark as tables
+from iqt.report.tables import comparisons
+from iqt.report.tables import structures as structure_table
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "resources/published.csv"
 METHODS = ["cubic", "unet", "diffusion_iqt", "diffusion_iqt_mean"]
@@ -185,21 +189,21 @@ def extract(run: Path, scan: str, out: Path) -> Panel:
 def draw_scan(run: Path, out: Path, endings: tuple[str, ...], scan: str = SCANS[2]) -> list[Path]:
     """The figures of one scan, drawn from its panel and metrics/; the files."""
     panel, subjects = run / f"metrics/panels/{scan}.npz", run / "metrics/subjects.csv"
-    slices, parcellation = ([out / f"{name}.{ending}" for ending in endings] for name in ("slices", "parcellation"))
-    figures.draw_slices(panel, subjects, "main", slices)
-    figures.draw_parcellation(panel, run / "cohort/dseg.tsv", subjects, "main", parcellation)
-    return slices + parcellation
+    planes, labels = ([out / f"{name}.{ending}" for ending in endings] for name in ("slices", "parcellation"))
+    slices.draw_slices(panel, subjects, "main", planes)
+    slices.draw_parcellation(panel, run / "cohort/dseg.tsv", subjects, "main", labels)
+    return planes + labels
 
 
 def draw_all(run: Path, out: Path) -> list[Path]:
     """Every figure as PNG and SVG; the files."""
     names = ("metrics", "training", "published")
-    metrics, training, beside = ([out / f"{name}.{ending}" for ending in ("png", "svg")] for name in names)
-    figures.draw_metrics(run / "metrics/subjects.csv", "main", metrics)
-    figures.draw_training(run / "metrics/history.csv", training)
+    metrics, curves, beside = ([out / f"{name}.{ending}" for ending in ("png", "svg")] for name in names)
+    scores.draw_metrics(run / "metrics/subjects.csv", "main", metrics)
+    training.draw_training(run / "metrics/history.csv", curves)
     published.draw_published(run / "metrics/subjects.csv", PUBLISHED, "main", beside)
     overlap = [out / "overlap.png", out / "overlap.svg"]
     structure_figure.draw_structures(run / "tables/structures.csv", overlap)
     reliability = [out / "reliability.png", out / "reliability.svg"]
     sampling.draw_reliability(run / "metrics/reliability/main.csv", METHODS, reliability)
-    return draw_scan(run, out, ("png", "svg")) + metrics + training + beside + overlap + reliability
+    return draw_scan(run, out, ("png", "svg")) + metrics + curves + beside + overlap + reliability

@@ -16,8 +16,8 @@ from iqt.evaluate.seams import border_error, seam_energy
 from iqt.io.files import read_table, write_json, write_table
 from iqt.io.naming import Result, anat, flat
 from iqt.io.volumes import save_volume
-from iqt.report.sampling import draw_reliability, draw_sweep
-from iqt.report.styles import styles_of
+from iqt.report.figures.sampling import draw_reliability, draw_sweep
+from iqt.report.figures.styles import styles_of
 
 SHAPE = (48, 40, 44)
 
@@ -210,7 +210,7 @@ def test_the_reliability_figure_pools_people_by_their_voxels(tmp_path: Path, mon
     ]
     write_table(tmp_path / "reliability.csv", rows)
     kept = []
-    monkeypatch.setattr("iqt.report.sampling.save_figure", lambda figure, _out: kept.append(figure))
+    monkeypatch.setattr("iqt.report.figures.sampling.save_figure", lambda figure, _out: kept.append(figure))
     draw_reliability(tmp_path / "reliability.csv", ["unet", "m"], [])
     line, diagonal = kept[0].axes[0].lines
     np.testing.assert_allclose(line.get_xdata(), [0.1, 0.3])
@@ -227,7 +227,7 @@ def test_the_sweep_has_a_line_for_each_sampler_and_for_means(tmp_path: Path, mon
     ]
     write_table(tmp_path / "benchmark.csv", rows)
     kept = []
-    monkeypatch.setattr("iqt.report.sampling.save_figure", lambda figure, _out: kept.append(figure))
+    monkeypatch.setattr("iqt.report.figures.sampling.save_figure", lambda figure, _out: kept.append(figure))
     draw_sweep(tmp_path / "benchmark.csv", {"a": "ddim", "b": "ddim", "am": "ddim mean"}, [])
     single, mean = kept[0].axes[0].lines
     assert (list(single.get_xdata()), list(single.get_ydata())) == ([1, 4], [20, 21])

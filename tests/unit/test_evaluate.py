@@ -34,10 +34,10 @@ from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.io.naming import Result, anat, flat, part_folder
 from iqt.io.volumes import SCALE_PERCENTILE, read_volume, save_volume
 from iqt.planning.plan import Plan
-from iqt.report.comparisons import write_statistics
-from iqt.report.structure_table import write_structures
-from iqt.report.structures import judge
-from iqt.report.tables import write_tables
+from iqt.report.page.structures import judge
+from iqt.report.tables.benchmark import write_tables
+from iqt.report.tables.comparisons import write_statistics
+from iqt.report.tables.structures import write_structures
 
 SHAPE = (34, 30, 32)
 MEASURES = (

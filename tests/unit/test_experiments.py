@@ -21,9 +21,12 @@ from iqt.evaluate.seams import border_error
 from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.io.naming import Result, seed_of
 from iqt.planning.plan import Plan
-from iqt.report import experiment_figures
-from iqt.report.experiment_figures import draw_experiment
-from iqt.report.experiments import (
+from iqt.report.figures import experiments as experiment_figures
+from iqt.report.figures.experiments import draw_experiment
+from iqt.report.figures.styles import COLOURS, LINES, styles_of
+from iqt.report.page.write import write_page
+from iqt.report.significance import mean_limits
+from iqt.report.tables.experiments import (
     LABELS,
     _headings,
     columns_of,
@@ -32,9 +35,6 @@ from iqt.report.experiments import (
     read_results,
     write_experiment,
 )
-from iqt.report.page import write_page
-from iqt.report.significance import mean_limits
-from iqt.report.styles import COLOURS, LINES, styles_of
 
 PEOPLE = ("sub-01", "sub-02", "sub-03")
 METHODS = ("cubic", "one", "many")

@@ -178,8 +178,10 @@ def test_the_scale_is_a_percentile_of_the_brain_alone() -> None:
         ("iqt.enhance.models", ["monai", "lightning"]),
         ("iqt.parcellate.run, iqt.parcellate.predict", ["monai", "lightning"]),
         (
-            "iqt.report.tables, iqt.report.figures, iqt.report.page, iqt.report.panels, iqt.report.published, "
-            "iqt.report.comparisons, iqt.report.structure_table, iqt.report.structure_figure, iqt.report.significance",
+            "iqt.report.tables.benchmark, iqt.report.tables.comparisons, iqt.report.tables.structures, "
+            "iqt.report.panels, "
+            "iqt.report.figures.slices, iqt.report.figures.published, iqt.report.figures.structures, "
+            "iqt.report.page.write, iqt.report.significance",
             ["torch", "monai", "lightning"],
         ),
         ("iqt.evaluate.run, iqt.evaluate.gather", ["torch", "monai", "lightning"]),

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from iqt.io.files import write_table
-from iqt.report import comparisons, structure_table, tables
-from iqt.report.formats import latex, markdown
-from iqt.report.structure_table import NEEDED
+from iqt.report.tables import benchmark as tables
+from iqt.report.tables import comparisons
+from iqt.report.tables import structures as structure_table
+from iqt.report.tables.formats import latex, markdown
+from iqt.report.tables.structures import NEEDED
 from synthetic import METHODS, SCANS, score
 
 NASTY = r"Left_{thal} & 50 % #1 $x$ ~^\cmd | <b>"

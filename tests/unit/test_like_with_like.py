@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from iqt.io.files import read_table, write_table
-from iqt.report import structure_table, tables
-from iqt.report.scores import FURTHER_METRICS, METRICS
-from iqt.report.structure_table import NEEDED
+from iqt.report.metrics import FURTHER_METRICS, METRICS
+from iqt.report.tables import benchmark as tables
+from iqt.report.tables import structures as structure_table
+from iqt.report.tables.structures import NEEDED
 from synthetic import METHODS, SCANS, score
 
 LOST = dict.fromkeys((*METRICS, *FURTHER_METRICS), "") | {"status": "enhanced: diverged"}

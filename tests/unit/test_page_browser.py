@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from browser import Browser, program
-from iqt.report import page
+from iqt.report.page import write as page
 from iqt.report.panels import PLANES, Panel
 from synthetic import METHODS, SCANS
 

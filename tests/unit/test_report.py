@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -20,21 +21,19 @@ from iqt.errors import UserError
 from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.io.naming import anat, flat, seed_of
 from iqt.io.volumes import intensity_scale
-from iqt.report import (
-    comparisons,
-    figures,
-    page,
-    published,
-    structure_figure,
-    structure_table,
-    structures,
-    tables,
-    viewer,
-)
-from iqt.report.page_tables import extremes_lines, further_lines
+from iqt.report.data import read_scores
+from iqt.report.figures import drawing, published, scores, slices
+from iqt.report.figures import structures as structure_figure
+from iqt.report.figures.styles import styles_of
+from iqt.report.metrics import FURTHER_METRICS, METRICS, NAMES
+from iqt.report.page import structures, viewer
+from iqt.report.page import write as page
+from iqt.report.page.methods import extremes_lines, further_lines
 from iqt.report.panels import PLANES, Panel
-from iqt.report.scores import FURTHER_METRICS, METRICS, NAMES, Score, read_scores
-from iqt.report.styles import styles_of
+from iqt.report.tables import benchmark as tables
+from iqt.report.tables import comparisons
+from iqt.report.tables import structures as structure_table
+from iqt.report.tables.structures import read_structures
 from synthetic import CUBIC_UNREAD, METHODS, PUBLISHED, SCANS, UNET_FAILED, draw_all, draw_scan, extract, score
 
 CONTRACT = (
@@ -178,7 +177,7 @@ def test_a_method_that_always_failed_has_empty_means(tmp_path: Path) -> None:
     assert row["psnr"] == row["miou"] == row["nfe"] == row["miou_common"] == ""
     assert row["n_failed"] == "1"
     assert "–" in tables.format_terminal(tmp_path / "benchmark.csv")
-    figures.draw_metrics(tmp_path / "subjects.csv", "main", [tmp_path / "metrics.svg"])
+    scores.draw_metrics(tmp_path / "subjects.csv", "main", [tmp_path / "metrics.svg"])
 
 
 def test_tables_for_people(made: Path) -> None:
@@ -230,9 +229,9 @@ def test_a_method_without_a_row_for_a_scan_is_a_failure(tmp_path: Path) -> None:
     tables.write_tables(tmp_path / "subjects.csv", tmp_path, "main", 200, 1)
     found = {row["method"]: row for row in read_table(tmp_path / "benchmark.csv")}
     assert [found[method]["n_failed"] for method in ("cubic", "unet")] == ["0", "1"]
-    last = read_scores(tmp_path / "subjects.csv", "main")[-1]
-    assert (last.scan, last.method, last.failed) == (SCANS[2], "unet", True)
-    assert "no row" in last.status
+    last = read_scores(tmp_path / "subjects.csv", "main").iloc[-1]
+    assert (last["scan"], last["method"], last["failed"]) == (SCANS[2], "unet", True)
+    assert "no row" in last["status"]
 
 
 @pytest.mark.parametrize(("column", "value", "set_name"), [("psnr", "much", "main"), ("psnr", "20", "other")])
@@ -266,7 +265,7 @@ def test_redrawing_gives_the_same_bytes(made: Path, drawn: list[Path], tmp_path:
 
 def test_slices_keep_their_shape_in_mm(made: Path) -> None:
     panel = Panel(made / f"metrics/panels/{SCANS[0]}.npz")
-    sheet = figures.Sheet(panel, 1)
+    sheet = slices.Sheet(panel, 1)
     sheet.planes(0, 0, lambda plane: panel.slice("hq", plane))
     for plane, axes in zip(PLANES, sheet.figure.axes, strict=True):
         (image,) = axes.images
@@ -278,7 +277,7 @@ def test_slices_keep_their_shape_in_mm(made: Path) -> None:
 
 
 def test_a_missing_method_is_shown_as_such(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(figures.STYLE, "svg.fonttype", "none")  # text stays text
+    monkeypatch.setitem(drawing.STYLE, "svg.fonttype", "none")  # text stays text
     draw_scan(made, tmp_path, ("svg",))
     for name in ("slices", "parcellation"):
         text = (tmp_path / f"{name}.svg").read_text()
@@ -300,7 +299,7 @@ def test_published_values_meet_ours_only_in_the_same_definition(
         write_table(tmp_path / "subjects.csv", [row | {"msssim_minmax_scales": scales} for row in rows])
         assert set(published.ours(tmp_path / "subjects.csv", "main", "msssim_minmax")) >= wanted
         assert bool(published.ours(tmp_path / "subjects.csv", "main", "msssim_minmax")) is bool(wanted)
-    monkeypatch.setitem(figures.STYLE, "svg.fonttype", "none")
+    monkeypatch.setitem(drawing.STYLE, "svg.fonttype", "none")
     published.draw_published(subjects, PUBLISHED, "main", [tmp_path / "published.svg"])
     text = (tmp_path / "published.svg").read_text()
     assert "33.7" in text
@@ -322,7 +321,7 @@ def test_a_bad_published_figure_is_the_users_error(made: Path, tmp_path: Path, c
 def test_the_figure_of_structures_shows_every_structure(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(figures.STYLE, "svg.fonttype", "none")
+    monkeypatch.setitem(drawing.STYLE, "svg.fonttype", "none")
     structure_figure.draw_structures(made / "tables/structures.csv", [tmp_path / "overlap.svg"])
     text = (tmp_path / "overlap.svg").read_text()
     assert all(name in text for name in ("left half", "right half", "nowhere", *METHODS))
@@ -334,7 +333,7 @@ def test_the_figure_of_structures_shows_every_structure(
 
 
 def test_fonts_are_in_the_files(made: Path, tmp_path: Path) -> None:
-    figures.draw_metrics(made / "metrics/subjects.csv", "main", [tmp_path / "metrics.pdf", tmp_path / "metrics.svg"])
+    scores.draw_metrics(made / "metrics/subjects.csv", "main", [tmp_path / "metrics.pdf", tmp_path / "metrics.svg"])
     pdf = (tmp_path / "metrics.pdf").read_bytes()
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf
@@ -431,7 +430,7 @@ def test_page_says_when_a_method_does_not_beat_interpolation(made: Path, tmp_pat
 def test_a_figure_of_another_ending_is_refused_and_nothing_written(made: Path, tmp_path: Path) -> None:
     for name in ("metrics", "metrics.foo"):
         with pytest.raises(UserError, match=rf"{name}: a figure's name must end in \.png, \.svg, \.pdf"):
-            figures.draw_metrics(made / "metrics/subjects.csv", "main", [tmp_path / name])
+            scores.draw_metrics(made / "metrics/subjects.csv", "main", [tmp_path / name])
     assert not list(tmp_path.iterdir())
 
 
@@ -482,7 +481,7 @@ def structure(scan: str, method: str, name: str, dice: float | str) -> dict:
     return key | {"iou": dice and float(dice) / 2, "dice": dice, "volume_reference_mm3": 2000}
 
 
-def test_structures_are_sorted_by_their_paired_effect() -> None:
+def test_structures_are_sorted_by_their_paired_effect(tmp_path: Path) -> None:
     """A structure that one method lacks for a person, one that gets worse, and one that nobody holds."""
     rows = [
         *(structure("a", method, "small gain", dice) for method, dice in (("cubic", 0.5), ("unet", 0.6))),
@@ -491,7 +490,9 @@ def test_structures_are_sorted_by_their_paired_effect() -> None:
         structure("a", "unet", "uneven", 0.6),
         structure("a", "cubic", "absent", ""),
     ]
-    found = structures.compare_methods(rows, "cubic", {"loss": "#123456"})
+    write_table(tmp_path / "parts.csv", [{"set": "main", "index": 1, "volume_mm3": 1, **row} for row in rows])
+    frame = structures.mean_over_seeds(read_structures(tmp_path / "parts.csv"))
+    found = structures.compare_methods(frame, "cubic", {"loss": "#123456"})
     lines = found["lines"]
     assert [line["name"] for line in lines] == ["loss", "uneven", "small gain", "absent"]
     assert [line["effect"] for line in lines] == pytest.approx([-0.7, 0.4, 0.1, 0])
@@ -501,7 +502,7 @@ def test_structures_are_sorted_by_their_paired_effect() -> None:
     assert lines[3]["cells"] == [("–", "–", 0)] * 2, "a structure that nobody has stays"
     assert lines[0]["colour"] == "#123456"
     assert lines[0]["volume"] == 2
-    alone = structures.compare_methods([row for row in rows if row["method"] == "cubic"], "cubic", {})
+    alone = structures.compare_methods(frame[frame["method"] == "cubic"], "cubic", {})
     assert [line["best"] for line in alone["lines"]] == [""] * 4
 
 
@@ -595,9 +596,8 @@ def test_page_shows_statistics_structures_and_extremes(made: Path, tmp_path: Pat
         )
     worst = re.search(r">NMSE</th><td class=\"text\">cubic</td>(.*?)</tr>", extremes)[1]
     assert re.findall(r"<small>([\w-]+)", worst) == SCANS, "of errors the smallest is best"
-    assert extremes_lines([Score("sub-1", "unet", "ok", {"psnr": np.nan})], ["psnr"])[0]["cells"] == [("", "–")] * 3, (
-        "a method without any result keeps its line"
-    )
+    nothing = pd.DataFrame({"scan": ["sub-1"], "person": ["sub-1"], "method": ["unet"], "psnr": [np.nan]})
+    assert extremes_lines(nothing, ["psnr"])[0]["cells"] == [("", "–")] * 3, "who has no result keeps a line"
 
 
 def test_page_says_where_methods_have_results_of_different_people(made: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from iqt.config import Config, parse_config
@@ -13,13 +14,14 @@ from iqt.errors import UserError
 from iqt.io.files import read_table, write_table
 from iqt.io.naming import Result
 from iqt.planning.plan import Plan
-from iqt.report.assessments import calibration_table
-from iqt.report.comparisons import write_statistics
-from iqt.report.scores import FURTHER_METRICS, METRICS, read_scores, read_seeds
+from iqt.report.data import read_scores, read_trainings
+from iqt.report.metrics import FURTHER_METRICS, METRICS
+from iqt.report.page.assessments import calibration_table
+from iqt.report.page.structures import mean_over_seeds
 from iqt.report.significance import mean_limits
-from iqt.report.structure_table import write_structures
-from iqt.report.structures import mean_over_seeds
-from iqt.report.tables import write_tables
+from iqt.report.tables.benchmark import write_tables
+from iqt.report.tables.comparisons import write_statistics
+from iqt.report.tables.structures import read_structures, write_structures
 
 SCANS = [f"sub-{number:02d}" for number in range(1, 6)]
 SEEDS = ("3", "4", "8")
@@ -73,6 +75,11 @@ def test_the_table_has_the_mean_of_the_seeds_means_and_their_spread(tmp_path: Pa
     assert f"± {spread};" in (tmp_path / "benchmark.tex").read_text()
 
 
+def score_of(table: Path, scan: str, method: str) -> pd.Series:
+    scores = read_scores(table, "main")
+    return scores[(scores["scan"] == scan) & (scores["method"] == method)].iloc[0]
+
+
 def test_intervals_and_tests_are_over_people_of_each_ones_mean(tmp_path: Path) -> None:
     table = subjects(tmp_path)
     found = write_statistics(table, tmp_path, "main", "cubic", 500, 1)
@@ -82,18 +89,18 @@ def test_intervals_and_tests_are_over_people_of_each_ones_mean(tmp_path: Path) -
     assert psnr["n"] == "5", "people, not people times seeds"
     assert float(psnr["difference"]) == pytest.approx(pairs.mean(), rel=1e-5)
     assert float(psnr["cohen_dz"]) == pytest.approx(pairs.mean() / pairs.std(ddof=1), rel=1e-5)
-    scores = [score.values["psnr"] for score in read_scores(table, "main") if score.method == "unet"]
+    scores = read_scores(table, "main").query("method == 'unet'")["psnr"].to_numpy()
     assert scores == pytest.approx(means)
-    assert mean_limits(np.array(scores), 500, 1)[0] >= means.min()
+    assert mean_limits(scores, 500, 1)[0] >= means.min()
 
 
 def test_a_scan_that_a_seed_lost_is_told_and_left_out_of_every_seeds_mean(tmp_path: Path) -> None:
     """The last scan is the hardest, so that the seed that lost it would look better than the others for that alone."""
     table = subjects(tmp_path, lost=(SCANS[4], "unet", "4"))
-    score = next(score for score in read_scores(table, "main") if (score.scan, score.method) == (SCANS[4], "unet"))
-    assert score.failed
-    assert score.status == "seed 4: diverged"
-    assert math.isnan(score.values["psnr"])
+    score = score_of(table, SCANS[4], "unet")
+    assert score["failed"]
+    assert score["status"] == "seed 4: diverged"
+    assert math.isnan(score["psnr"])
     write_tables(table, tmp_path, "main", 500, 1)
     found = {row["method"]: row for row in read_table(tmp_path / "benchmark.csv")}
     unet, kept = found["unet"], np.array([PSNR["unet"][seed][:4] for seed in SEEDS])
@@ -135,10 +142,10 @@ def test_a_row_that_one_seed_lacks_is_a_failure(tmp_path: Path) -> None:
     table = subjects(tmp_path)
     rows = [row for row in read_table(table) if (row["scan"], row["seed"]) != (SCANS[1], "8")]
     write_table(table, rows)
-    lacking = [score for score in read_seeds(table, "main") if math.isnan(score.values["psnr"])]
-    assert [(score.scan, score.method, score.seed) for score in lacking] == [(SCANS[1], "unet", "8")]
-    score = next(score for score in read_scores(table, "main") if (score.scan, score.method) == (SCANS[1], "unet"))
-    assert "seed 8: not evaluated" in score.status
+    trainings = read_trainings(table, "main")
+    lacking = trainings[trainings["psnr"].isna()]
+    assert lacking[["scan", "method", "seed"]].to_numpy().tolist() == [[SCANS[1], "unet", "8"]]
+    assert "seed 8: not evaluated" in score_of(table, SCANS[1], "unet")["status"]
 
 
 def test_one_seed_gives_the_table_it_gave_without_seeds(tmp_path: Path) -> None:
@@ -153,13 +160,14 @@ def test_one_seed_gives_the_table_it_gave_without_seeds(tmp_path: Path) -> None:
     assert "±" not in (tmp_path / "one/benchmark.md").read_text()
 
 
-def test_a_structures_overlap_is_the_mean_over_seeds() -> None:
+def test_a_structures_overlap_is_the_mean_over_seeds(tmp_path: Path) -> None:
     base = {"set": "main", "scan": "sub-01", "method": "unet", "name": "thalamus", "volume_reference_mm3": "9"}
+    base |= {"index": 1, "volume_mm3": 9}
     rows = [base | {"seed": seed, "dice": dice, "iou": "0.4"} for seed, dice in (("3", "0.5"), ("4", "0.8"), ("8", ""))]
-    (mean,) = mean_over_seeds(rows)
-    assert float(mean["dice"]) == pytest.approx(0.65)
-    assert float(mean["iou"]) == pytest.approx(0.4)
-    assert mean_over_seeds(rows[:1]) == rows[:1]
+    write_table(tmp_path / "parts.csv", rows)
+    (mean,) = mean_over_seeds(read_structures(tmp_path / "parts.csv")).to_dict("records")
+    assert mean["dice"] == pytest.approx(0.65)
+    assert mean["iou"] == pytest.approx(0.4)
 
 
 def test_structures_of_a_scan_that_a_seed_lost_are_in_no_mean(tmp_path: Path) -> None:
@@ -169,8 +177,8 @@ def test_structures_of_a_scan_that_a_seed_lost_are_in_no_mean(tmp_path: Path) ->
         for scan, seed, dice in ((SCANS[0], "3", 0.9), (SCANS[0], "4", 0.8), (SCANS[1], "3", 0.1))
     ]  # fmt: skip
     write_table(tmp_path / "parts.csv", rows)
-    (kept,) = mean_over_seeds(read_table(tmp_path / "parts.csv"))
-    assert (kept["scan"], float(kept["dice"])) == (SCANS[0], pytest.approx(0.85))
+    (kept,) = mean_over_seeds(read_structures(tmp_path / "parts.csv")).to_dict("records")
+    assert (kept["scan"], kept["dice"]) == (SCANS[0], pytest.approx(0.85))
     (found,) = write_structures(tmp_path / "parts.csv", tmp_path, "main", SCANS[:2], ["unet"], 100, 1)
     assert (found["n"], found["n_missing"], float(found["dice"])) == ("1", "1", pytest.approx(0.85))
 

@@ -12,8 +12,7 @@ from scipy import stats
 from iqt.config import parse_config
 from iqt.errors import UserError
 from iqt.io.files import read_table, write_table
-from iqt.report.comparisons import TESTED, write_statistics
-from iqt.report.scores import FACTS, FURTHER_METRICS, METRICS
+from iqt.report.metrics import FACTS, FURTHER_METRICS, METRICS
 from iqt.report.significance import (
     agreement,
     agreement_factors,
@@ -24,7 +23,8 @@ from iqt.report.significance import (
     mean_limits,
     people_needed,
 )
-from iqt.report.structure_table import NEEDED, write_structures
+from iqt.report.tables.comparisons import TESTED, write_statistics
+from iqt.report.tables.structures import NEEDED, write_structures
 
 
 def test_a_resample_draws_as_many_people_as_there_are() -> None:

@@ -11,9 +11,11 @@ from matplotlib.colors import to_rgb
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from iqt.io.files import write_table
-from iqt.report import figures, published, sampling, structure_figure, structure_table
-from iqt.report.scores import FACTS, FURTHER_METRICS, METRICS
-from iqt.report.styles import COLOURS, styles_of
+from iqt.report.figures import published, sampling, scores
+from iqt.report.figures import structures as structure_figure
+from iqt.report.figures.styles import COLOURS, styles_of
+from iqt.report.metrics import FACTS, FURTHER_METRICS, METRICS
+from iqt.report.tables import structures as structure_table
 from synthetic import PUBLISHED
 
 VISION = {
@@ -70,9 +72,9 @@ def test_a_method_looks_the_same_in_every_figure(tmp_path: Path, monkeypatch: py
     curve = {"method": last, "bin": 1, "n_voxels": 9, "expected": 0.1, "error": 0.2}
     write_table(tmp_path / "reliability.csv", [curve])
     kept = []
-    for module in (figures, published, sampling, structure_figure):
+    for module in (scores, published, sampling, structure_figure):
         monkeypatch.setattr(module, "save_figure", lambda figure, _out: kept.append(figure))
-    figures.draw_metrics(tmp_path / "subjects.csv", "main", [])
+    scores.draw_metrics(tmp_path / "subjects.csv", "main", [])
     published.draw_published(tmp_path / "subjects.csv", PUBLISHED, "main", [])
     sampling.draw_reliability(tmp_path / "reliability.csv", methods, [])
     structure_figure.draw_structures(tmp_path / "structures.csv", [])

@@ -83,8 +83,7 @@ def test_whatever_else_is_asked_for_needs_the_source(far: Path) -> None:
             return set()
         return set(re.findall(r"^(\w+) +\d+$", text.partition("Job stats:")[2], re.MULTILINE)) - {"total"}
 
-    drawn = {f"draw_{name}" for name in ("slices", "parcellation", "metrics", "training", "published", "overlap")}
-    assert planned("figures") == drawn | {"draw_reliability", "write_tables", "figures"}
+    assert planned("figures") == {"draw", "write_tables", "figures"}
     assert planned("cohort") == set()
     assert planned("figures", "cohort") == set()
     (far / f"results/far/metrics/panels/main/{SCANS[1]}.npz").unlink()

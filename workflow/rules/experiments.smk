@@ -61,7 +61,7 @@ rule draw_experiment:
     input:
         results=gathered("experiments/{experiment}/results.csv"),
         reliability=gathered("experiments/{experiment}/reliability.csv"),
-        code=code("iqt.report.experiments", "iqt.report.experiment_figures"),
+        code=code("iqt.report.tables.experiments", "iqt.report.figures.experiments"),
     output:
         csv=report(
             f"{R}/tables/experiments/{{experiment}}.csv",

@@ -1,5 +1,10 @@
 """Inputs and parameters of single rules, by the file of the rule: Snakemake wants functions and rules in files apart."""
 
+import json
+import shlex
+
+from iqt.planning.figures import FigureOf
+
 SYNTHESISED = CONFIG.cohort.source == "labelmaps"
 TABLE_FILES = [
     *("benchmark.csv", "benchmark.md", "benchmark.tex", "similarity.md", "similarity.tex"),
@@ -184,6 +189,65 @@ def experiment_keys(name):
 # report.smk
 
 
+def sweep_series():
+    """The line of the sweep's figure that each diffusion method or flow is a point of: how it is sampled, and whether it
+    is a mean."""
+    found = {}
+    for name, entry in CONFIG.methods.items():
+        if entry.series is not None:
+            found[name] = entry.series + (" mean" if entry.samples > 1 else "")
+    return found
+
+
+PANEL = {"panel": "panels/main/{scan}.npz", "subjects": "subjects.csv"}
+MAIN = {"set": "main"}
+FIGURES = {
+    "slices": FigureOf(PANEL, "slices", "Slices", options=MAIN, of_scan=True),
+    "parcellation": FigureOf(PANEL, "slices", "Parcellation", {"lut": LUT}, MAIN, of_scan=True),
+    "metrics": FigureOf({"subjects": "subjects.csv"}, "scores", "Benchmark", options=MAIN),
+    "training": FigureOf({"history": "history.csv"}, "training", "Training"),
+    "overlap": FigureOf({}, "structures", "Structures", {"structures": f"{R}/tables/structures.csv"}),
+    "published": FigureOf(
+        {"subjects": "subjects.csv"},
+        "published",
+        "Benchmark",
+        {"published": here(WORKFLOW.parent / "resources" / "published.csv")},
+        MAIN,
+    ),
+    "reliability": FigureOf(
+        {"reliability": "reliability/main.csv"}, "sampling", "Samples", options={"methods": ",".join(CONFIG.methods)}
+    ),
+    "sampling_sweep": FigureOf(
+        {},
+        "sampling",
+        "Samples",
+        {"benchmark": f"{R}/tables/benchmark.csv"},
+        {"series": json.dumps(sweep_series())},
+    ),
+}
+"""Kinds of figures, by what their files' names are or begin with."""
+
+
+def figure_kind(figure):
+    """The kind of a figure, by its name."""
+    return figure if figure in FIGURES else figure.partition("_")[0]
+
+
+def figure_inputs(wildcards):
+    """What a figure is drawn from, by the option that names it, and the code that draws it."""
+    kind = FIGURES[figure_kind(wildcards.figure)]
+    scan = wildcards.figure.partition("_")[2]
+    found = {name: gathered(path.replace("{scan}", scan))({}) for name, path in kind.gathered.items()}
+    return {**found, **kind.other, "code": code(f"iqt.report.figures.{kind.drawn_by}")}
+
+
+def figure_options(wildcards, input):
+    """A figure's command line without its outputs."""
+    kind = FIGURES[figure_kind(wildcards.figure)]
+    files = {name: path for name, path in input.items() if name != "code"}
+    return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in {**files, **kind.options}.items())
+
+
 def figure_files(*endings):
     """Every figure as every ending."""
     names = ["metrics", "training", "published", *(["reliability"] if PLAN.sampled() else [])]
@@ -206,16 +270,3 @@ def experiment_files(name):
     return [f"{table}.{ending}" for ending in ("csv", "md", "tex")] + [
         f"{figure}.{ending}" for ending in ("png", "svg")
     ]
-
-
-# sampling.smk
-
-
-def sweep_series():
-    """The line of the sweep's figure that each diffusion method or flow is a point of: how it is sampled, and whether it
-    is a mean."""
-    found = {}
-    for name, entry in CONFIG.methods.items():
-        if entry.series is not None:
-            found[name] = entry.series + (" mean" if entry.samples > 1 else "")
-    return found

@@ -11,7 +11,7 @@ rule write_tables:
     input:
         subjects=gathered("subjects.csv"),
         structures=gathered("structures.csv"),
-        code=code("iqt.report.tables", "iqt.report.comparisons", "iqt.report.structure_table"),
+        code=code("iqt.report.tables.benchmark", "iqt.report.tables.comparisons", "iqt.report.tables.structures"),
     output:
         csv=report(
             f"{R}/{{where}}/benchmark.csv",
@@ -66,246 +66,37 @@ rule write_tables:
         """
 
 
-rule draw_slices:
-    """Draw a person's low-field scan, every method, the reference and the errors in three planes."""
+rule draw:
+    """Draw a figure: everybody's scores, training curves, structures, published values, samples, or one person."""
     input:
-        panel=gathered("panels/main/{scan}.npz"),
-        subjects=gathered("subjects.csv"),
-        code=code("iqt.report.figures"),
+        unpack(figure_inputs),
     output:
         png=report(
-            f"{R}/figures/slices_{{scan}}.png",
-            caption="../report/slices.rst",
-            category="Slices",
-            labels={"person": "{scan}"},
+            f"{R}/figures/{{figure}}.png",
+            caption="../report/figure.rst",
+            category=lambda wildcards: FIGURES[figure_kind(wildcards.figure)].category,
+            labels={"figure": "{figure}"},
         ),
-        svg=f"{R}/figures/slices_{{scan}}.svg",
+        svg=f"{R}/figures/{{figure}}.svg",
     log:
-        f"{R}/logs/draw_slices/{{scan}}.log",
+        f"{R}/logs/draw/{{figure}}.log",
     benchmark:
-        f"{R}/benchmarks/draw_slices/{{scan}}.tsv"
+        f"{R}/benchmarks/draw/{{figure}}.tsv"
+    wildcard_constraints:
+        figure=rf"(slices|parcellation)_{SCAN_PATTERN}|{'|'.join(name for name, one in FIGURES.items() if not one.of_scan)}",
     conda:
         "../../envs/iqt.yaml"
     threads: 1
     resources:
         mem_mb=per_attempt(2000),
-        runtime=per_attempt(15),
-    shell:
-        r"""
-        iqt draw slices \
-            --panel {input.panel:q} \
-            --subjects {input.subjects:q} \
-            --set main \
-            --out {output.png:q} \
-            --out {output.svg:q} \
-            >{log:q} 2>&1
-        """
-
-
-rule draw_parcellation:
-    """Draw the parcellator's labels over a person's reference and results."""
-    input:
-        panel=gathered("panels/main/{scan}.npz"),
-        lut=LUT,
-        subjects=gathered("subjects.csv"),
-        code=code("iqt.report.figures"),
-    output:
-        png=report(
-            f"{R}/figures/parcellation_{{scan}}.png",
-            caption="../report/parcellation.rst",
-            category="Parcellation",
-            labels={"person": "{scan}"},
-        ),
-        svg=f"{R}/figures/parcellation_{{scan}}.svg",
-    log:
-        f"{R}/logs/draw_parcellation/{{scan}}.log",
-    benchmark:
-        f"{R}/benchmarks/draw_parcellation/{{scan}}.tsv"
-    conda:
-        "../../envs/iqt.yaml"
-    threads: 1
-    resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(15),
-    shell:
-        r"""
-        iqt draw parcellation \
-            --panel {input.panel:q} \
-            --lut {input.lut:q} \
-            --subjects {input.subjects:q} \
-            --set main \
-            --out {output.png:q} \
-            --out {output.svg:q} \
-            >{log:q} 2>&1
-        """
-
-
-rule draw_metrics:
-    """Draw the spread of each metric over the test people."""
-    input:
-        subjects=gathered("subjects.csv"),
-        code=code("iqt.report.figures"),
-    output:
-        png=report(
-            f"{R}/figures/metrics.png",
-            caption="../report/metrics.rst",
-            category="Benchmark",
-            labels={"table": "metrics"},
-        ),
-        svg=f"{R}/figures/metrics.svg",
-    log:
-        f"{R}/logs/draw_metrics.log",
-    benchmark:
-        f"{R}/benchmarks/draw_metrics.tsv"
-    conda:
-        "../../envs/iqt.yaml"
-    threads: 1
-    resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(15),
-    shell:
-        r"""
-        iqt draw metrics \
-            --subjects {input.subjects:q} \
-            --set main \
-            --out {output.png:q} \
-            --out {output.svg:q} \
-            >{log:q} 2>&1
-        """
-
-
-rule draw_training:
-    """Draw the training curves of every network."""
-    input:
-        history=gathered("history.csv"),
-        code=code("iqt.report.figures"),
-    output:
-        png=report(
-            f"{R}/figures/training.png",
-            caption="../report/training.rst",
-            category="Training",
-            labels={"curve": "training"},
-        ),
-        svg=f"{R}/figures/training.svg",
-    log:
-        f"{R}/logs/draw_training.log",
-    benchmark:
-        f"{R}/benchmarks/draw_training.tsv"
-    conda:
-        "../../envs/iqt.yaml"
-    threads: 1
-    resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(15),
-    shell:
-        r"""
-        iqt draw training \
-            --history {input.history:q} \
-            --out {output.png:q} \
-            --out {output.svg:q} \
-            >{log:q} 2>&1
-        """
-
-
-rule draw_overlap:
-    """Draw overlap and volume bias of every structure and method."""
-    input:
-        structures=f"{R}/tables/structures.csv",
-        code=code("iqt.report.structure_figure"),
-    output:
-        png=report(
-            f"{R}/figures/overlap.png",
-            caption="../report/overlap.rst",
-            category="Structures",
-            labels={"table": "figure"},
-        ),
-        svg=f"{R}/figures/overlap.svg",
-    log:
-        f"{R}/logs/draw_overlap.log",
-    benchmark:
-        f"{R}/benchmarks/draw_overlap.tsv"
-    conda:
-        "../../envs/iqt.yaml"
-    threads: 1
-    resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(15),
-    shell:
-        r"""
-        iqt draw overlap \
-            --structures {input.structures:q} \
-            --out {output.png:q} \
-            --out {output.svg:q} \
-            >{log:q} 2>&1
-        """
-
-
-rule draw_published:
-    """Draw published reference figures beside this run's, definition by definition."""
-    input:
-        subjects=gathered("subjects.csv"),
-        published=here(WORKFLOW.parent / "resources" / "published.csv"),
-        code=code("iqt.report.published"),
-    output:
-        png=report(
-            f"{R}/figures/published.png",
-            caption="../report/published.rst",
-            category="Benchmark",
-            labels={"table": "published"},
-        ),
-        svg=f"{R}/figures/published.svg",
-    log:
-        f"{R}/logs/draw_published.log",
-    benchmark:
-        f"{R}/benchmarks/draw_published.tsv"
-    conda:
-        "../../envs/iqt.yaml"
-    threads: 1
-    resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(15),
-    shell:
-        r"""
-        iqt draw published \
-            --subjects {input.subjects:q} \
-            --published {input.published:q} \
-            --set main \
-            --out {output.png:q} \
-            --out {output.svg:q} \
-            >{log:q} 2>&1
-        """
-
-
-rule draw_reliability:
-    """Draw the true error over the one that the samples' spread makes one expect."""
-    input:
-        reliability=gathered("reliability/main.csv"),
-        code=code("iqt.report.sampling"),
-    output:
-        png=report(
-            f"{R}/figures/reliability.png",
-            caption="../report/reliability.rst",
-            category="Samples",
-            labels={"figure": "reliability"},
-        ),
-        svg=f"{R}/figures/reliability.svg",
-    log:
-        f"{R}/logs/draw_reliability.log",
-    benchmark:
-        f"{R}/benchmarks/draw_reliability.tsv"
-    conda:
-        "../../envs/iqt.yaml"
-    threads: 1
-    resources:
-        mem_mb=per_attempt(1000),
         runtime=per_attempt(15),
     params:
-        methods=",".join(CONFIG.methods),
+        kind=lambda wildcards: figure_kind(wildcards.figure),
+        options=figure_options,
     shell:
         r"""
-        iqt draw reliability \
-            --reliability {input.reliability:q} \
-            --methods {params.methods} \
+        iqt draw {params.kind} \
+            {params.options} \
             --out {output.png:q} \
             --out {output.svg:q} \
             >{log:q} 2>&1
@@ -328,7 +119,8 @@ rule write_page:
         figures=figure_files("png"),
         vectors=figure_files("svg"),
         code=code(
-            "iqt.report.page", files=["report/page.html", "report/page.css", "report/page.js", "report/viewer.js"]
+            "iqt.report.page.write",
+            files=[f"report/page/{name}" for name in ("page.html", "page.css", "page.js", "viewer.js")],
         ),
     output:
         report(

@@ -53,8 +53,8 @@ def draw_experiment(
 ) -> None:
     """An experiment's table and figure."""
     from iqt.config import Experiment, parse_section
-    from iqt.report.experiment_figures import draw_experiment
-    from iqt.report.experiments import write_experiment
+    from iqt.report.figures.experiments import draw_experiment
+    from iqt.report.tables.experiments import write_experiment
 
     experiment, values = parse_section(Experiment, settings), json.loads(keys)
     rows = write_experiment(results, experiment, values, table, bootstrap, seed)

@@ -24,15 +24,15 @@ def tables(
     seed: SeedOption = 1,
 ) -> None:
     """Write the tables (benchmark, similarity, statistics, structures) as CSV, Markdown and LaTeX."""
-    from iqt.report.comparisons import write_statistics
-    from iqt.report.scores import methods_of, read_scores
-    from iqt.report.structure_table import write_structures
-    from iqt.report.tables import write_tables
+    from iqt.report.data import methods_of, read_scores
+    from iqt.report.tables.benchmark import write_tables
+    from iqt.report.tables.comparisons import write_statistics
+    from iqt.report.tables.structures import write_structures
 
     write_tables(subjects, out, set_name, bootstrap, seed)
     write_statistics(subjects, out, set_name, reference, bootstrap, seed)
     scores = read_scores(subjects, set_name)
-    people = sorted({score.subject for score in scores})
+    people = sorted(scores["person"].unique())
     write_structures(structures, out, set_name, people, methods_of(scores), bootstrap, seed)
 
 
@@ -44,7 +44,7 @@ def draw_slices(
     set_name: SetOption = "main",
 ) -> None:
     """A person's low-field scan, every method, the reference and the errors."""
-    from iqt.report.figures import draw_slices
+    from iqt.report.figures.slices import draw_slices
 
     draw_slices(panel, subjects, set_name, out)
 
@@ -58,7 +58,7 @@ def draw_parcellation(
     set_name: SetOption = "main",
 ) -> None:
     """The parcellator's labels over a person's reference and results."""
-    from iqt.report.figures import draw_parcellation
+    from iqt.report.figures.slices import draw_parcellation
 
     draw_parcellation(panel, lut, subjects, set_name, out)
 
@@ -68,7 +68,7 @@ def draw_metrics(
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")], out: FilesOption, set_name: SetOption = "main"
 ) -> None:
     """The spread of each metric over the test people."""
-    from iqt.report.figures import draw_metrics
+    from iqt.report.figures.scores import draw_metrics
 
     draw_metrics(subjects, set_name, out)
 
@@ -76,7 +76,7 @@ def draw_metrics(
 @draw.command("training")
 def draw_training(history: Annotated[Path, typer.Option(help="history.csv of all models.")], out: FilesOption) -> None:
     """The training curves of every network."""
-    from iqt.report.figures import draw_training
+    from iqt.report.figures.training import draw_training
 
     draw_training(history, out)
 
@@ -86,7 +86,7 @@ def draw_overlap(
     structures: Annotated[Path, typer.Option(help="structures.csv of the tables.")], out: FilesOption
 ) -> None:
     """Overlap and volume bias of every structure and method."""
-    from iqt.report.structure_figure import draw_structures
+    from iqt.report.figures.structures import draw_structures
 
     draw_structures(structures, out)
 
@@ -99,7 +99,7 @@ def draw_published(
     set_name: SetOption = "main",
 ) -> None:
     """Published reference figures beside ours, definition by definition."""
-    from iqt.report.published import draw_published
+    from iqt.report.figures.published import draw_published
 
     draw_published(subjects, published, set_name, out)
 
@@ -121,7 +121,7 @@ def page(
 ) -> None:
     """Write the page that a person opens: one file, without a network."""
     from iqt.config import Experiment
-    from iqt.report.page import write_page
+    from iqt.report.page.write import write_page
 
     asked = {name: Experiment.model_validate(section) for name, section in json.loads(experiments).items()}
     write_page(metrics, tables, figure, out, lut, panel or [], people_named, asked)
@@ -130,20 +130,20 @@ def page(
 @app.command(rich_help_panel=BENCHMARK)
 def show(results: Annotated[Path, typer.Argument(help="Folder of a finished run, such as results/demo.")]) -> None:
     """Print a run's benchmark table and where its page is."""
-    from iqt.report.tables import format_terminal
+    from iqt.report.tables.benchmark import format_terminal
 
     print(format_terminal(results / "tables" / "benchmark.csv"))
     print(f"\nThe report: {results / 'report.html'}")
 
 
-@draw.command("sweep")
+@draw.command("sampling_sweep")
 def draw_sweep(
     benchmark: Annotated[Path, typer.Option(help="tables/benchmark.csv.")],
     series: Annotated[str, typer.Option(help="Line that each method is a point of, as JSON text.")],
     out: FilesOption,
 ) -> None:
     """Quality of samplers over their network calls."""
-    from iqt.report.sampling import draw_sweep
+    from iqt.report.figures.sampling import draw_sweep
 
     draw_sweep(benchmark, json.loads(series), out)
 
@@ -155,6 +155,6 @@ def draw_reliability(
     out: FilesOption,
 ) -> None:
     """True error over the error that the samples' spread makes one expect."""
-    from iqt.report.sampling import draw_reliability
+    from iqt.report.figures.sampling import draw_reliability
 
     draw_reliability(reliability, methods.split(","), out)

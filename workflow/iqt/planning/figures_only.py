@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iqt.config import Config
+from iqt.io.files import read_table
 from iqt.planning.plan import Plan
-from iqt.report.scores import scored_scans
 
 NEEDED = ("subjects.csv", "structures.csv", "history.csv")
 
@@ -29,7 +29,7 @@ def figures_only(config: Config, results: Path, arguments: Sequence[str]) -> lis
     metrics = results / "metrics"
     if config.cohort.source == "template" or "figures" not in arguments or not (metrics / NEEDED[0]).is_file():
         return []
-    scans = scored_scans(metrics)
+    scans = sorted({row["scan"] for row in read_table(metrics / NEEDED[0], required=("scan",))})
     needed = [*NEEDED, *(f"panels/main/{scan}.npz" for scan in config.report.shown(scans))]
     needed += ["reliability/main.csv"] if Plan(config).sampled() else []
     needed += [f"experiments/{name}/{table}.csv" for name in config.experiments for table in ("results", "reliability")]

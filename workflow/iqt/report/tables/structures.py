@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from iqt.io.files import read_table, write_table, write_text
+from iqt.io.files import write_table, write_text
 from iqt.io.naming import seed_of
-from iqt.report.formats import bracketed, latex, markdown
-from iqt.report.people import of_every_seed, shared_scans
-from iqt.report.scores import shown
+from iqt.report.data import as_rows, in_every, people_of, read_frame, with_text
+from iqt.report.metrics import shown
 from iqt.report.significance import agreement, mean_limits
+from iqt.report.tables.formats import bracketed, latex, markdown
 
-NEEDED = ("set", "scan", "method", "index", "name", "iou", "dice", "volume_reference_mm3", "volume_mm3")
+TEXT = ("set", "scan", "method", "index", "name")
+NUMBERS = ("iou", "dice", "volume_reference_mm3", "volume_mm3")
+NEEDED = (*TEXT, *NUMBERS)
 COLUMNS = (
     *("set", "index", "name", "method", "n", "n_absent", "n_missing", "iou", "iou_lo", "iou_hi", "dice", "dice_lo"),
     *("dice_hi", "volume_reference_mm3", "n_volumes", "bias_mm3", "bias_lo", "bias_hi", "loa_lower", "loa_upper"),
@@ -58,19 +61,17 @@ def write_structures(
     Raises:
         UserError: structures.csv is absent or lacks a column.
     """
-    grouped: dict[tuple[int, str], dict[str, list[Mapping[str, str]]]] = {}
-    for row in of_every_seed(read_table(structures_csv, required=NEEDED)):
-        if row["set"] == set_name:
-            grouped.setdefault((int(row["index"]), row["name"]), {}).setdefault(row["method"], []).append(row)
+    found = read_structures(structures_csv, set_name)
     draw = seed_of(seed, "bootstrap", set_name)
-    rows = []
-    for (index, name), by_method in sorted(grouped.items()):
-        scored = {method: [row["scan"] for row in own if row["dice"]] for method, own in by_method.items()}
-        rows += [
-            {"set": set_name, "index": str(index), "name": name, "method": method}
-            | _tidy(_row(by_method.get(method, []), people, shared_scans(scored), bootstrap, draw))
+    made = []
+    for (index, name), held in found.astype({"index": int}).groupby(["index", "name"]):
+        shared = in_every(held.dropna(subset=["dice"]).groupby("method")["scan"])
+        made += [
+            {"set": set_name, "index": index, "name": name, "method": method}
+            | _row(held[held["method"] == method], people, shared, bootstrap, draw)
             for method in methods
         ]
+    rows = as_rows(pd.DataFrame(made, columns=None if made else COLUMNS, dtype=object))
     write_table(out / "structures.csv", rows, COLUMNS)
     title = f"Every structure, low-field set {set_name}."
 
@@ -81,6 +82,22 @@ def write_structures(
     write_text(out / "structures.md", markdown(cells, title, note, n_text=2))
     write_text(out / "structures.tex", latex(cells, title, note, n_text=2, long=True))
     return rows
+
+
+def read_structures(structures_csv: Path, set_name: str | None = None) -> pd.DataFrame:
+    """The overlap and volumes of metrics/structures.csv, one row per scan, method, training seed and structure, of the
+    scans that every seed of a method has.
+
+    Raises:
+        UserError: the table is absent, lacks a column, or a value is not a number.
+    """
+    where = {} if set_name is None else {"set": set_name}
+    frame = with_text(read_frame(structures_csv, TEXT, NUMBERS, where), "seed")
+    whose = ["set", "method"]
+    seeds = frame.groupby(whose)["seed"].transform("nunique")
+    own = frame.drop_duplicates([*whose, "seed", "scan"]).groupby([*whose, "scan"])["seed"].nunique().rename("held")
+    held = frame.join(own, on=[*whose, "scan"])["held"]
+    return frame[held == seeds] if len(frame) else frame
 
 
 def structure_cells(rows: Sequence[Mapping[str, str]], bold: Callable[[str], str] = str) -> list[list[str]]:
@@ -133,52 +150,35 @@ OVERLAPS = (("dice", "dice"), ("iou", "miou"), ("icc", "dice"))
 """Columns, and the metric as which each is shown."""
 
 
-def _row(
-    rows: Sequence[Mapping[str, str]], people: Sequence[str], shared: set[str], bootstrap: int, draw: int
-) -> dict[str, Any]:
-    by_person: dict[str, list[Mapping[str, str]]] = {}
-    for row in rows:
-        by_person.setdefault(row["scan"].split("_")[0], []).append(row)
+def _row(own: pd.DataFrame, people: Sequence[str], shared: set[str], bootstrap: int, draw: int) -> dict[str, Any]:
+    whose = own["person"].unique()
 
-    def values(column: str, seed: str | None = None) -> np.ndarray:
-        """One value per person, NaN where there is none; of one training seed where it is named."""
-        found = []
-        for scans in by_person.values():
-            numbers = [float(row[column]) for row in scans if row[column] and seed in (None, row.get("seed"))]
-            found.append(sum(numbers) / len(numbers) if numbers else math.nan)
-        return np.array(found)
+    def values(column: str, rows: pd.DataFrame = own) -> np.ndarray:
+        """One value per person, NaN where there is none."""
+        return people_of(rows, column).reindex(whose).to_numpy(dtype=float)
 
     dice, iou = values("dice"), values("iou")
     held = ~np.isnan(dice)
+    alike = people_of(own[own["scan"].isin(shared)], "dice")
     made: dict[str, Any] = {
         "n": int(held.sum()),
         "n_absent": int((~held).sum()),
-        "n_missing": len(set(people) - by_person.keys()),
+        "n_missing": len(set(people) - set(whose)),
         "n_people": len(set(people)),
-        "n_scans": len({row["scan"] for row in rows if row["dice"]}),
+        "n_scans": own.dropna(subset=["dice"])["scan"].nunique(),
+        "n_shared": len(alike),
+        "n_scans_shared": len(shared) if len(alike) else 0,
+        "dice_shared": alike.mean(),
     }
-    alike: dict[str, list[float]] = {}
-    for row in rows:
-        if row["scan"] in shared and row["dice"]:
-            alike.setdefault(row["scan"].split("_")[0], []).append(float(row["dice"]))
-    made |= {"n_shared": len(alike), "n_scans_shared": len(shared) if alike else 0}
-    made["dice_shared"] = float(np.mean([np.mean(scans) for scans in alike.values()])) if alike else math.nan
     for name, column in (("dice", dice[held]), ("iou", iou[held])):
         made[name] = float(column.mean()) if column.size else math.nan
         made[f"{name}_lo"], made[f"{name}_hi"] = mean_limits(column, bootstrap, draw)
     truth = np.where(held, values("volume_reference_mm3"), np.nan)
     made["volume_reference_mm3"] = float(truth[held].mean()) if held.any() else math.nan
     # A mean over training seeds would agree better than any training does, the more so the more seeds there are.
-    first = rows[0].get("seed") if rows else None
+    first = own[own["seed"] == own["seed"].iloc[0]] if len(own) else own
     volumes = agreement(values("volume_mm3", first), truth, bootstrap, draw)._asdict()
     return made | {"n_volumes": volumes.pop("n"), "bias_mm3": volumes.pop("bias")} | volumes
-
-
-def _tidy(row: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        name: str(value) if isinstance(value, int) else "" if math.isnan(value) else f"{value:.6g}"
-        for name, value in row.items()
-    }
 
 
 def _with_limits(row: Mapping[str, str], name: str, shown_as: str) -> str:

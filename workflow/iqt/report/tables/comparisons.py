@@ -7,22 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from iqt.errors import UserError
 from iqt.io.files import write_table, write_text
 from iqt.io.naming import seed_of
-from iqt.report.formats import bracketed, latex, markdown
-from iqt.report.scores import (
-    Score,
-    measured,
-    methods_of,
-    named,
-    parcellator_of,
-    people_of,
-    read_scores,
-    signed,
-)
+from iqt.report.data import as_rows, methods_of, parcellator_of, people_of, read_scores
+from iqt.report.metrics import measured, named, signed
 from iqt.report.significance import ALPHA, compare, holm, people_needed
+from iqt.report.tables.formats import bracketed, latex, markdown
 
 TESTED = ("psnr", "msssim", "miou")
 """Metrics that are tested: fixed here, so that none is chosen by its result."""
@@ -70,7 +63,7 @@ def write_statistics(
             f"{subjects_csv}: the reference method {reference!r} has no row; it has {', '.join(methods)}. "
             "Hint: set evaluate.reference to one of them"
         )
-    people = sorted({score.subject for score in scores})
+    people = sorted(scores["person"].unique())
     draw = seed_of(seed, "bootstrap", set_name)
     found = {
         (metric, method): compare(*_pairs(scores, method, reference, metric, people), bootstrap, draw)
@@ -82,16 +75,21 @@ def write_statistics(
     n_tests = sum(not math.isnan(one.p) for one in found.values())
     needed = people_needed(n_tests)
     enough = max((one.n for one in found.values()), default=0) >= needed
-    rows = []
-    for ((metric, method), one), p_holm in zip(found.items(), adjusted, strict=True):
-        numbers = {"difference": one.difference, "difference_lo": one.lo, "difference_hi": one.hi, "p": one.p}
-        numbers |= {"p_holm": p_holm, "rank_biserial": one.rank_biserial, "cohen_dz": one.cohen_dz}
-        row = {"set": set_name, "metric": metric, "method": method, "reference": reference, "n": str(one.n)}
-        row["reference_named"] = "yes" if named_beforehand else "no"
-        row |= {"n_missing": str(len(people) - one.n), "n_tests": str(n_tests), "n_needed": str(needed)}
-        row |= {name: "" if math.isnan(value) else f"{value:.6g}" for name, value in numbers.items()}
-        row_enough = enough and one.n >= people_needed(1)
-        rows.append(row | {"verdict": _verdict(one.n, one.rank_biserial, p_holm, row_enough)})
+    rows = as_rows(
+        pd.DataFrame(
+            [
+                {"set": set_name, "metric": metric, "method": method, "reference": reference, "n": one.n}
+                | {"n_missing": len(people) - one.n, "difference": one.difference}
+                | {"difference_lo": one.lo, "difference_hi": one.hi, "p": one.p, "p_holm": p_holm, "n_tests": n_tests}
+                | {"n_needed": needed, "rank_biserial": one.rank_biserial, "cohen_dz": one.cohen_dz}
+                | {"verdict": _verdict(one.n, one.rank_biserial, p_holm, enough and one.n >= people_needed(1))}
+                | {"reference_named": "yes" if named_beforehand else "no"}
+                for ((metric, method), one), p_holm in zip(found.items(), adjusted, strict=True)
+            ],
+            columns=COLUMNS,
+            dtype=object,
+        )
+    )
     write_table(out / "statistics.csv", rows, COLUMNS)
     note = NOTE if named_beforehand else f"{NOTE} {UNNAMED}"
     title = f"Every method against {reference}, low-field set {set_name}."
@@ -122,20 +120,14 @@ def statistics_cells(rows: list[dict[str, str]], bold: Callable[[str], str] = st
 
 
 def _pairs(
-    scores: list[Score], method: str, reference: str, metric: str, people: list[str]
+    scores: pd.DataFrame, method: str, reference: str, metric: str, people: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """One value per person of either method, each the mean over the scans that both have; NaN where there is none."""
-    had = [
-        {score.scan for score in scores if score.method == one and not math.isnan(score.values[metric])}
-        for one in (method, reference)
-    ]
-    both = had[0] & had[1]
-    means = [
-        people_of([score for score in scores if score.method == one and score.scan in both], metric)
-        for one in (method, reference)
-    ]
-    first, second = (np.array([found.get(person, math.nan) for person in people]) for found in means)
-    return first, second
+    held = scores.dropna(subset=[metric])
+    own, other = (held[held["method"] == name] for name in (method, reference))
+    both = set(own["scan"]) & set(other["scan"])
+    first, second = (people_of(some[some["scan"].isin(both)], metric).reindex(people) for some in (own, other))
+    return first.to_numpy(), second.to_numpy()
 
 
 def _verdict(n: int, rank_biserial: float, p_holm: float, enough: bool) -> str:

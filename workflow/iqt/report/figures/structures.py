@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iqt.io.files import read_table
-from iqt.report.figures import STYLE, save_figure
-from iqt.report.structure_table import COLUMNS
-from iqt.report.styles import styles_of
+from iqt.report.figures.drawing import STYLE, save_figure
+from iqt.report.figures.styles import styles_of
+from iqt.report.tables.structures import COLUMNS
 
 
 def draw_structures(structures_csv: Path, out: list[Path]) -> None:

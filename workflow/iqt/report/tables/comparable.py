@@ -1,56 +1,18 @@
-"""Like with like: means over the scans that every method has, where methods' people differ, and who failed."""
+"""Like with like, from a table's rows: who is best, where methods' people differ, and who failed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
+import pandas as pd
 
-from iqt.report.people import shared_scans
-from iqt.report.scores import COMMON, LOWER_IS_BETTER, NAMES, Score, people_of, shown
-from iqt.report.significance import mean_limits
+from iqt.report.metrics import COMMON, LOWER_IS_BETTER, NAMES, shown
 
 FAILURES_SHOWN = 20
 """Failures that a table names; the page and the tables of metrics/ have all."""
 BLIND = 0.999
 """mIoU from which on a parcellator is not believed to look."""
-
-
-def scans_all_have(scores: Sequence[Score], name: str) -> set[str]:
-    """The scans on which every method has a value of a metric; a method that has none at all does not count."""
-    values: dict[str, set[str]] = {}
-    for score in scores:
-        if not math.isnan(score.values[name]):
-            values.setdefault(score.method, set()).add(score.scan)
-    return shared_scans(values)
-
-
-def means_of(
-    scores: Sequence[Score], name: str, shared: Collection[str], limits: tuple[int, int] | None
-) -> dict[str, str]:
-    """One method's columns of a metric: the mean over people with, where asked for, its 95 % limits (`_lo`, `_hi`), the
-    people behind it (`_n`), and both over the scans that all methods have (`_shared`, `_n_shared`).
-
-    Args:
-        scores: one per scan.
-        shared: the scans that all methods have.
-        limits: resamplings of the people and seed; None for no limits.
-    """
-    people, alike = (
-        np.array(list(people_of(some, name).values()))
-        for some in (scores, [score for score in scores if score.scan in shared])
-    )
-    columns = {name: _mean(people), f"{name}_shared": _mean(alike)}
-    if limits:
-        columns |= zip((f"{name}_lo", f"{name}_hi"), mean_limits(people, *limits), strict=True)
-    counts = {f"{name}_n": str(people.size), f"{name}_n_shared": str(alike.size)}
-    return {column: number(value) for column, value in columns.items()} | counts
-
-
-def number(value: float, digits: int = 6) -> str:
-    """A number as a table holds it; empty where there is none."""
-    return "" if math.isnan(value) else f"{value:.{digits}g}"
 
 
 def best_of(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> dict[str, set[str]]:
@@ -108,9 +70,10 @@ def differences(
     ]
 
 
-def failures(scores: Sequence[Score]) -> list[str]:
+def failures(scores: pd.DataFrame) -> list[str]:
     """A sentence that names results that count as failed, and why."""
-    found = [f"{score.scan} {score.method} ({score.reason.rstrip('.')})" for score in scores if score.failed]
+    failed = scores[scores["failed"]]
+    found = [f"{row.scan} {row.method} ({row.reason.rstrip('.')})" for row in failed.itertuples()]
     more = f"; and {len(found) - FAILURES_SHOWN} more" if len(found) > FAILURES_SHOWN else ""
     return [f"Failures: {'; '.join(found[:FAILURES_SHOWN])}{more}."] if found else []
 
@@ -124,7 +87,3 @@ def blind_parcellator(rows: Sequence[Mapping[str, str]]) -> list[str]:
         f"The parcellator reads every method's result like its reference (mIoU of at least {BLIND}), so mIoU and Dice "
         "tell nothing here; a parcellator that the run trained may have been trained too briefly."
     ]
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else math.nan

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from iqt.errors import UserError
-from iqt.io.files import read_table
-from iqt.report.figures import STYLE, save_figure
-from iqt.report.scores import NAMES, measured
-from iqt.report.styles import styles_of
+from iqt.report.data import read_frame, with_text
+from iqt.report.figures.drawing import STYLE, save_figure
+from iqt.report.figures.styles import styles_of
+from iqt.report.metrics import NAMES, measured
 
 SWEPT = ("psnr", "msssim", "hfcorr", "miou")
 COSTS = {"nfe": "network calls a volume", "seconds_per_volume": "seconds a volume"}
@@ -30,25 +31,23 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
     Raises:
         UserError: the table is absent, or no method in it belongs to a series.
     """
-    rows = read_table(benchmark_csv, required=("method", *COSTS, *SWEPT))
-    lines: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        if row["method"] in series:
-            lines.setdefault(series[row["method"]], []).append(row)
-    if not lines:
+    rows = with_text(read_frame(benchmark_csv, ("method",), (*COSTS, *SWEPT)), "parcellator")
+    swept = rows.assign(line=rows["method"].map(dict(series))).dropna(subset=["line"])
+    if swept.empty:
         raise UserError(f"{benchmark_csv}: holds no method of a sweep; run the configuration that names them")
+    lines = dict(list(swept.groupby("line", sort=False)))
     styles = styles_of(dict.fromkeys(label.removesuffix(" mean") for label in lines))
     with matplotlib.rc_context(STYLE):
-        names = measured(SWEPT, rows[0].get("parcellator", ""))
+        names = measured(SWEPT, rows["parcellator"].iloc[0])
         figure = Figure(figsize=(3 * len(names), 6), layout="constrained")
         for row_of_axes, cost in zip(figure.subplots(len(COSTS), len(names)), COSTS, strict=True):
             for axes, name in zip(row_of_axes, names, strict=True):
                 for label, members in lines.items():
-                    points = sorted((float(row[cost]), float(row[name])) for row in members if row[cost] and row[name])
+                    points = members[[cost, name]].dropna().sort_values([cost, name])
                     several, style = label.endswith(" mean"), styles[label.removesuffix(" mean")]
                     axes.plot(
-                        [spent for spent, _ in points],
-                        [value for _, value in points],
+                        points[cost],
+                        points[name],
                         color=style.colour,
                         linestyle="--" if several else "-",
                         marker=style.marker,
@@ -76,14 +75,14 @@ def draw_reliability(reliability_csv: Path, methods: Sequence[str], out: list[Pa
     Raises:
         UserError: the table is absent.
     """
-    rows = read_table(reliability_csv, required=("method", "bin", "n_voxels", "expected", "error"))
+    rows = read_curves(reliability_csv)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.5, 4.5), layout="constrained")
         axes = figure.subplots()
         top = 0.0
         for method, look in styles_of(methods).items():
-            own = [row for row in rows if row["method"] == method]
-            if not own:
+            own = rows[rows["method"] == method]
+            if own.empty:
                 continue
             expected, error = reliability_curve(own)
             top = max([top, *expected, *error])
@@ -94,16 +93,14 @@ def draw_reliability(reliability_csv: Path, methods: Sequence[str], out: list[Pa
         save_figure(figure, out)
 
 
-def reliability_curve(rows: Sequence[Mapping[str, str]]) -> tuple[list[float], list[float]]:
-    """Expected and true error of each tenth of the voxels, over all people that one method's rows are of."""
-    bins = sorted({int(row["bin"]) for row in rows})
-    tenths = [[row for row in rows if int(row["bin"]) == each] for each in bins]
-    expected, error = ([_pooled(tenth, name) for tenth in tenths] for name in ("expected", "error"))
-    return expected, error
+def read_curves(reliability_csv: Path, *text: str) -> pd.DataFrame:
+    """A table of true and expected error: one row per scan and tenth of its voxels, and columns of `text`."""
+    return read_frame(reliability_csv, ("method", *text), ("bin", "n_voxels", "expected", "error"))
 
 
-def _pooled(rows: Sequence[Mapping[str, str]], name: str) -> float:
-    """Root mean square over people, each with as much weight as voxels."""
-    sizes = [int(row["n_voxels"]) for row in rows]
-    squares = sum(size * float(row[name]) ** 2 for size, row in zip(sizes, rows, strict=True))
-    return math.sqrt(squares / sum(sizes))
+def reliability_curve(rows: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """Expected and true error of each tenth of the voxels, over all people that one method's rows are of: root mean
+    squares, each person with as much weight as voxels."""
+    squares = rows[["expected", "error"]].pow(2).mul(rows["n_voxels"], axis=0).groupby(rows["bin"]).sum()
+    pooled = np.sqrt(squares.div(rows.groupby("bin")["n_voxels"].sum(), axis=0))
+    return pooled["expected"].tolist(), pooled["error"].tolist()

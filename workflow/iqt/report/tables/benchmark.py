@@ -10,37 +10,25 @@ import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pandas as pd
+
 from iqt.io.files import read_table, write_table, write_text
 from iqt.io.naming import seed_of
-from iqt.report.comparable import (
-    best_of,
-    blind_parcellator,
-    count,
-    differences,
-    failures,
-    means_of,
-    number,
-    scans_all_have,
-)
-from iqt.report.formats import latex, markdown
-from iqt.report.people import seed_sd
-from iqt.report.scores import (
-    COMMON,
-    FURTHER_METRICS,
-    METRICS,
-    UNREAD,
-    Score,
-    by_seed,
-    further_metrics,
+from iqt.report.data import (
+    as_rows,
     mean_over_seeds,
-    measured,
+    means_of,
     methods_of,
-    named,
+    number,
     parcellator_of,
     people_of,
-    read_seeds,
-    shown,
+    read_trainings,
+    scans_all_have,
+    seed_sd,
 )
+from iqt.report.metrics import COMMON, FURTHER_METRICS, METRICS, UNREAD, further_metrics, measured, named, shown
+from iqt.report.tables.comparable import best_of, blind_parcellator, count, differences, failures
+from iqt.report.tables.formats import latex, markdown
 
 CONTRACT = (
     "method", "n_subjects", "n_parameters", "nfe", "seconds_per_volume",
@@ -107,16 +95,18 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     Raises:
         UserError: subjects.csv lacks a column or has no row of the set.
     """
-    trainings = read_seeds(subjects_csv, set_name)
+    trainings = read_trainings(subjects_csv, set_name)
     scores = mean_over_seeds(trainings)
     common = _common_scans(scores)
     shared = {name: scans_all_have(scores, name) for name in (*METRICS, *FURTHER_METRICS)}
-    draw = seed_of(seed, "bootstrap", set_name)
+    limits = bootstrap, seed_of(seed, "bootstrap", set_name)
     rows = [
-        _row(method, scores, set_name, common, shared, bootstrap, draw) | seed_spread(method, trainings)
+        {"method": method, "set": set_name, "parcellator": parcellator_of(scores)}
+        | _row(scores[scores["method"] == method], common, shared, limits)
+        | seed_spread(trainings[trainings["method"] == method])
         for method in methods_of(scores)
     ]
-    write_table(out / "benchmark.csv", rows, (*CONTRACT, *FURTHER))
+    write_table(out / "benchmark.csv", as_rows(pd.DataFrame(rows, dtype=object)), (*CONTRACT, *FURTHER))
     read_back = read_table(out / "benchmark.csv")
     title = f"Low-field set {set_name}."
     failed = failures(scores)
@@ -172,74 +162,47 @@ def with_interval(name: str, row: dict[str, str]) -> tuple[str, str]:
     return value, "; ".join(known)
 
 
-def seed_spread(method: str, trainings: list[Score]) -> dict[str, str | int]:
-    """A method's number of training seeds, and the standard deviation of each metric's mean over people by seed; empty
-    for a single seed.
-
-    Args:
-        trainings: one score a scan, method and seed.
-    """
-    own = [score for score in trainings if score.method == method]
-    spreads = {f"{name}_seed_sd": number(seed_sd(by_seed(own, name))) for name in (*METRICS, *FURTHER_METRICS)}
-    return {"n_seeds": len({score.seed for score in own}), **spreads}
+def seed_spread(trainings: pd.DataFrame) -> dict[str, float | int]:
+    """One method's number of training seeds, and the standard deviation of each metric's mean over people by seed, NaN
+    for a single seed."""
+    spreads = {f"{name}_seed_sd": seed_sd(trainings, name) for name in (*METRICS, *FURTHER_METRICS)}
+    return {"n_seeds": trainings["seed"].nunique(), **spreads}
 
 
 def _row(
-    method: str,
-    scores: list[Score],
-    set_name: str,
-    common: set[str],
-    shared: Mapping[str, set[str]],
-    n_resamples: int,
-    draw: int,
-) -> dict[str, str | int]:
-    own = [score for score in scores if score.method == method]
-    succeeded = list(people_of([score for score in own if score.scan in common], "miou").values())
-    row: dict[str, str | int] = {
-        "method": method,
-        "n_subjects": len({score.subject for score in own}),
-        "n_parameters": _whole(own, "n_parameters"),
-        "nfe": _whole(own, "nfe"),
-        "seconds_per_volume": number(_mean([score.values["seconds"] for score in own]), digits=4),
-        "set": set_name,
-        "n_failed": sum(score.failed for score in own),
-        "samples": _constant(own, "samples"),
-        "msssim_scales": _constant(own, "msssim_scales"),
-        "msssim_minmax_scales": _constant(own, "msssim_minmax_scales"),
-        "parcellator": parcellator_of(scores),
-        "miou_common": number(_mean(succeeded)),
+    own: pd.DataFrame, common: set[str], shared: Mapping[str, set[str]], limits: tuple[int, int]
+) -> dict[str, float | int | str]:
+    succeeded = people_of(own[own["scan"].isin(common)], "miou")
+    row: dict[str, float | int | str] = {
+        "n_subjects": own["person"].nunique(),
+        "n_parameters": _whole(own["n_parameters"]),
+        "nfe": _whole(own["nfe"]),
+        "seconds_per_volume": number(own["seconds"].mean(), digits=4),
+        "n_failed": int(own["failed"].sum()),
+        **{name: _constant(own[name]) for name in ("samples", "msssim_scales", "msssim_minmax_scales")},
+        "miou_common": succeeded.mean(),
         "miou_common_n": len(succeeded),
     }
     for name in (*METRICS, *FURTHER_METRICS):
-        row |= means_of(own, name, shared[name], (n_resamples, draw) if name in WITH_INTERVAL else None)
+        row |= means_of(own, name, shared[name], limits if name in WITH_INTERVAL else None)
     return row
 
 
-def _common_scans(scores: list[Score]) -> set[str]:
-    methods = set(methods_of(scores))
-    succeeded: dict[str, set[str]] = {}
-    for score in scores:
-        if not score.failed and not math.isnan(score.values["miou"]):
-            succeeded.setdefault(score.scan, set()).add(score.method)
-    return {scan for scan, found in succeeded.items() if found == methods}
+def _common_scans(scores: pd.DataFrame) -> set[str]:
+    """The scans on which every method succeeded."""
+    succeeded = scores[~scores["failed"] & scores["miou"].notna()].groupby("scan")["method"].nunique()
+    return set(succeeded[succeeded == scores["method"].nunique()].index)
 
 
-def _mean(values: list[float]) -> float:
-    finite = [value for value in values if not math.isnan(value)]
-    return sum(finite) / len(finite) if finite else math.nan
-
-
-def _constant(scores: list[Score], name: str) -> str:
+def _constant(values: pd.Series) -> str:
     """A fact of the method; a range where it differs between scans (a smaller brain allows fewer scales)."""
-    values = sorted({score.values[name] for score in scores if not math.isnan(score.values[name])})
-    ends = [f"{value:g}" for value in (values[:1] + values[-1:])]
-    return "-".join(dict.fromkeys(ends))
+    known = values.dropna()
+    return "-".join(dict.fromkeys(f"{value:g}" for value in (known.min(), known.max()))) if len(known) else ""
 
 
-def _whole(scores: list[Score], name: str) -> str:
+def _whole(values: pd.Series) -> str:
     """A count of the method; the rounded mean where it differs between scans, so that the column stays numeric."""
-    mean = _mean([score.values[name] for score in scores])
-    return "" if math.isnan(mean) else f"{mean:.0f}"
+    return "" if values.isna().all() else f"{values.mean():.0f}"
 
 
 def _cells(rows: list[dict[str, str]], compact: bool = False, bold: Callable[[str], str] = str) -> list[list[str]]:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from iqt.config.experiments import Experiment
-from iqt.report.comparable import best_of, count, unequal
-from iqt.report.scores import (
+from iqt.report.data import methods_of, people_of
+from iqt.report.metrics import (
     COMMON,
     FURTHER_METRICS,
     LOWER_IS_BETTER,
     METRICS,
-    Score,
     further_metrics,
     measured,
-    methods_of,
     named,
-    people_of,
     shown,
 )
-from iqt.report.tables import with_interval
+from iqt.report.tables.benchmark import with_interval
+from iqt.report.tables.comparable import best_of, count, unequal
 
 SHOWN = (*METRICS, COMMON)
 """Columns of the benchmark table that methods are ranked by."""
@@ -68,7 +68,7 @@ def _metric_cells(rows: list[dict[str, str]], names: Sequence[str]) -> list[list
 
 
 def shared_lines(rows: list[dict[str, str]]) -> dict[str, Any]:
-    """Means over the scans that all methods have, a line a metric of which some method lacks some."""
+    """Means over the scans that all methods have, one line per metric of which some method lacks some."""
     methods = [row["method"] for row in rows]
     lines = [
         [named(name, ""), str(n), *(means.get(method, "–") for method in methods)]
@@ -77,15 +77,14 @@ def shared_lines(rows: list[dict[str, str]]) -> dict[str, Any]:
     return {"head": ["metric", "people", *methods], "lines": lines}
 
 
-def extremes_lines(scores: list[Score], names: Sequence[str]) -> list[dict[str, Any]]:
+def extremes_lines(scores: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
     """The best, the median and the worst person of each method by each metric; of an even number the better median."""
     lines = []
     for name in names:
-        sign = 1 if name in LOWER_IS_BETTER else -1
         for method in methods_of(scores):
-            people = people_of([score for score in scores if score.method == method], name)
-            ranked = sorted(people, key=lambda person: (sign * people[person], person))
-            chosen = [ranked[0], ranked[(len(ranked) - 1) // 2], ranked[-1]] if ranked else []
-            cells = [(person, shown(name, people[person])) for person in chosen] or [("", "–")] * 3
+            people = people_of(scores[scores["method"] == method], name).sort_index()
+            ranked = people.sort_values(ascending=name in LOWER_IS_BETTER, kind="stable")
+            chosen = ranked.iloc[[0, (len(ranked) - 1) // 2, -1]] if len(ranked) else ranked
+            cells = [(person, shown(name, value)) for person, value in chosen.items()] or [("", "–")] * 3
             lines.append({"metric": named(name, ""), "method": method, "cells": cells})
     return lines

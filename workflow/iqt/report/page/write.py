@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from iqt.config.experiments import Experiment
 from iqt.errors import UserError
 from iqt.io.files import read_json, read_table, write_text
-from iqt.report.assessments import calibration_table, seam_table
-from iqt.report.comparable import blind_parcellator
-from iqt.report.comparisons import statistics_cells
-from iqt.report.experiments import columns_of, experiment_cells, experiment_note
-from iqt.report.formats import BOLD, PLAIN, marked
-from iqt.report.page_tables import SHOWN, benchmark_lines, extremes_lines, further_lines, left_out, shared_lines
-from iqt.report.scores import METRICS, UNREAD, Score, further_metrics, measured, named, read_scores
-from iqt.report.structure_table import structure_cells, structure_differences
-from iqt.report.structures import NEEDED, compare_methods, judge, mean_over_seeds, read_colours
-from iqt.report.viewer import collect
+from iqt.report.data import read_scores
+from iqt.report.metrics import METRICS, UNREAD, further_metrics, measured, named
+from iqt.report.page.assessments import calibration_table, seam_table
+from iqt.report.page.methods import SHOWN, benchmark_lines, extremes_lines, further_lines, left_out, shared_lines
+from iqt.report.page.structures import compare_methods, judge, mean_over_seeds, read_colours
+from iqt.report.page.viewer import collect
+from iqt.report.tables.comparable import blind_parcellator
+from iqt.report.tables.comparisons import statistics_cells
+from iqt.report.tables.experiments import columns_of, experiment_cells, experiment_note
+from iqt.report.tables.formats import BOLD, PLAIN, marked
+from iqt.report.tables.structures import read_structures, structure_cells, structure_differences
 
 TEMPLATE = Path(__file__).with_name("page.html")
 FIGURES = ("slices", "metrics", "parcellation", "training", "published", "overlap", "reliability", "experiment")
@@ -60,57 +61,29 @@ def write_page(
     Raises:
         UserError: a file is absent, not readable, or a figure has another name or is no PNG.
     """
-    run = read_json(metrics / "run.json")
-    skipped = run.get("cohort", {}).get("skipped", [])
-    found = sorted(
-        tables.rglob("benchmark*.csv"), key=lambda path: (len(path.parts), path.name != "benchmark.csv", path)
-    )
-    if not found:
-        raise UserError(f"{tables}: no benchmark.csv; run the tables first")
-    structures = mean_over_seeds(read_table(metrics / "structures.csv", required=NEEDED))
+    run, asked = read_json(metrics / "run.json"), experiments or {}
     colours = read_colours(lut)
-    plain = next((name for name, method in run.get("methods", {}).items() if method.get("kind") == "cubic"), None)
-    trained = [name for name, method in run.get("methods", {}).items() if method.get("model")]
-    benchmarks = []
-    for path in found:
-        rows = read_table(path, required=("method", "set", "n_failed"))
-        if not rows:
-            raise UserError(f"{path}: no row; run the tables again")
-        set_name = rows[0]["set"]
-        if set_name not in run.get("lowfield", {set_name: None}):
-            continue  # of a set that the configuration had once
-        scores = read_scores(metrics / "subjects.csv", set_name)
-        people = max(int(row["n_subjects"]) for row in rows)
-        judged_by = rows[0].get("parcellator", "")
-        volumetry = _beside(path, "structures.csv", structure_cells)
-        benchmarks.append(
-            {
-                "set": set_name,
-                "head": [named(name, judged_by) for name in measured(SHOWN, judged_by)],
-                "parcellator": judged_by,
-                "rows": benchmark_lines(rows),
-                "further": further_lines(rows),
-                "statistics": _beside(path, "statistics.csv", statistics_cells),
-                "volumetry": volumetry,
-                "volumetry_differs": structure_differences(volumetry["rows"]),
-                "shared": shared_lines(rows),
-                "left_out": left_out(rows, run.get("methods", {}), experiments or {}),
-                "calibration": calibration_table(metrics, set_name, _sampled(rows, trained), people),
-                "seams": seam_table(metrics, set_name, trained, people),
-                "n_scans": len({score.scan for score in scores}),
-                "extremes": [
-                    ("", extremes_lines(scores, measured(METRICS, judged_by))),
-                    (" by further similarity", extremes_lines(scores, further_metrics(rows))),
-                ],
-                "structures": compare_methods([row for row in structures if row["set"] == set_name], plain, colours),
-                "failures": [score for score in scores if score.failed and not _listed(score, set_name, skipped)],
-                "warnings": _warnings(rows, scores, run),
-                "scales": ", ".join(sorted({row["msssim_scales"] for row in rows if row["msssim_scales"]})),
-                "n_people": people,
-            }
-        )
-    if not benchmarks:
-        raise UserError(f"{tables}: no benchmark.csv of a low-field set of this run; run the tables first")
+    sets = _sets(metrics, tables, run, asked, colours)
+    content = {
+        "run": run,
+        "methods": [row["method"] for row in sets[0]["rows"]],
+        "benchmarks": sets,
+        "experiments": [_experiment(name, one, tables) for name, one in asked.items()],
+        "n_seeds": max(int(row.get("n_seeds", 1)) for each in sets for row in each["rows"]),
+        "figures": _figures(figures),
+        "viewer": collect(panels),
+        "models": _as_table(run.get("models", {})),
+        "run_methods": _as_table(run.get("methods", {})),
+        "lowfield": _as_table(run.get("lowfield", {})),
+        "lowfield_heading": _lowfield_heading(run.get("lowfield", {})),
+        "people_named": people_named,
+        "skipped": _skipped(run),
+        "judge": judge(metrics, colours),
+    }
+    write_text(out, _render(content))
+
+
+def _render(content: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -120,23 +93,78 @@ def write_page(
     )
     environment.filters |= {"plain": _plain}
     environment.globals |= {"BOLD": BOLD, "PLAIN": PLAIN, "DOUBTS_SHOWN": DOUBTS_SHOWN, "UNREAD": UNREAD}
-    page = environment.get_template(TEMPLATE.name).render(
-        run=run,
-        methods=[row["method"] for row in benchmarks[0]["rows"]],
-        benchmarks=benchmarks,
-        experiments=[_experiment(name, one, tables) for name, one in (experiments or {}).items()],
-        n_seeds=max(int(row.get("n_seeds", 1)) for benchmark in benchmarks for row in benchmark["rows"]),
-        figures=_figures(figures),
-        viewer=collect(panels),
-        models=_as_table(run.get("models", {})),
-        run_methods=_as_table(run.get("methods", {})),
-        lowfield=_as_table(run.get("lowfield", {})),
-        lowfield_heading=_lowfield_heading(run.get("lowfield", {})),
-        people_named=people_named,
-        skipped=skipped,
-        judge=judge(metrics, colours),
+    return environment.get_template(TEMPLATE.name).render(content)
+
+
+def _sets(
+    metrics: Path, tables: Path, run: Mapping, experiments: Mapping[str, Experiment], colours: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """What the page says of each low-field set that has a benchmark.csv, `main` first."""
+    found = sorted(
+        tables.rglob("benchmark*.csv"), key=lambda path: (len(path.parts), path.name != "benchmark.csv", path)
     )
-    write_text(out, page)
+    if not found:
+        raise UserError(f"{tables}: no benchmark.csv; run the tables first")
+    structures = mean_over_seeds(read_structures(metrics / "structures.csv"))
+    sets = []
+    for path in found:
+        rows = read_table(path, required=("method", "set", "n_failed"))
+        if not rows:
+            raise UserError(f"{path}: no row; run the tables again")
+        set_name = rows[0]["set"]
+        if set_name in run.get("lowfield", {set_name: None}):  # else of a set that the configuration had once
+            own = structures[structures["set"] == set_name]
+            sets.append(_set(path, rows, metrics, run, experiments, own, colours))
+    if not sets:
+        raise UserError(f"{tables}: no benchmark.csv of a low-field set of this run; run the tables first")
+    return sets
+
+
+def _set(
+    path: Path,
+    rows: list[dict[str, str]],
+    metrics: Path,
+    run: Mapping,
+    experiments: Mapping[str, Experiment],
+    structures: pd.DataFrame,
+    colours: Mapping[str, str],
+) -> dict[str, Any]:
+    """What the page says of a low-field set; `path` is its benchmark.csv, with the other tables beside it."""
+    set_name, judged_by, methods = rows[0]["set"], rows[0].get("parcellator", ""), run.get("methods", {})
+    plain = next((name for name, method in methods.items() if method.get("kind") == "cubic"), None)
+    trained = [name for name, method in methods.items() if method.get("model")]
+    scores = read_scores(metrics / "subjects.csv", set_name)
+    people = max(int(row["n_subjects"]) for row in rows)
+    volumetry = _beside(path, "structures.csv", structure_cells)
+    failed = scores[scores["failed"]]
+    return {
+        "set": set_name,
+        "head": [named(name, judged_by) for name in measured(SHOWN, judged_by)],
+        "parcellator": judged_by,
+        "rows": benchmark_lines(rows),
+        "further": further_lines(rows),
+        "statistics": _beside(path, "statistics.csv", statistics_cells),
+        "volumetry": volumetry,
+        "volumetry_differs": structure_differences(volumetry["rows"]),
+        "shared": shared_lines(rows),
+        "left_out": left_out(rows, methods, experiments),
+        "calibration": calibration_table(metrics, set_name, _sampled(rows, trained), people),
+        "seams": seam_table(metrics, set_name, trained, people),
+        "n_scans": scores["scan"].nunique(),
+        "extremes": [
+            ("", extremes_lines(scores, measured(METRICS, judged_by))),
+            (" by further similarity", extremes_lines(scores, further_metrics(rows))),
+        ],
+        "structures": compare_methods(structures, plain, colours),
+        "failures": [row for row in failed.to_dict("records") if not _listed(row, set_name, _skipped(run))],
+        "warnings": _warnings(rows, scores, run),
+        "scales": ", ".join(sorted({row["msssim_scales"] for row in rows if row["msssim_scales"]})),
+        "n_people": people,
+    }
+
+
+def _skipped(run: Mapping) -> list[dict]:
+    return run.get("cohort", {}).get("skipped", [])
 
 
 def _experiment(name: str, experiment: Experiment, tables: Path) -> dict[str, Any]:
@@ -169,26 +197,28 @@ def _lowfield_heading(sets: Mapping[str, Mapping]) -> str:
     return "Low-field sets" if True in real else "Low-field simulation"
 
 
-def _warnings(rows: list[dict[str, str]], scores: list[Score], run: Mapping) -> list[str]:
+def _warnings(rows: list[dict[str, str]], scores: pd.DataFrame, run: Mapping) -> list[str]:
     """What a reader must know before believing a number, each as a sentence."""
-    people = len({score.subject for score in scores})
+    people = scores["person"].nunique()
     warnings = []
     if people < FEW_PEOPLE:
         who = f"{people} test people" if people > 1 else "one test person"
         warnings.append(f"Only {who}: small differences between methods, and the intervals, are not reliable.")
-    scales = [score.values["msssim_scales"] for score in scores if not math.isnan(score.values["msssim_scales"])]
-    if scales and min(scales) < 5:
+    scales = scores["msssim_scales"].min()
+    if scales < 5:
         warnings.append(
-            f"MS-SSIM used {min(scales):.0f} of the usual 5 scales (weights renormalised) because the volumes are "
+            f"MS-SSIM used {scales:.0f} of the usual 5 scales (weights renormalised) because the volumes are "
             "small: not comparable with published values."
         )
     warnings += blind_parcellator(rows)
     methods = run.get("methods", {})
     value = {row["method"]: float(row["psnr_shared"]) for row in rows if row["psnr_shared"]}
-    plain = max((value[name] for name in value if methods.get(name, {}).get("kind") == "cubic"), default=math.nan)
-    for name, psnr in value.items():
-        if methods.get(name, {}).get("model") and psnr <= plain:
-            warnings.append(f"{name} does not exceed cubic interpolation in PSNR ({psnr:.2f} against {plain:.2f} dB).")
+    plain = [psnr for name, psnr in value.items() if methods.get(name, {}).get("kind") == "cubic"]
+    warnings += [
+        f"{name} does not exceed cubic interpolation in PSNR ({psnr:.2f} against {max(plain):.2f} dB)."
+        for name, psnr in value.items()
+        if plain and methods.get(name, {}).get("model") and psnr <= max(plain)
+    ]
     pairs = run.get("lowfield", {}).get(rows[0]["set"], {})
     if pairs.get("registration"):
         warnings.append(
@@ -252,9 +282,9 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _listed(score: Score, set_name: str, skipped: list[dict]) -> bool:
+def _listed(score: Mapping[str, Any], set_name: str, skipped: list[dict]) -> bool:
     """Whether a failed result is explained by what run.json lists: its own stage's failure or an earlier one."""
     shared = {"cohort", f"lowfield/{set_name}", "parcellation/hq"}
-    stages = {entry["stage"] for entry in skipped if entry["scan"] == score.scan}
+    stages = {entry["stage"] for entry in skipped if entry["scan"] == score["scan"]}
     # A result's stage is <stage>/<set>/<method>, and of a further training seed /seed-<n>.
-    return any(stage in shared or stage.split("/")[1:3] == [set_name, score.method] for stage in stages)
+    return any(stage in shared or stage.split("/")[1:3] == [set_name, score["method"]] for stage in stages)

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
+from iqt.report.figures.drawing import DPI
 from iqt.report.panels import PLANES, Panel
 
-DPI = 150
 PIXELS_A_MM = 1.45
 """Wanted size of a slice; rounded so that a voxel is a whole number of pixels and nothing is resampled."""
 ENDS = {"sagittal": ("P", "A"), "coronal": ("L", "R"), "axial": ("L", "R")}

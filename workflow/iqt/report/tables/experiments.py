@@ -7,14 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import pandas as pd
+
 from iqt.config.experiments import COVERAGES, Calibration, Cost, Experiment, Seam
 from iqt.config.experiments import Score as Similarity
-from iqt.io.files import read_table, write_table, write_text
+from iqt.io.files import write_table, write_text
 from iqt.io.naming import seed_of
-from iqt.report.comparable import best_of, count, differences, failures, means_of, number, scans_all_have
-from iqt.report.formats import bracketed, latex, markdown
-from iqt.report.people import seed_sd
-from iqt.report.scores import DECIMALS, NAMES, Score, by_seed, mean_over_seeds, numbers_of
+from iqt.report.data import (
+    as_rows,
+    mean_over_seeds,
+    means_of,
+    read_frame,
+    scans_all_have,
+    seed_sd,
+    with_failures,
+)
+from iqt.report.metrics import DECIMALS, NAMES
+from iqt.report.tables.comparable import best_of, count, differences, failures
+from iqt.report.tables.formats import bracketed, latex, markdown
 
 OF_PEOPLE = (*get_args(Similarity), *get_args(Seam), *get_args(Calibration))
 """What is measured in each person, so that it has an interval over people; the rest is cost."""
@@ -67,24 +77,22 @@ NOTES = {
 }
 
 
-def read_results(results_csv: Path, experiment: Experiment) -> dict[tuple[str, str], list[Score]]:
-    """The scores of metrics/experiments/<experiment>/results.csv, one per scan and training seed, by low-field set and
-    method in the experiment's order.
+def read_results(results_csv: Path, experiment: Experiment) -> dict[tuple[str, str], pd.DataFrame]:
+    """The scores of metrics/experiments/<experiment>/results.csv (`report.data` says how), one row per scan and
+    training seed, by low-field set and method in the experiment's order.
 
     Raises:
         UserError: the table is absent, lacks a column, or a value is not a number.
     """
     # The figure of reliability shows coverage, whatever the table does.
     names = (*experiment.metrics, *(COVERAGES if experiment.figure == "reliability" else ()))
-    found: dict[tuple[str, str], list[Score]] = {
-        (set_name, method): [] for set_name in experiment.sets for method in experiment.methods
+    text = ("set", "method", "seed", "scan", "status", "machine")
+    frame = with_failures(read_frame(results_csv, text, tuple(dict.fromkeys(names))))
+    return {
+        (set_name, method): frame[(frame["set"] == set_name) & (frame["method"] == method)]
+        for set_name in experiment.sets
+        for method in experiment.methods
     }
-    for row in read_table(results_csv, required=("set", "method", "seed", "scan", "status", "machine", *names)):
-        values = numbers_of(row, names, results_csv)
-        if (row["set"], row["method"]) in found:
-            score = Score(row["scan"], row["method"], row["status"], values, seed=row["seed"], machine=row["machine"])
-            found[row["set"], row["method"]].append(score)
-    return found
 
 
 def columns_of(experiment: Experiment) -> tuple[str, ...]:
@@ -104,7 +112,7 @@ def write_experiment(
 ) -> list[dict[str, str]]:
     """Write an experiment's table as `table` (CSV), .md and .tex beside it; the rows.
 
-    A row each low-field set and method of the experiment, also where nothing was scored. A scan's values are averaged
+    One row per low-field set and method of the experiment, also where nothing was scored. A scan's values are averaged
     over training seeds first, and the scans of one person then; a scan that one seed has no value of is left out. Of
     each quantity, `_n` is the people behind the mean, `_shared` the mean over the `_n_shared` people's scans for which
     every method of the experiment has a value on that set. `n_subjects` counts people, `n_failed` scans. Costs have no
@@ -119,27 +127,27 @@ def write_experiment(
         UserError: results.csv is absent or not valid.
     """
     results = read_results(results_csv, experiment)
-    rows, failed = [], []
+    found, failed = [], []
     for set_name in experiment.sets:
-        every = mean_over_seeds([score for method in experiment.methods for score in results[set_name, method]])
+        every = mean_over_seeds(pd.concat([results[set_name, method] for method in experiment.methods]))
         failed += [f"{_of(set_name, experiment)}{sentence}" for sentence in failures(every)]
         shared = {name: scans_all_have(every, name) for name in experiment.metrics}
         for method in experiment.methods:
-            own, trainings = [score for score in every if score.method == method], results[set_name, method]
+            own, trainings = every[every["method"] == method], results[set_name, method]
             row = dict.fromkeys(columns_of(experiment), "") | {
                 "set": set_name,
                 "method": method,
                 **{key: written(keys[method][key]) for key in experiment.keys},
-                "n_subjects": str(len({score.subject for score in own})),
-                "n_failed": str(sum(score.failed for score in own)),
-                "n_seeds": str(len({score.seed for score in trainings})),
-                "machine": ", ".join(sorted({score.machine for score in trainings if score.machine})),
+                "n_subjects": own["person"].nunique(),
+                "n_failed": int(own["failed"].sum()),
+                "n_seeds": trainings["seed"].nunique(),
+                "machine": ", ".join(sorted(set(trainings["machine"]) - {""})),
             }
             for name in experiment.metrics:
                 limits = (bootstrap, seed_of(seed, "bootstrap", set_name)) if name in OF_PEOPLE else None
-                row |= means_of(own, name, shared[name], limits)
-                row[f"{name}_seed_sd"] = number(seed_sd(by_seed(trainings, name)))
-            rows.append(row)
+                row |= means_of(own, name, shared[name], limits) | {f"{name}_seed_sd": seed_sd(trainings, name)}
+            found.append(row)
+    rows = as_rows(pd.DataFrame(found, dtype=object))
     write_table(table, rows, columns_of(experiment))
 
     def cells(bold: Callable[[str], str]) -> list[list[str]]:
@@ -156,7 +164,7 @@ def write_experiment(
 def experiment_cells(
     rows: Sequence[Mapping[str, str]], experiment: Experiment, bold: Callable[[str], str] = str
 ) -> list[list[str]]:
-    """A heading and a line a low-field set and method, for people; of each set's scores the best are `bold`."""
+    """A heading and one line per low-field set and method, for people; of each set's scores the best are `bold`."""
     texts = _text_columns(rows, experiment)
     lines = [[*_headings(texts), *(LABELS[name] for name in experiment.metrics), "people", "failed"]]
     scores = [name for name in experiment.metrics if name in get_args(Similarity)]

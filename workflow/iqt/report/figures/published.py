@@ -1,4 +1,4 @@
-"""Published reference figures beside ours: one panel a definition of a measure, and never two definitions in one."""
+"""Published reference figures beside ours: one panel per definition of a measure, and never two definitions in one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from iqt.errors import UserError
 from iqt.io.files import read_table
-from iqt.report.figures import STYLE, save_figure
-from iqt.report.scores import methods_of, people_of, read_scores
-from iqt.report.styles import MethodStyle, styles_of
+from iqt.report.data import methods_of, people_of, read_scores
+from iqt.report.figures.drawing import STYLE, save_figure
+from iqt.report.figures.styles import MethodStyle, styles_of
 
 COLUMNS = ("method", "data", "metric", "value", "definition", "confirmed", "source")
 
@@ -64,24 +64,23 @@ def read_published(path: Path) -> list[dict[str, str]]:
 
 
 def ours(subjects_csv: Path, set_name: str, definition: str) -> dict[str, list[float]]:
-    """Our methods' values, a person each, where they are of the same definition; nothing where they are not."""
+    """Our methods' values, one per person, where they are of the same definition; nothing where they are not."""
     wanted = DEFINITIONS[definition]
     if wanted.column is None:
         return {}
     scores = read_scores(subjects_csv, set_name)
     if wanted.parcellator:
-        scores = [score for score in scores if score.parcellator.split(" ")[0] == wanted.parcellator]
+        scores = scores[scores["parcellator"].str.split(" ").str[0] == wanted.parcellator]
     if wanted.column == "msssim_minmax":  # small volumes have fewer scales, which is another measure
-        scores = [score for score in scores if score.values["msssim_minmax_scales"] == SCALES]
+        scores = scores[scores["msssim_minmax_scales"] == SCALES]
     values = {
-        method: list(people_of([score for score in scores if score.method == method], wanted.column).values())
-        for method in methods_of(scores)
+        method: people_of(scores[scores["method"] == method], wanted.column).tolist() for method in methods_of(scores)
     }
     return {method: people for method, people in values.items() if people}
 
 
 def draw_published(subjects_csv: Path, published_csv: Path, set_name: str, out: list[Path]) -> None:
-    """Published values as diamonds, ours as dots (people) and bars (their mean), a panel a definition.
+    """Published values as diamonds, ours as dots (people) and bars (their mean), one panel per definition.
 
     Raises:
         UserError: a table is absent or not valid.

@@ -1,4 +1,4 @@
-"""Figures of experiments: everybody's values a method, means over a series, and reliability of the samples' spread."""
+"""Figures of experiments: everybody's values by method, means over a series, and reliability of the samples' spread."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from iqt.config.experiments import COVERAGES, Experiment
-from iqt.io.files import read_table
-from iqt.report.experiments import LABELS, OF_PEOPLE, read_results, written
-from iqt.report.figures import STYLE, save_figure
-from iqt.report.sampling import reliability_curve
-from iqt.report.scores import Score, mean_over_seeds, people_of
-from iqt.report.styles import LINES, MethodStyle, styles_of
+from iqt.report.data import mean_over_seeds, people_of
+from iqt.report.figures.drawing import STYLE, save_figure
+from iqt.report.figures.sampling import read_curves, reliability_curve
+from iqt.report.figures.styles import LINES, MethodStyle, styles_of
+from iqt.report.tables.experiments import LABELS, OF_PEOPLE, read_results, written
 
 COLUMNS = 4
 """Panels of dots beside each other."""
@@ -33,7 +32,7 @@ WIDE = 8
 LEVELS = (":", "--", "-.")
 """Line styles of methods that have no place in a series."""
 
-Grouped = Mapping[tuple[str, str], list[Score]]
+Grouped = Mapping[tuple[str, str], pd.DataFrame]
 Styles = Mapping[str, MethodStyle]
 
 
@@ -65,13 +64,13 @@ def draw_experiment(
         elif experiment.figure == "lines":
             figure = _lines(experiment, keys, table, looks)
         else:
-            curves = read_table(reliability_csv, required=("set", "method", "bin", "n_voxels", "expected", "error"))
-            figure = _reliability(experiment, curves, scores, looks)
+            figure = _reliability(experiment, read_curves(reliability_csv, "set"), scores, looks)
         save_figure(figure, out)
 
 
 def _dots(experiment: Experiment, scores: Grouped, table: Sequence[Mapping[str, str]], looks: Styles) -> Figure:
-    """A row a set and method, a panel a metric: a mean with its limits, and everybody's value, joined by thin lines."""
+    """One row per set and method, one panel per metric: a mean with its limits, and everybody's value, which thin lines
+    join."""
     several = len(experiment.sets) > 1
     names = [f"{row['method']}, {row['set']}" if several else row["method"] for row in table]
     columns = min(COLUMNS, len(experiment.metrics))
@@ -127,7 +126,7 @@ def _lines(
     table: Sequence[Mapping[str, str]],
     looks: Styles,
 ) -> Figure:
-    """Means over the series, a panel a metric; a method without a place in it is a level line.
+    """Means over the series, one panel per metric; a method without a place in it is a level line.
 
     A line that is a method's has its colour, and dashes of its own on each set; one that stands for a value of a key
     has a colour that counts from the figure's first.
@@ -207,8 +206,8 @@ def _series_axis(axes: Axes, experiment: Experiment, ticks: list, numeric: bool)
     axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
 
 
-def _reliability(experiment: Experiment, curves: Sequence[Mapping[str, str]], scores: Grouped, looks: Styles) -> Figure:
-    """A row a low-field set: true error over the expected one, and coverage over its nominal value."""
+def _reliability(experiment: Experiment, curves: pd.DataFrame, scores: Grouped, looks: Styles) -> Figure:
+    """One row per low-field set: true error over the expected one, and coverage over its nominal value."""
     figure = Figure(figsize=(8.5, 3.8 * len(experiment.sets)), layout="constrained")
     grid = figure.subplots(len(experiment.sets), 2, squeeze=False)
     for (left, right), set_name in zip(grid, experiment.sets, strict=True):
@@ -216,14 +215,14 @@ def _reliability(experiment: Experiment, curves: Sequence[Mapping[str, str]], sc
         for method in experiment.methods:
             colour, marker, line, _ = looks[method]
             style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 4, "label": method}
-            own = [row for row in curves if (row["set"], row["method"]) == (set_name, method)]
+            own = curves[(curves["set"] == set_name) & (curves["method"] == method)]
             expected, error = reliability_curve(own)
-            people = [list(people_of(scores[set_name, method], name).values()) for name in COVERAGES]
-            if not own or not all(people):
+            people = [people_of(scores[set_name, method], name).mean() for name in COVERAGES]
+            if own.empty or any(map(math.isnan, people)):
                 left.plot([], [], " ", label=f"{method}: –")
                 continue
             left.plot(expected, error, **style)
-            right.plot(list(COVERAGES.values()), [np.mean(values) for values in people], **style)
+            right.plot(list(COVERAGES.values()), people, **style)
             top = max(top, *expected, *error)
         left.plot([0, top], [0, top], color="0.6", linestyle=":")
         right.plot([0.4, 1], [0.4, 1], color="0.6", linestyle=":")
