@@ -50,9 +50,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def drawn(made: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Every figure of that run, as PNG and SVG."""
-    from synthetic import draw_all
+    from synthetic import plot_all
 
-    return draw_all(made, tmp_path_factory.mktemp("figures"))
+    return plot_all(made, tmp_path_factory.mktemp("figures"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -186,24 +186,24 @@ def extract(run: Path, scan: str, out: Path) -> Panel:
     return Panel(out)
 
 
-def draw_scan(run: Path, out: Path, endings: tuple[str, ...], scan: str = SCANS[2]) -> list[Path]:
+def plot_scan(run: Path, out: Path, endings: tuple[str, ...], scan: str = SCANS[2]) -> list[Path]:
     """The figures of one scan, drawn from its panel and metrics/; the files."""
     panel, subjects = run / f"metrics/panels/{scan}.npz", run / "metrics/subjects.csv"
     planes, labels = ([out / f"{name}.{ending}" for ending in endings] for name in ("slices", "parcellation"))
-    slices.draw_slices(panel, subjects, "main", planes)
-    slices.draw_parcellation(panel, run / "cohort/dseg.tsv", subjects, "main", labels)
+    slices.plot_slices(panel, subjects, "main", planes)
+    slices.plot_parcellation(panel, run / "cohort/dseg.tsv", subjects, "main", labels)
     return planes + labels
 
 
-def draw_all(run: Path, out: Path) -> list[Path]:
+def plot_all(run: Path, out: Path) -> list[Path]:
     """Every figure as PNG and SVG; the files."""
     names = ("metrics", "training", "published")
     metrics, curves, beside = ([out / f"{name}.{ending}" for ending in ("png", "svg")] for name in names)
-    scores.draw_metrics(run / "metrics/subjects.csv", "main", metrics)
-    training.draw_training(run / "metrics/history.csv", curves)
-    published.draw_published(run / "metrics/subjects.csv", PUBLISHED, "main", beside)
+    scores.plot_metrics(run / "metrics/subjects.csv", "main", metrics)
+    training.plot_training(run / "metrics/history.csv", curves)
+    published.plot_published(run / "metrics/subjects.csv", PUBLISHED, "main", beside)
     overlap = [out / "overlap.png", out / "overlap.svg"]
-    structure_figure.draw_structures(run / "tables/structures.csv", overlap)
+    structure_figure.plot_structures(run / "tables/structures.csv", overlap)
     reliability = [out / "reliability.png", out / "reliability.svg"]
-    sampling.draw_reliability(run / "metrics/reliability/main.csv", METHODS, reliability)
-    return draw_scan(run, out, ("png", "svg")) + metrics + curves + beside + overlap + reliability
+    sampling.plot_reliability(run / "metrics/reliability/main.csv", METHODS, reliability)
+    return plot_scan(run, out, ("png", "svg")) + metrics + curves + beside + overlap + reliability

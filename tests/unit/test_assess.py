@@ -16,7 +16,7 @@ from iqt.evaluate.seams import border_error, seam_energy
 from iqt.io.files import read_table, write_json, write_table
 from iqt.io.naming import Result, anat, flat
 from iqt.io.volumes import save_volume
-from iqt.report.figures.sampling import draw_reliability, draw_sweep
+from iqt.report.figures.sampling import plot_reliability, plot_sweep
 from iqt.report.figures.styles import styles_of
 
 SHAPE = (48, 40, 44)
@@ -211,7 +211,7 @@ def test_the_reliability_figure_pools_people_by_their_voxels(tmp_path: Path, mon
     write_table(tmp_path / "reliability.csv", rows)
     kept = []
     monkeypatch.setattr("iqt.report.figures.sampling.save_figure", lambda figure, _out: kept.append(figure))
-    draw_reliability(tmp_path / "reliability.csv", ["unet", "m"], [])
+    plot_reliability(tmp_path / "reliability.csv", ["unet", "m"], [])
     line, diagonal = kept[0].axes[0].lines
     np.testing.assert_allclose(line.get_xdata(), [0.1, 0.3])
     np.testing.assert_allclose(line.get_ydata(), [np.sqrt((300 * 0.04 + 100 * 0.16) / 400), 0.3])
@@ -228,7 +228,7 @@ def test_the_sweep_has_a_line_for_each_sampler_and_for_means(tmp_path: Path, mon
     write_table(tmp_path / "benchmark.csv", rows)
     kept = []
     monkeypatch.setattr("iqt.report.figures.sampling.save_figure", lambda figure, _out: kept.append(figure))
-    draw_sweep(tmp_path / "benchmark.csv", {"a": "ddim", "b": "ddim", "am": "ddim mean"}, [])
+    plot_sweep(tmp_path / "benchmark.csv", {"a": "ddim", "b": "ddim", "am": "ddim mean"}, [])
     single, mean = kept[0].axes[0].lines
     assert (list(single.get_xdata()), list(single.get_ydata())) == ([1, 4], [20, 21])
     assert (list(mean.get_xdata()), mean.get_linestyle()) == ([4], "--")
@@ -236,4 +236,4 @@ def test_the_sweep_has_a_line_for_each_sampler_and_for_means(tmp_path: Path, mon
     by_seconds = kept[0].axes[4].lines[0]
     assert list(by_seconds.get_xdata()) == [3, 12]
     with pytest.raises(UserError, match="holds no method of a sweep"):
-        draw_sweep(tmp_path / "benchmark.csv", {"x": "ddim"}, [])
+        plot_sweep(tmp_path / "benchmark.csv", {"x": "ddim"}, [])

@@ -22,7 +22,7 @@ from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.io.naming import Result, seed_of
 from iqt.planning.plan import Plan
 from iqt.report.figures import experiments as experiment_figures
-from iqt.report.figures.experiments import draw_experiment
+from iqt.report.figures.experiments import plot_experiment
 from iqt.report.figures.styles import COLOURS, LINES, styles_of
 from iqt.report.page.write import write_page
 from iqt.report.significance import mean_limits
@@ -191,7 +191,7 @@ def test_a_method_without_any_row_is_still_a_line(metrics: Path) -> None:
 def draw(metrics: Path, asked: Experiment, out: Path, keys: dict = KEYS, methods: list[str] | None = None) -> str:
     rows = write_experiment(metrics / "results.csv", asked, keys, metrics / "drawn.csv", 500, 1)
     methods = methods or list(keys)
-    draw_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, keys, rows, methods, [out])
+    plot_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, keys, rows, methods, [out])
     return out.read_text() if out.suffix == ".svg" else ""
 
 
@@ -232,7 +232,7 @@ def test_an_axis_may_hold_numbers_and_words(metrics: Path, kept: list[Figure]) -
     asked = experiment(figure="lines", x="tiling.tile", keys=("tiling.tile",), sets=("main",))
     rows = write_experiment(metrics / "results.csv", asked, keys, metrics / "tiles.csv", 500, 1)
     out = [metrics / "none.png"]
-    draw_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, keys, rows, METHODS, out)
+    plot_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, keys, rows, METHODS, out)
     (figure,) = kept
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert ticks == ["32", "auto"]
@@ -285,7 +285,7 @@ def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metri
     asked = experiment(question="What do <more> steps bring? Look at the seam.")
     rows = write_experiment(metrics / "results.csv", asked, KEYS, run / "tables/experiments/steps.csv", 500, 1)
     figure = run / "figures/experiment_steps.png"
-    draw_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, KEYS, rows, METHODS, [figure])
+    plot_experiment(metrics / "results.csv", metrics / "reliability.csv", asked, KEYS, rows, METHODS, [figure])
     facts = read_json(run / "metrics/run.json")
     write_json(run / "metrics/run.json", facts | {"methods": facts["methods"] | {"costly": {"kind": "unet"}}})
     write_page(run / "metrics", run / "tables", [figure], run / "report.html", experiments={"steps": asked})

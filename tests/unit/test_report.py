@@ -34,7 +34,7 @@ from iqt.report.tables import benchmark as tables
 from iqt.report.tables import comparisons
 from iqt.report.tables import structures as structure_table
 from iqt.report.tables.structures import read_structures
-from synthetic import CUBIC_UNREAD, METHODS, PUBLISHED, SCANS, UNET_FAILED, draw_all, draw_scan, extract, score
+from synthetic import CUBIC_UNREAD, METHODS, PUBLISHED, SCANS, UNET_FAILED, extract, plot_all, plot_scan, score
 
 CONTRACT = (
     *("method", "n_subjects", "n_parameters", "nfe", "seconds_per_volume", "psnr", "psnr_lo", "psnr_hi"),
@@ -94,7 +94,7 @@ def test_panel_of_a_scan_without_reference_says_why(made: Path, tmp_path: Path) 
     panel = extract(run, SCANS[0], run / f"metrics/panels/{SCANS[0]}.npz")
     assert panel.missing == {"hq": "no brain"}
     assert "hq" not in panel
-    assert all(path.stat().st_size > 500 for path in draw_scan(run, tmp_path, ("svg",), SCANS[0]))
+    assert all(path.stat().st_size > 500 for path in plot_scan(run, tmp_path, ("svg",), SCANS[0]))
 
 
 def test_a_broken_panel_is_the_users_error(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_method_that_always_failed_has_empty_means(tmp_path: Path) -> None:
     assert row["psnr"] == row["miou"] == row["nfe"] == row["miou_common"] == ""
     assert row["n_failed"] == "1"
     assert "–" in tables.format_terminal(tmp_path / "benchmark.csv")
-    scores.draw_metrics(tmp_path / "subjects.csv", "main", [tmp_path / "metrics.svg"])
+    scores.plot_metrics(tmp_path / "subjects.csv", "main", [tmp_path / "metrics.svg"])
 
 
 def test_tables_for_people(made: Path) -> None:
@@ -249,7 +249,7 @@ def test_redrawing_gives_the_same_bytes(made: Path, drawn: list[Path], tmp_path:
     shutil.copytree(made / "metrics", copy / "metrics")
     shutil.copytree(made / "cohort", copy / "cohort", ignore=shutil.ignore_patterns("sub-*"))  # no volumes
     shutil.copytree(made / "tables", copy / "tables")
-    for first, second in zip(drawn, draw_all(copy, tmp_path), strict=True):
+    for first, second in zip(drawn, plot_all(copy, tmp_path), strict=True):
         assert first.read_bytes() == second.read_bytes(), first.name
     extract(made, SCANS[1], tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (made / f"metrics/panels/{SCANS[1]}.npz").read_bytes()
@@ -278,7 +278,7 @@ def test_slices_keep_their_shape_in_mm(made: Path) -> None:
 
 def test_a_missing_method_is_shown_as_such(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(drawing.STYLE, "svg.fonttype", "none")  # text stays text
-    draw_scan(made, tmp_path, ("svg",))
+    plot_scan(made, tmp_path, ("svg",))
     for name in ("slices", "parcellation"):
         text = (tmp_path / f"{name}.svg").read_text()
         assert "no result: lowfield: the noise is &lt;above&gt; the signal" in text
@@ -300,7 +300,7 @@ def test_published_values_meet_ours_only_in_the_same_definition(
         assert set(published.ours(tmp_path / "subjects.csv", "main", "msssim_minmax")) >= wanted
         assert bool(published.ours(tmp_path / "subjects.csv", "main", "msssim_minmax")) is bool(wanted)
     monkeypatch.setitem(drawing.STYLE, "svg.fonttype", "none")
-    published.draw_published(subjects, PUBLISHED, "main", [tmp_path / "published.svg"])
+    published.plot_published(subjects, PUBLISHED, "main", [tmp_path / "published.svg"])
     text = (tmp_path / "published.svg").read_text()
     assert "33.7" in text
     assert text.count("cubic (here)") == 1, "PSNR min-max"
@@ -322,18 +322,18 @@ def test_the_figure_of_structures_shows_every_structure(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(drawing.STYLE, "svg.fonttype", "none")
-    structure_figure.draw_structures(made / "tables/structures.csv", [tmp_path / "overlap.svg"])
+    structure_figure.plot_structures(made / "tables/structures.csv", [tmp_path / "overlap.svg"])
     text = (tmp_path / "overlap.svg").read_text()
     assert all(name in text for name in ("left half", "right half", "nowhere", *METHODS))
     colours = [styles_of(METHODS)[method].colour for method in METHODS]
     assert all(colour.lower() in text for colour in colours), "a method's colour is the same everywhere"
     write_table(tmp_path / "structures.csv", [], structure_table.COLUMNS)
-    structure_figure.draw_structures(tmp_path / "structures.csv", [tmp_path / "none.svg"])
+    structure_figure.plot_structures(tmp_path / "structures.csv", [tmp_path / "none.svg"])
     assert "No result was parcellated" in (tmp_path / "none.svg").read_text()
 
 
 def test_fonts_are_in_the_files(made: Path, tmp_path: Path) -> None:
-    scores.draw_metrics(made / "metrics/subjects.csv", "main", [tmp_path / "metrics.pdf", tmp_path / "metrics.svg"])
+    scores.plot_metrics(made / "metrics/subjects.csv", "main", [tmp_path / "metrics.pdf", tmp_path / "metrics.svg"])
     pdf = (tmp_path / "metrics.pdf").read_bytes()
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf
@@ -430,7 +430,7 @@ def test_page_says_when_a_method_does_not_beat_interpolation(made: Path, tmp_pat
 def test_a_figure_of_another_ending_is_refused_and_nothing_written(made: Path, tmp_path: Path) -> None:
     for name in ("metrics", "metrics.foo"):
         with pytest.raises(UserError, match=rf"{name}: a figure's name must end in \.png, \.svg, \.pdf"):
-            scores.draw_metrics(made / "metrics/subjects.csv", "main", [tmp_path / name])
+            scores.plot_metrics(made / "metrics/subjects.csv", "main", [tmp_path / name])
     assert not list(tmp_path.iterdir())
 
 

@@ -74,10 +74,10 @@ def test_a_method_looks_the_same_in_every_figure(tmp_path: Path, monkeypatch: py
     kept = []
     for module in (scores, published, sampling, structure_figure):
         monkeypatch.setattr(module, "save_figure", lambda figure, _out: kept.append(figure))
-    scores.draw_metrics(tmp_path / "subjects.csv", "main", [])
-    published.draw_published(tmp_path / "subjects.csv", PUBLISHED, "main", [])
-    sampling.draw_reliability(tmp_path / "reliability.csv", methods, [])
-    structure_figure.draw_structures(tmp_path / "structures.csv", [])
+    scores.plot_metrics(tmp_path / "subjects.csv", "main", [])
+    published.plot_published(tmp_path / "subjects.csv", PUBLISHED, "main", [])
+    sampling.plot_reliability(tmp_path / "reliability.csv", methods, [])
+    structure_figure.plot_structures(tmp_path / "structures.csv", [])
     metrics, beside, reliability, overlap = kept
     box = metrics.axes[0].patches[13]
     assert box.get_hatch() == look.hatch

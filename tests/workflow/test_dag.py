@@ -74,7 +74,7 @@ CHAIN = {
     "gather_metrics",
     "extract_panels",
     "write_tables",
-    "draw",
+    "plot",
     "write_page",
     "write_provenance",
     "all",
@@ -169,7 +169,7 @@ def test_the_sweep_trains_each_model_once(workflow: Path) -> None:
     methods = read_config(workflow / "config" / "sweep.yaml").methods
     assert len(methods) == 2 + 3 * (6 + 4) + 4 + 3
     assert jobs["train"] == 3, "a diffusion model, and a flow with its regression"
-    assert (jobs["draw"], jobs["gather_metrics"]) == (2, 1), "the sweep and the reliability of its samples"
+    assert (jobs["plot"], jobs["gather_metrics"]) == (2, 1), "the sweep and the reliability of its samples"
     assert "write_page" not in jobs
 
 

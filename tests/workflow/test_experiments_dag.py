@@ -38,7 +38,7 @@ def test_the_six_experiments_are_planned_on_one_cohort_and_judge(workflow: Path)
     assert jobs["list_participants"] == jobs["parcellate_reference"] == 1
     assert "train_parcellator" not in jobs, "the shipped one reads"
     assert jobs["train"] == len(Plan(config).models()) == 17
-    assert jobs["gather_experiment"] == jobs["draw_experiment"] == 6
+    assert jobs["gather_experiment"] == jobs["plot_experiment"] == 6
     assert jobs["write_page"] == 1
     pairs = sum(len(Plan(config).results(name)) for name in config.lowfield)
     assert (
@@ -68,7 +68,7 @@ def test_an_experiments_target_trains_its_own_models_and_shares_weights(
     found = trained(workflow, f"experiment_{name}", config=EXPERIMENTS)
     assert found == Counter({f"{model}/seed-1": 1 for model in models})
     jobs = planned(workflow, f"experiment_{name}", config=EXPERIMENTS)
-    assert jobs["gather_experiment"] == jobs["draw_experiment"] == 1
+    assert jobs["gather_experiment"] == jobs["plot_experiment"] == 1
     assert not {"write_page", "gather_metrics"} & set(jobs), "nothing but what it shows"
     config = read_config(workflow / EXPERIMENTS)
     pairs = len(config.experiments[name].methods) * len(config.sets_of(name))
@@ -78,10 +78,10 @@ def test_an_experiments_target_trains_its_own_models_and_shares_weights(
 def test_experiments_are_among_the_figures_and_on_the_page(workflow: Path) -> None:
     one = {"title": "t", "question": "q", "methods": ["cubic", "unet"]}
     config = edited(workflow, experiments={"first": one, "second": one | {"figure": "lines", "x": "set"}})
-    assert planned(workflow, "figures", config=config)["draw_experiment"] == 2
-    assert planned(workflow, "experiments", config=config)["draw_experiment"] == 2
-    assert planned(workflow, "results/smoke/report.html", config=config)["draw_experiment"] == 2
-    assert "draw_experiment" not in planned(workflow, "figures")
+    assert planned(workflow, "figures", config=config)["plot_experiment"] == 2
+    assert planned(workflow, "experiments", config=config)["plot_experiment"] == 2
+    assert planned(workflow, "results/smoke/report.html", config=config)["plot_experiment"] == 2
+    assert "plot_experiment" not in planned(workflow, "figures")
 
 
 def test_real_pairs_are_one_more_set_of_every_experiment_on_all_sets(workflow: Path, tmp_path: Path) -> None:
@@ -164,5 +164,5 @@ def test_figures_of_experiments_are_planned_from_the_metrics_alone(workflow: Pat
         (metrics / name).parent.mkdir(parents=True, exist_ok=True)
         (metrics / name).touch()
     jobs = planned(workflow, "figures", config=config)
-    assert jobs["draw_experiment"] == 2
+    assert jobs["plot_experiment"] == 2
     assert {name for name in jobs if not name.startswith("draw_")} == {"write_tables", "figures"}

@@ -83,7 +83,7 @@ def test_whatever_else_is_asked_for_needs_the_source(far: Path) -> None:
             return set()
         return set(re.findall(r"^(\w+) +\d+$", text.partition("Job stats:")[2], re.MULTILINE)) - {"total"}
 
-    assert planned("figures") == {"draw", "write_tables", "figures"}
+    assert planned("figures") == {"plot", "write_tables", "figures"}
     assert planned("cohort") == set()
     assert planned("figures", "cohort") == set()
     (far / f"results/far/metrics/panels/main/{SCANS[1]}.npz").unlink()

@@ -176,7 +176,7 @@ def test_an_experiment_shows_what_was_measured_and_measures_nothing_again(finish
     done = snakemake(finished, "--", "experiment_pair", config="pair.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
     ran = set(re.findall(r"^(?:local)?rule (\w+):$", done.stdout + done.stderr, re.MULTILINE))
-    assert ran == {"gather_experiment", "draw_experiment", "experiment_pair"}
+    assert ran == {"gather_experiment", "plot_experiment", "experiment_pair"}
     results = finished / "results/smoke"
     rows = read_table(results / "tables/experiments/pair.csv")
     assert [row["method"] for row in rows] == methods
@@ -212,7 +212,7 @@ def test_a_further_seed_is_trained_and_scored_and_nothing_else(finished: Path) -
     ran = re.findall(r"^(?:local)?rule (\w+?)(?:_\d+)?:$", done.stdout + done.stderr, re.MULTILINE)
     n_batches = len(list((results / "metrics/parts/main").glob("batch-*")))
     batches = dict.fromkeys(("enhance", "parcellate_result", "evaluate"), n_batches)
-    assert Counter(ran) == {"train": 1, **batches, "gather_experiment": 1, "draw_experiment": 1, "experiment_twice": 1}
+    assert Counter(ran) == {"train": 1, **batches, "gather_experiment": 1, "plot_experiment": 1, "experiment_twice": 1}
     (row,) = read_table(results / "tables/experiments/twice.csv")
     means = {}
     for path in (results / "metrics/parts/main").glob("batch-*/unet*/**/subjects.csv"):

@@ -69,5 +69,5 @@ def test_constraints_hold_the_projects_pins(repository: Path) -> None:
 def test_the_reports_rules_are_one_job_on_a_cluster(repository: Path) -> None:
     """Snakemake refuses a group that a rule outside stands between."""
     groups = yaml.safe_load((repository / "profiles/slurm/profile.yaml").read_text())["groups"]
-    drawn = {name for file, name, _ in rules(repository) if file == "report.smk"} | {"draw_experiment"}
+    drawn = {name for file, name, _ in rules(repository) if file == "report.smk"} | {"plot_experiment"}
     assert groups == dict.fromkeys(drawn | {"extract_panels"}, "report")

@@ -56,7 +56,7 @@ rule gather_experiment:
         """
 
 
-rule draw_experiment:
+rule plot_experiment:
     """Write an experiment's table and draw its figure."""
     input:
         results=gathered("experiments/{experiment}/results.csv"),
@@ -78,9 +78,9 @@ rule draw_experiment:
         ),
         svg=f"{R}/figures/experiment_{{experiment}}.svg",
     log:
-        f"{R}/logs/draw_experiment/{{experiment}}.log",
+        f"{R}/logs/plot_experiment/{{experiment}}.log",
     benchmark:
-        f"{R}/benchmarks/draw_experiment/{{experiment}}.tsv"
+        f"{R}/benchmarks/plot_experiment/{{experiment}}.tsv"
     conda:
         "../../envs/iqt.yaml"
     threads: 1
@@ -95,7 +95,7 @@ rule draw_experiment:
         methods=",".join(CONFIG.methods),
     shell:
         r"""
-        iqt draw experiment \
+        iqt plot experiment \
             --results {input.results:q} \
             --reliability {input.reliability:q} \
             --settings {params.settings:q} \

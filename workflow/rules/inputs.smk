@@ -234,11 +234,16 @@ def figure_kind(figure):
 
 
 def figure_inputs(wildcards):
-    """What a figure is drawn from, by the option that names it, and the code that draws it."""
+    """What a figure is drawn from, by the option that names it."""
     kind = FIGURES[figure_kind(wildcards.figure)]
     scan = wildcards.figure.partition("_")[2]
     found = {name: gathered(path.replace("{scan}", scan))({}) for name, path in kind.gathered.items()}
-    return {**found, **kind.other, "code": code(f"iqt.report.figures.{kind.drawn_by}")}
+    return {**found, **kind.other}
+
+
+def figure_code(wildcards):
+    """The code that draws a figure."""
+    return code(f"iqt.report.figures.{FIGURES[figure_kind(wildcards.figure)].drawn_by}")
 
 
 def figure_options(wildcards, input):

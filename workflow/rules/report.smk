@@ -66,10 +66,11 @@ rule write_tables:
         """
 
 
-rule draw:
+rule plot:
     """Draw a figure: everybody's scores, training curves, structures, published values, samples, or one person."""
     input:
         unpack(figure_inputs),
+        code=figure_code,
     output:
         png=report(
             f"{R}/figures/{{figure}}.png",
@@ -79,9 +80,9 @@ rule draw:
         ),
         svg=f"{R}/figures/{{figure}}.svg",
     log:
-        f"{R}/logs/draw/{{figure}}.log",
+        f"{R}/logs/plot/{{figure}}.log",
     benchmark:
-        f"{R}/benchmarks/draw/{{figure}}.tsv"
+        f"{R}/benchmarks/plot/{{figure}}.tsv"
     wildcard_constraints:
         figure=rf"(slices|parcellation)_{SCAN_PATTERN}|{'|'.join(name for name, one in FIGURES.items() if not one.of_scan)}",
     conda:
@@ -95,7 +96,7 @@ rule draw:
         options=figure_options,
     shell:
         r"""
-        iqt draw {params.kind} \
+        iqt plot {params.kind} \
             {params.options} \
             --out {output.png:q} \
             --out {output.svg:q} \

@@ -19,8 +19,8 @@ from iqt.cli.options import (
     SettingsOption,
     SuffixOption,
     app,
-    draw,
     needed,
+    plot,
     refuse,
     stage,
 )
@@ -177,8 +177,8 @@ def run_fast(
     run_fast(read_list(scans), cohort, out, suffix, parse_section(FAST, settings))
 
 
-@draw.command("presets")
-def draw_presets(
+@plot.command("presets")
+def plot_presets(
     image: Annotated[Path, typer.Argument(help="A high-quality volume.")],
     out: FilesOption,
     wm: WMOption = None,
@@ -191,7 +191,7 @@ def draw_presets(
 ) -> None:
     """What each preset of the simulator makes of a scan."""
     from iqt.config import PRESETS, Tissues
-    from iqt.degrade.preview import draw_presets
+    from iqt.degrade.preview import plot_presets
     from iqt.degrade.single import scan_name
     from iqt.degrade.tissues import TissueFiles, tissues_of_file
     from iqt.io.volumes import read_volume
@@ -200,7 +200,7 @@ def draw_presets(
     volume = read_volume(image)
     found = tissues_of_file(volume, TissueFiles(maps, labels, mask), suffix, Tissues()).maps
     for path in out:
-        draw_presets(volume, found, list(PRESETS), seed, scan_name(image), suffix, path)
+        plot_presets(volume, found, list(PRESETS), seed, scan_name(image), suffix, path)
 
 
 def _lowfield(settings: str | None, preset: str | None):

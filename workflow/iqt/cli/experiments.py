@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from iqt.cli.options import BatchesOption, FilesOption, OutOption, RunOption, SeedOption, draw, stage
+from iqt.cli.options import BatchesOption, FilesOption, OutOption, RunOption, SeedOption, plot, stage
 
 
 @stage.command()
@@ -39,8 +39,8 @@ def gather_experiment(
     )
 
 
-@draw.command("experiment")
-def draw_experiment(
+@plot.command("experiment")
+def plot_experiment(
     results: Annotated[Path, typer.Option(help="results.csv of `iqt stage gather-experiment`.")],
     reliability: Annotated[Path, typer.Option(help="reliability.csv of the same.")],
     settings: Annotated[str, typer.Option(help="The experiment, its sets by name: JSON text, or a YAML or JSON file.")],
@@ -53,9 +53,9 @@ def draw_experiment(
 ) -> None:
     """An experiment's table and figure."""
     from iqt.config import Experiment, parse_section
-    from iqt.report.figures.experiments import draw_experiment
+    from iqt.report.figures.experiments import plot_experiment
     from iqt.report.tables.experiments import write_experiment
 
     experiment, values = parse_section(Experiment, settings), json.loads(keys)
     rows = write_experiment(results, experiment, values, table, bootstrap, seed)
-    draw_experiment(results, reliability, experiment, values, rows, methods.split(","), out)
+    plot_experiment(results, reliability, experiment, values, rows, methods.split(","), out)

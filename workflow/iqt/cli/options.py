@@ -17,13 +17,13 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-draw = typer.Typer(help="Draw one figure, as every given --out (.png, .svg or .pdf).", no_args_is_help=True)
+plot = typer.Typer(help="Draw one figure, as every given --out (.png, .svg or .pdf).", no_args_is_help=True)
 config_app = typer.Typer(help="Check a configuration, or write its schema and its manual.", no_args_is_help=True)
 stage = typer.Typer(help="What the workflow's rules call: a stage on the scans of a list.", no_args_is_help=True)
 SCAN, TRAINING, BENCHMARK = "A scan of your own", "Networks", "A benchmark"
 """Panels of the help."""
 app.add_typer(stage, name="stage", hidden=True)
-app.add_typer(draw, name="draw", hidden=True)
+app.add_typer(plot, name="plot", hidden=True)
 app.add_typer(config_app, name="config", rich_help_panel=BENCHMARK)
 
 ListOption = Annotated[Path, typer.Option("--list", help="TSV with columns scan and split.")]

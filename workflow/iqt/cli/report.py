@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from iqt.cli.options import BENCHMARK, FilesOption, OutOption, SeedOption, SetOption, app, draw, stage
+from iqt.cli.options import BENCHMARK, FilesOption, OutOption, SeedOption, SetOption, app, plot, stage
 
 
 @stage.command()
@@ -36,21 +36,21 @@ def tables(
     write_structures(structures, out, set_name, people, methods_of(scores), bootstrap, seed)
 
 
-@draw.command("slices")
-def draw_slices(
+@plot.command("slices")
+def plot_slices(
     panel: Annotated[Path, typer.Option(help="NPZ of `iqt stage panels`.")],
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
     out: FilesOption,
     set_name: SetOption = "main",
 ) -> None:
     """A person's low-field scan, every method, the reference and the errors."""
-    from iqt.report.figures.slices import draw_slices
+    from iqt.report.figures.slices import plot_slices
 
-    draw_slices(panel, subjects, set_name, out)
+    plot_slices(panel, subjects, set_name, out)
 
 
-@draw.command("parcellation")
-def draw_parcellation(
+@plot.command("parcellation")
+def plot_parcellation(
     panel: Annotated[Path, typer.Option(help="NPZ of `iqt stage panels`.")],
     lut: Annotated[Path, typer.Option(help="Look-up table of the labels.")],
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
@@ -58,50 +58,50 @@ def draw_parcellation(
     set_name: SetOption = "main",
 ) -> None:
     """The parcellator's labels over a person's reference and results."""
-    from iqt.report.figures.slices import draw_parcellation
+    from iqt.report.figures.slices import plot_parcellation
 
-    draw_parcellation(panel, lut, subjects, set_name, out)
+    plot_parcellation(panel, lut, subjects, set_name, out)
 
 
-@draw.command("metrics")
-def draw_metrics(
+@plot.command("metrics")
+def plot_metrics(
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")], out: FilesOption, set_name: SetOption = "main"
 ) -> None:
     """The spread of each metric over the test people."""
-    from iqt.report.figures.scores import draw_metrics
+    from iqt.report.figures.scores import plot_metrics
 
-    draw_metrics(subjects, set_name, out)
+    plot_metrics(subjects, set_name, out)
 
 
-@draw.command("training")
-def draw_training(history: Annotated[Path, typer.Option(help="history.csv of all models.")], out: FilesOption) -> None:
+@plot.command("training")
+def plot_training(history: Annotated[Path, typer.Option(help="history.csv of all models.")], out: FilesOption) -> None:
     """The training curves of every network."""
-    from iqt.report.figures.training import draw_training
+    from iqt.report.figures.training import plot_training
 
-    draw_training(history, out)
+    plot_training(history, out)
 
 
-@draw.command("overlap")
-def draw_overlap(
+@plot.command("overlap")
+def plot_overlap(
     structures: Annotated[Path, typer.Option(help="structures.csv of the tables.")], out: FilesOption
 ) -> None:
     """Overlap and volume bias of every structure and method."""
-    from iqt.report.figures.structures import draw_structures
+    from iqt.report.figures.structures import plot_structures
 
-    draw_structures(structures, out)
+    plot_structures(structures, out)
 
 
-@draw.command("published")
-def draw_published(
+@plot.command("published")
+def plot_published(
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
     published: Annotated[Path, typer.Option(help="Published figures, such as resources/published.csv.")],
     out: FilesOption,
     set_name: SetOption = "main",
 ) -> None:
     """Published reference figures beside ours, definition by definition."""
-    from iqt.report.figures.published import draw_published
+    from iqt.report.figures.published import plot_published
 
-    draw_published(subjects, published, set_name, out)
+    plot_published(subjects, published, set_name, out)
 
 
 @stage.command()
@@ -136,25 +136,25 @@ def show(results: Annotated[Path, typer.Argument(help="Folder of a finished run,
     print(f"\nThe report: {results / 'report.html'}")
 
 
-@draw.command("sampling_sweep")
-def draw_sweep(
+@plot.command("sampling_sweep")
+def plot_sweep(
     benchmark: Annotated[Path, typer.Option(help="tables/benchmark.csv.")],
     series: Annotated[str, typer.Option(help="Line that each method is a point of, as JSON text.")],
     out: FilesOption,
 ) -> None:
     """Quality of samplers over their network calls."""
-    from iqt.report.figures.sampling import draw_sweep
+    from iqt.report.figures.sampling import plot_sweep
 
-    draw_sweep(benchmark, json.loads(series), out)
+    plot_sweep(benchmark, json.loads(series), out)
 
 
-@draw.command("reliability")
-def draw_reliability(
+@plot.command("reliability")
+def plot_reliability(
     reliability: Annotated[Path, typer.Option(help="metrics/reliability/<set>.csv.")],
     methods: Annotated[str, typer.Option(help="All methods, in the order of the tables, separated by commas.")],
     out: FilesOption,
 ) -> None:
     """True error over the error that the samples' spread makes one expect."""
-    from iqt.report.figures.sampling import draw_reliability
+    from iqt.report.figures.sampling import plot_reliability
 
-    draw_reliability(reliability, methods.split(","), out)
+    plot_reliability(reliability, methods.split(","), out)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iqt.cohort.picture import draw_mask, picture_path
+from iqt.cohort.picture import picture_path, plot_mask
 from iqt.cohort.places import split_member
 from iqt.cohort.synthesize import make_person
 from iqt.config import Cohort, Grid
@@ -56,7 +56,7 @@ def ingest_scans(scans: Iterable[str], files: Path, out: Path, suffix: str, seed
             volumes, facts = prepare(record["files"], record["lut"], suffix, cohort)
         doubtful = facts["mask_warnings"]
         if doubtful:
-            draw_mask(volumes["image"], volumes["desc-brain_mask"].data, picture_path(out, scan, suffix))
+            plot_mask(volumes["image"], volumes["desc-brain_mask"].data, picture_path(out, scan, suffix))
             if cohort.mask.wrong == "skip":
                 volumes = {}
         for ending, volume in volumes.items():

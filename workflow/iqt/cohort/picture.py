@@ -16,7 +16,7 @@ def picture_path(out: Path, scan: str, suffix: str) -> Path:
     return anat(out, scan, "x").parents[1] / "figures" / f"{scan}_desc-mask_{suffix}.png"
 
 
-def draw_mask(image: Volume, mask: np.ndarray, path: Path) -> None:
+def plot_mask(image: Volume, mask: np.ndarray, path: Path) -> None:
     """Three planes through the middle of the mask (of the volume, where it is empty), with the mask's outline."""
     import matplotlib
 

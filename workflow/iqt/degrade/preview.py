@@ -43,7 +43,7 @@ class Preview:
         self.steps.append((name, planes_through(volume, self.point)))
 
     def save(self, out: Path) -> None:
-        """Write the picture, a column a step."""
+        """Write the picture, one column per step."""
         draw_planes(self.steps, self.window, out)
 
 
@@ -85,7 +85,7 @@ def draw_planes(columns: Sequence[tuple[str, Sequence[Plane]]], window: float, o
         figure.savefig(temporary)
 
 
-def draw_presets(
+def plot_presets(
     volume: Volume,
     tissues: Mapping[str, np.ndarray],
     names: Sequence[str],

@@ -36,7 +36,7 @@ Grouped = Mapping[tuple[str, str], pd.DataFrame]
 Styles = Mapping[str, MethodStyle]
 
 
-def draw_experiment(
+def plot_experiment(
     results_csv: Path,
     reliability_csv: Path,
     experiment: Experiment,

@@ -79,7 +79,7 @@ def ours(subjects_csv: Path, set_name: str, definition: str) -> dict[str, list[f
     return {method: people for method, people in values.items() if people}
 
 
-def draw_published(subjects_csv: Path, published_csv: Path, set_name: str, out: list[Path]) -> None:
+def plot_published(subjects_csv: Path, published_csv: Path, set_name: str, out: list[Path]) -> None:
     """Published values as diamonds, ours as dots (people) and bars (their mean), one panel per definition.
 
     Raises:

@@ -21,8 +21,8 @@ SWEPT = ("psnr", "msssim", "hfcorr", "miou")
 COSTS = {"nfe": "network calls a volume", "seconds_per_volume": "seconds a volume"}
 
 
-def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) -> None:
-    """Each measure over the network calls a volume, and over its seconds (log scales), a line a series; a dashed line
+def plot_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) -> None:
+    """Each measure over network calls and over seconds a volume (log scales), one line per series; a dashed line
     and open markers where a series is the mean of several samples (its label ends in `mean`).
 
     Args:
@@ -64,7 +64,7 @@ def draw_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
         save_figure(figure, out)
 
 
-def draw_reliability(reliability_csv: Path, methods: Sequence[str], out: list[Path]) -> None:
+def plot_reliability(reliability_csv: Path, methods: Sequence[str], out: list[Path]) -> None:
     """True error over expected error, one line per method: root mean squares over everybody's voxels, tenth by tenth.
 
     On the diagonal the spread is calibrated; above it the method is too sure of itself.

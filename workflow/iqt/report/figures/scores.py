@@ -19,7 +19,7 @@ from iqt.report.metrics import measured, named
 BOXPLOTS = ("psnr", "msssim", "hfcorr", "miou")
 
 
-def draw_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
+def plot_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
     """Box plots over scans with every scan as a point; lines join one scan's results; a cross is a failed scan.
 
     Raises:

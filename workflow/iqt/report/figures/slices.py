@@ -23,7 +23,7 @@ from iqt.report.panels import PLANES, WINDOW, Panel
 DIFFERS = (1.0, 0.25, 0.1)
 
 
-def draw_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path]) -> None:
+def plot_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path]) -> None:
     """One scan's low-field volume, each method's result and the reference in three planes, and each result's error.
 
     Every image has the same grey window and every error the same symmetric one, whose end is the 99th percentile of all
@@ -71,7 +71,7 @@ def draw_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path])
         save_figure(sheet.figure, out)
 
 
-def draw_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: str, out: list[Path]) -> None:
+def plot_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: str, out: list[Path]) -> None:
     """The parcellator's labels on the reference and on each result, and where the two readings differ.
 
     Args:

@@ -16,7 +16,7 @@ from iqt.report.figures.styles import styles_of
 from iqt.report.tables.structures import COLUMNS
 
 
-def draw_structures(structures_csv: Path, out: list[Path]) -> None:
+def plot_structures(structures_csv: Path, out: list[Path]) -> None:
     """Mean Dice with its 95 % limits, and volume bias with the limits of agreement, in per cent of the mean volume.
 
     One line per structure, the largest first, and one colour per method, the same as in the other figures. A structure

@@ -17,7 +17,7 @@ LOSSES = ("train_loss", "val_loss")
 SCORES = {"val_psnr": "validation PSNR (dB)", "val_dice": "validation Dice"}
 
 
-def draw_training(history_csv: Path, out: list[Path]) -> None:
+def plot_training(history_csv: Path, out: list[Path]) -> None:
     """Loss and validation score over steps, one column per model; losses of different models have different scales.
 
     Raises:

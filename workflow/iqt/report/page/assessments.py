@@ -39,7 +39,7 @@ def calibration_table(metrics: Path, set_name: str, sampled: Sequence[str], n_pe
 
 
 def seam_table(metrics: Path, set_name: str, trained: Sequence[str], n_people: int) -> dict[str, Any] | None:
-    """A heading and a line a trained method and kind of border: mean and largest ratio over people.
+    """A heading and one line per trained method and kind of border: mean and largest ratio over people.
 
     `beyond chance` counts the people whose ratio is more than two of its own standard deviations above 1. None where
     nothing was assessed.

@@ -103,7 +103,7 @@ def write_statistics(
 
 
 def statistics_cells(rows: list[dict[str, str]], bold: Callable[[str], str] = str) -> list[list[str]]:
-    """A heading and a line a comparison, for people."""
+    """A heading and one line per comparison, for people."""
     lines = [["metric", "method", "people", "difference (95 %)", "p (Holm)", "effect", "d_z", "verdict"]]
     for row in rows:
         metric = row["metric"]
