@@ -112,7 +112,7 @@ def main(out: Path) -> None:
         written = [*files, "--structures", metrics / "structures.csv", "--reference", "unet", "--out", tables]
         lines.append(("`iqt stage tables`", *measured("stage", "tables", *written)))
         figure = root / "metrics.png"
-        lines.append(("`iqt plot metrics`", *measured("draw", "metrics", *files, "--out", figure)))
+        lines.append(("`iqt plot metrics`", *measured("plot", "metrics", *files, "--out", figure)))
         page = root / "report.html"
         shown = ["--metrics", metrics, "--tables", tables, "--figure", figure, "--out", page]
         lines.append(("`iqt stage page`", *measured("stage", "page", *shown)))

@@ -282,7 +282,8 @@ def write_scan(folder: Path, scan: str) -> tuple[np.ndarray, np.ndarray]:
     affine = np.diag([2.0, 2, 2, 1])
     save_volume(anat(folder / "cohort", scan, "desc-brain_mask.nii.gz"), mask, affine)
     save_volume(anat(folder / "lowfield", scan, "space-HQ_T1w.nii.gz"), low, affine)
-    write_json(anat(folder / "lowfield", scan, "T1w.json"), {"status": OK})
+    for stage in ("cohort", "lowfield"):
+        write_json(anat(folder / stage, scan, "T1w.json"), {"status": OK})
     return low, mask
 
 

@@ -370,7 +370,7 @@ def test_the_command_of_the_readme_works_and_draws_its_steps(tmp_path, iqt):
 
 
 def test_the_presets_are_drawn_side_by_side(tmp_path, iqt):
-    code, message = iqt("draw", "presets", "HQ.nii.gz", "--out", "presets.png")
+    code, message = iqt("plot", "presets", "HQ.nii.gz", "--out", "presets.png")
     assert not code, message
     picture = imread(tmp_path / "presets.png")[..., 0]
     assert all(column.std() > 0.05 for column in np.array_split(picture, 7, axis=1))
@@ -386,7 +386,7 @@ def test_the_drawn_presets_are_what_degrade_makes_of_the_scan(tmp_path, iqt, mon
         return original(settings, seed, scan, *rest)
 
     monkeypatch.setattr(simulator, "draw", note)
-    assert not iqt("draw", "presets", "sub-07_T1w.nii.gz", "--out", "presets.png")[0]
+    assert not iqt("plot", "presets", "sub-07_T1w.nii.gz", "--out", "presets.png")[0]
     assert not iqt("degrade", "sub-07_T1w.nii.gz", "LQ.nii.gz")[0]
     assert len(names) == 4
     assert set(names) == {(1, "sub-07")}

@@ -237,7 +237,8 @@ def command(run: Path, out: Path, settings: dict = SETTINGS, *more: str) -> list
     """The command that the rule runs."""
     folders = ["--participants", str(run / "participants.tsv"), "--store", str(run / "store"), "--out", str(out)]
     options = ["--settings", json.dumps(settings), "--name", "diffusion_iqt", "--precision", "float32", *more]
-    return [sys.executable, "-m", "iqt", "--threads", "2", "stage", "train", *folders, *options]
+    threads = str(torch.get_num_threads())  # with as many as the trainings in this process, or sums end otherwise
+    return [sys.executable, "-m", "iqt", "--threads", threads, "stage", "train", *folders, *options]
 
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "workflow")}

@@ -56,7 +56,7 @@ def enhance_scans(
     def work(scan: str) -> dict:
         records = [
             require_ok(anat(folder, scan, f"{suffix}.json"), stage)
-            for folder, stage in ((cohort, "cohort"), (lowfield, "lowfield"))
+            for folder, stage in ((lowfield, "lowfield"), (cohort, "cohort"))
         ]
         low = read_volume(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"))
         slices = anat(lowfield, scan, f"{suffix}.nii.gz")
@@ -66,7 +66,7 @@ def enhance_scans(
         for values, ending in ((result.mean, suffix), (result.sd, f"desc-sd_{suffix}")):
             if values is not None:
                 save_volume(flat(out, scan, f"{ending}.nii.gz"), values, low.affine)
-        return {**result.facts, "warnings": warnings_of(*records)}
+        return {**result.facts, "warnings": warnings_of(*reversed(records))}
 
     def outputs(scan: str) -> list[Path]:
         return [flat(out, scan, f"{suffix}.nii.gz"), flat(out, scan, f"desc-sd_{suffix}.nii.gz")]
