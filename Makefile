@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-full test bench-data bench-masks bench-judge bench-parcellator weights-parcellator test-archives test-conda test-faults test-slurm test-speed setup slurm
+.PHONY: help demo demo-full test test-all bench-data bench-masks bench-judge bench-step bench-parcellator weights-parcellator weights-t1w test-archives test-conda test-faults test-slurm test-speed setup slurm
 .PHONY: lint format docs bench-speed experiments sampling-sweep scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
@@ -27,7 +27,10 @@ demo-full: $(READY) ## The demo with every method (half an hour)
 	$(SNAKEMAKE) --configfile config/demo-full.yaml
 	@$(BIN)/iqt show results/demo-full
 
-test: $(READY) ## Run all tests, on all cores
+test: $(READY) ## Run the tests that take seconds, and the whole chain once, on all cores
+	$(PYTEST) $(JOBS) -m "not slow"
+
+test-all: $(READY) ## Run all of tests/unit and tests/workflow: a quarter of an hour on two cores
 	$(PYTEST) $(JOBS)
 
 test-speed: $(READY) ## Measure the simulator on a volume of HCP's size
@@ -90,9 +93,18 @@ bench-masks: $(READY) ## Measure the engines of brain masks on real heads (a qua
 bench-judge: $(READY) ## Measure the shipped parcellator on real scans (ten minutes); needs IQT_REAL_DATA
 	$(BIN)/python tests/measurements/judge.py --figure docs/images/judge.png
 
+weights-t1w: $(READY) ## Train the shipped T1w model: make weights-t1w [DATA=COPY OF ds002748] (an hour, resumable)
+	$(SNAKEMAKE) models --configfile config/release/t1w.yaml \
+	  $(if $(DATA),--config 'cohort={"bids": {"path": "$(DATA)"}}')
+	@echo "To measure it: tests/measurements/release.py; to ship it, copy model.safetensors and model.json of"
+	@echo "results/release-t1w/models/unet/seed-1 to resources/models/t1w-unet"
+
 weights-parcellator: $(READY) ## Train the 3D parcellator on label maps: make weights-parcellator LABELS=FOLDER (an hour)
 	$(BIN)/iqt train-volumetric $(LABELS) --out results/release/parcellator --settings config/release/parcellator.yaml
 	@echo "To ship it, copy model.safetensors and model.json of results/release/parcellator to resources/models/parcellator"
+
+bench-step: $(READY) ## Measure a training step beside its convolutions alone (two minutes, on a quiet machine)
+	$(BIN)/python tests/measurements/step.py docs/measurements/step.md
 
 bench-speed: $(READY) ## Measure what one volume costs and gives against the authors' protocol (half an hour)
 	$(SNAKEMAKE) cohort lowfield models

@@ -82,6 +82,7 @@ def test_the_authors_tiles_have_noise_of_their_own_and_repeat_with_the_seed() ->
     assert not torch.equal(first[:8], first[10:18])
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.zeros((64,) * 3, bool)
     mask[20:40, 20:40, 20:40] = True

@@ -195,6 +195,7 @@ def draw(metrics: Path, asked: Experiment, out: Path, keys: dict = KEYS, methods
     return out.read_text() if out.suffix == ".svg" else ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -313,6 +314,7 @@ def test_the_page_has_a_section_with_question_table_and_figure(made: Path, metri
         write_page(run / "metrics", run / "tables", [], run / "x.html", experiments={"other": asked})
 
 
+@pytest.mark.slow
 def test_another_value_makes_another_figure(metrics: Path, tmp_path: Path) -> None:
     for changes in ({}, {"figure": "lines", "x": "set"}):
         before = draw(metrics, experiment(**changes), tmp_path / "before.svg")

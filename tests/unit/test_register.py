@@ -18,6 +18,8 @@ from iqt.io.files import read_json, write_json
 from iqt.io.naming import anat
 from iqt.io.volumes import Volume, read_volume, save_volume
 
+pytestmark = pytest.mark.slow
+
 HALF_A_VOXEL = 2.5
 """Of the low-field scans made here, in mm."""
 

@@ -244,6 +244,7 @@ def test_bad_subjects_are_the_users_error(tmp_path: Path, column: str, value: st
 # figures and page
 
 
+@pytest.mark.slow
 def test_redrawing_gives_the_same_bytes(made: Path, drawn: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(made / "metrics", copy / "metrics")

@@ -98,6 +98,7 @@ def test_bytes_that_arrive_wrong_are_not_kept(server: Server, tmp_path: Path, mo
     assert "scan.nii.gz" not in leftovers(tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_half_way_it_goes_on_where_it_was(server: Server, content: bytes, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from iqt.config import S3; from iqt.cohort.download import Downloader\n"

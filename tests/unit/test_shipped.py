@@ -188,6 +188,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path, repository: Path) -> None:
     assert not (tmp_path / "dseg.nii.gz").exists()
 
 
+@pytest.mark.slow
 def test_an_installed_package_parcellates_outside_the_checkout(tmp_path: Path, repository: Path) -> None:
     """A wheel in an environment of its own, which has the dependencies but not the checkout."""
     source = tmp_path / "source"  # a build leaves files where it reads

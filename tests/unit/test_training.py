@@ -244,6 +244,7 @@ def command(run: Path, out: Path, settings: dict = SETTINGS, *more: str) -> list
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "workflow")}
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_weights(run: Path, trained: Path, tmp_path: Path) -> None:
     """SIGKILL, at once after the first checkpoint: nobody gets to tidy up."""
     out = tmp_path / "killed"
@@ -352,6 +353,7 @@ def test_a_validation_that_is_not_finite_stops_before_a_checkpoint(
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_doubled_batch(run: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "shared"
     done = subprocess.run(
@@ -428,6 +430,7 @@ def test_workers_read_the_same_regions(run: Path, trained: Path, tmp_path: Path)
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_a_compiled_network_learns_the_same(run: Path, tmp_path: Path) -> None:
     """As few kernels as a network can have: compiling takes a second for each."""

@@ -14,6 +14,8 @@ from iqt.io.files import read_json, read_table
 from people import IDS, real_data, write_hcp
 from s3 import KEYS, Server
 
+pytestmark = pytest.mark.slow
+
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from checkout import checkout
 
+pytestmark = pytest.mark.slow
+
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 STANDIN = """#!/bin/sh
 [ "$1" = --version ] && { echo apptainer version 1.3.0; exit; }

@@ -14,6 +14,8 @@ from test_dag import make_outputs, planned, snakemake
 from iqt.config import read_config
 from iqt.planning.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = "config/experiments.yaml"
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from synthetic import SCANS
 
+pytestmark = pytest.mark.slow
+
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 SOURCES = {
     "bids": "source: bids\n  bids: {path: /nowhere/dataset}",

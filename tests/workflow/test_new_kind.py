@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from test_cohort_rules import snakemake
 
 from iqt.io.files import read_json, read_table
+
+pytestmark = pytest.mark.slow
 
 TOY = """
 \"\"\"A single convolution, which a test adds.\"\"\"

@@ -131,6 +131,7 @@ def test_show_prints_the_table_and_where_the_page_is(finished: Path) -> None:
     assert "results/smoke/report.html" in done.stdout
 
 
+@pytest.mark.slow
 def test_snakemakes_own_report_is_written(finished: Path, tmp_path: Path) -> None:
     done = snakemake(finished, "--report", "report.zip")
     assert done.returncode == 0, done.stderr
@@ -150,6 +151,7 @@ def test_snakemakes_own_report_is_written(finished: Path, tmp_path: Path) -> Non
         browser.close()
 
 
+@pytest.mark.slow
 def test_figures_are_redrawn_from_the_metrics_alone(finished: Path, tmp_path: Path) -> None:
     """No volume, no model and no record of a job is there, and the same bytes come out."""
     for name in ("Snakefile", *PARTS):
@@ -201,6 +203,7 @@ def test_an_experiment_shows_what_was_measured_and_measures_nothing_again(finish
     assert mean["patch_seam"]
 
 
+@pytest.mark.slow
 def test_a_further_seed_is_trained_and_scored_and_nothing_else(finished: Path) -> None:
     results = finished / "results/smoke"
     raw = yaml.safe_load((finished / "config/smoke.yaml").read_text()) | {"seeds": [1, 2]}
@@ -227,6 +230,7 @@ def test_a_further_seed_is_trained_and_scored_and_nothing_else(finished: Path) -
     assert all(path.stat().st_mtime_ns == changed for path, changed in first.items()), "what was scored is left"
 
 
+@pytest.mark.slow
 def test_fastsurfer_reads_the_same_run(finished: Path, repository: Path, tmp_path: Path) -> None:
     """With a stand-in for its script: found, planned, run and read by rules of their own."""
     config = tmp_path / "fastsurfer.yaml"
@@ -280,6 +284,7 @@ def test_a_volume_is_traced_back_to_the_template_and_the_run_tells_how_it_was_ma
     assert recorded["results"]["tables/benchmark.csv"] == checksum(table)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_result(finished: Path, tmp_path: Path) -> None:
     """SIGKILL to Snakemake and its job amid a training; ten such kills are in tests/faults."""
     folder = tmp_path / "killed"
@@ -306,6 +311,7 @@ def test_a_killed_run_goes_on_to_the_same_result(finished: Path, tmp_path: Path)
     assert (folder / volume).read_bytes() == (finished / volume).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_scan_that_fails_is_reported_and_stops_nothing(finished: Path) -> None:
     """Last in this file: it damages a low-field volume and asks for what follows it once more."""
     results = finished / "results/smoke"

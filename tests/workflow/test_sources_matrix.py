@@ -16,6 +16,8 @@ from iqt.io.volumes import save_volume
 from people import person
 from s3 import KEYS, Server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_source_is_planned_and_run_to_its_low_field_scans(workflow: Path, tmp_path: Path, case: str) -> None:

@@ -11,6 +11,8 @@ from test_cohort_rules import snakemake
 from datasets import CASES, PEOPLE, SHIPPED, SPLIT, configure, write_folder
 from iqt.io.files import read_json, read_table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "case", ["hcp tree", "bids, as documented", "folder, masks and labels", "folder, skull-stripped", "label maps"]

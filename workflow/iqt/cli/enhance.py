@@ -27,7 +27,9 @@ def enhance(
     context: typer.Context,
     image: Annotated[Path, typer.Argument(help="A low-field scan.")],
     output: Annotated[Path, typer.Argument(help="The enhanced scan to write (.nii.gz).")],
-    model: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    model: Annotated[
+        str | None, typer.Option(help="Name of a shipped model (iqt models), or the folder of your own.")
+    ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Samples whose mean is written.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ancestral, ddim or dpmpp_2m.")] = None,
@@ -45,20 +47,22 @@ def enhance(
     seed: SeedOption = 1,
     precision: PrecisionOption = "auto",
 ) -> None:
-    """Enhance a low-field scan."""
+    """Enhance a low-field scan. Without --model, with the shipped one for its contrast."""
     if mask is not None:
         refuse(context, {"skull_stripped": "--skull-stripped"}, "goes without --mask")
     if mask is not None or skull_stripped:
         refuse(context, {"mask_engine": "--mask-engine", "fraction": "--fraction"}, "finds a mask, and there is one")
     from iqt.config import Mask, parse_section
     from iqt.enhance.single import enhance_file
+    from iqt.imaging.contrast import contrast_of
+    from iqt.io.shipped import find_model
 
     given = {"samples": samples, "steps": steps, "sampler": sampler}
     extras = {name: path for name, path in (("sd", sd), ("sample", sample)) if path is not None}
     enhance_file(
         image,
         output,
-        model,
+        find_model(model, contrast_of(image)[0]),
         {name: value for name, value in given.items() if value is not None},
         extras,
         mask,
@@ -68,6 +72,14 @@ def enhance(
         seed,
         precision,
     )
+
+
+@app.command(rich_help_panel=SCAN)
+def models() -> None:
+    """List the shipped models: what each is for, was trained on, and gains."""
+    from iqt.enhance.listing import list_models
+
+    print(list_models())
 
 
 @stage.command("enhance")

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from iqt.errors import UserError
+
 RESOURCES = Path(__file__).resolve().parents[1] / "resources"
 """A link to the checkout's `resources/`; a folder where the package is installed."""
-PARCELLATOR = RESOURCES / "models" / "parcellator"
+MODELS = RESOURCES / "models"
+"""A folder for each trained model."""
+DEFAULTS = {"T1w": "t1w-unet"}
+"""Name of the model that enhances a scan of a contrast, where none is named."""
+PARCELLATOR = MODELS / "parcellator"
 """The 3D parcellator of T1w scans."""
 PARCELLATOR_TABLE = "aseg"
 """Name of the look-up table of its labels."""
@@ -15,3 +21,31 @@ PARCELLATOR_TABLE = "aseg"
 def table_file(name: str) -> Path:
     """A look-up table: `resources/<name>_dseg.tsv`, or a user's own file where the name ends in .tsv."""
     return Path(name) if name.endswith(".tsv") else RESOURCES / f"{name}_dseg.tsv"
+
+
+def enhancement_models() -> dict[str, Path]:
+    """The folders of the shipped models that enhance, by name."""
+    folders = sorted(path.parent for path in MODELS.glob("*/model.json"))
+    return {folder.name: folder for folder in folders if folder != PARCELLATOR}
+
+
+def find_model(named: str | None, contrast: str | None) -> Path:
+    """The folder of a model that enhances: one of the shipped by its name, a user's own, or without a name the shipped
+    one for a contrast (T1w where nothing tells it).
+
+    Raises:
+        UserError: there is none of that name or for that contrast.
+    """
+    shipped = enhancement_models()
+    if named is not None:
+        if named not in shipped and not Path(named).is_dir():
+            raise UserError(f"--model {named}: neither a folder nor one of the shipped models, {', '.join(shipped)}")
+        return Path(named) if Path(named).is_dir() else shipped[named]
+    name = DEFAULTS.get(contrast or "T1w")
+    if name not in shipped:
+        known = ", ".join(key for key, value in DEFAULTS.items() if value in shipped) or "none"
+        raise UserError(
+            f"no shipped model enhances {contrast or 'T1w'} scans (there are some for: {known}); train one, and name "
+            "its folder with --model"
+        )
+    return shipped[name]

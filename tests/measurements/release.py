@@ -1,0 +1,108 @@
+"""What a shipped model gains over cubic interpolation, on people it was not trained on, over a grid of acquisitions.
+
+    make weights-t1w DATA=FOLDER
+    python tests/measurements/release.py --run results/release-t1w --model resources/models/t1w-unet --out FILE.md
+
+The people are the test split of the recipe: six of ds002748, on whom nothing was trained. Each acquisition is simulated
+from the cohort's scans and posteriors, once a person.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from iqt.compute.devices import machine
+from iqt.config import LowField
+from iqt.degrade import simulator, tissues
+from iqt.enhance.run import enhance_volume, load_method
+from iqt.evaluate.similarity import highpass_correlation, masked_psnr, multi_scale_ssim
+from iqt.io.files import read_json, read_table, write_text
+from iqt.io.naming import anat, seed_of
+from iqt.io.volumes import intensity_scale, read_on_grid, read_volume
+
+GRID = {
+    f"{thickness} mm, {axis}, SNR {label}": {"thickness": thickness, "axis": axis, "shift": {"snr": snr}}
+    for thickness in (3, 5, 7)
+    for axis in "RAS"
+    for label, snr in (("high", 1.5), ("low", 0.4))
+}
+BASE = {"unit": "mm", "gap": 0, "in_plane": 1.5}
+ACQUISITIONS = {name: LowField.model_validate(BASE | more) for name, more in GRID.items()}
+ACQUISITIONS["64mT preset"] = LowField(preset="64mT")
+CLEAN = "as it is"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", help="acquisitions to measure")
+    arguments = parser.parse_args()
+    people = [row["scan"] for row in read_table(arguments.run / "cohort/participants.tsv") if row["split"] == "test"]
+    card = read_json(arguments.model / "model.json")
+    usage = {key: value for key, value in card["settings"].items() if key in ("tiling", "sampling")}
+    enhance = load_method(arguments.model, {"kind": card["kind"], **usage}, "auto")
+    known = arguments.out.with_suffix(".json")
+    rows = json.loads(known.read_text()) if known.exists() else []
+    for name in arguments.only or [*ACQUISITIONS, CLEAN]:
+        for scan in people:
+            if any((row["acquisition"], row["scan"]) == (name, scan) for row in rows):
+                continue
+            rows.append({"acquisition": name, "scan": scan, **measure(arguments.run, scan, name, enhance)})
+            write_text(known, json.dumps(rows))
+            print(rows[-1], flush=True)
+    write_text(arguments.out, table(rows, card))
+
+
+def measure(run: Path, scan: str, name: str, enhance: Callable) -> dict[str, float]:
+    """PSNR, MS-SSIM and hfcorr of cubic interpolation and of the model's result."""
+    high = read_volume(anat(run / "cohort", scan, "T1w.nii.gz"))
+    mask = read_on_grid(anat(run / "cohort", scan, "desc-brain_mask.nii.gz"), high, np.uint8) > 0
+    reference = high.data * mask / intensity_scale(high.data, mask)
+    low = high.data
+    if name != CLEAN:
+        paths = tissues.probseg(run / "tissues", scan)
+        maps = {tissue: read_on_grid(path, high) for tissue, path in paths.items()}
+        settings = ACQUISITIONS[name]
+        low = simulator.apply(high, maps, settings, simulator.draw(settings, 1, scan)).upsampled
+    cubic = low * mask / intensity_scale(low, mask)
+    result = enhance_volume(enhance, low, mask, seed_of(1, "enhance", scan)).mean
+    scores = {}
+    for which, volume in (("cubic", cubic), ("model", result)):
+        scores[f"psnr_{which}"] = min(masked_psnr(reference, volume, mask), 99.0)
+        scores[f"msssim_{which}"] = multi_scale_ssim(reference, volume, mask)[0]
+        scores[f"hfcorr_{which}"] = highpass_correlation(reference, volume, mask, 1.5)
+    return scores
+
+
+def table(rows: list[dict], card: dict) -> str:
+    where, scores = machine(), pd.DataFrame(rows)
+    scores["gain"] = scores["psnr_model"] - scores["psnr_cubic"]
+    lines = [
+        f"# {card['name']}, measured\n",
+        f"`tests/measurements/release.py`, {datetime.date.today()}, {where['cpu']}, {where['threads']} threads; "
+        f"weights {card['weights_sha256'][:8]}. Means over people who were not trained on; gain: PSNR over cubic "
+        "interpolation; smallest: that of the person who gains least.\n",
+        "| acquisition | people | PSNR cubic | PSNR model | gain | smallest | MS-SSIM | hfcorr |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, own in scores.groupby("acquisition", sort=False):
+        mean = own.mean(numeric_only=True)
+        lines.append(
+            f"| {name} | {len(own)} | {mean['psnr_cubic']:.2f} | {mean['psnr_model']:.2f} | {mean['gain']:+.2f} | "
+            f"{own['gain'].min():+.2f} | {mean['msssim_cubic']:.4f} to {mean['msssim_model']:.4f} | "
+            f"{mean['hfcorr_cubic']:.3f} to {mean['hfcorr_model']:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

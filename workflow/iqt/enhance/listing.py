@@ -1,0 +1,53 @@
+"""What `iqt models` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from iqt.io.shipped import DEFAULTS, enhancement_models
+from iqt.training.checkpoints import load_card
+
+
+def list_models() -> str:
+    """The shipped models that enhance, a paragraph each."""
+    found = enhancement_models()
+    if not found:
+        return "No model that enhances ships with this version."
+    return "\n\n".join(_describe(name, folder) for name, folder in found.items())
+
+
+def _describe(name: str, folder: Path) -> str:
+    card = load_card(folder)
+    release: Mapping[str, Any] = card.get("release", {})
+    default = " (the default)" if DEFAULTS.get(card.get("suffix")) == name else ""
+    size = (folder / "model.safetensors").stat().st_size / 1e6
+    facts = {
+        "contrast": f"{card.get('suffix')}{default}",
+        "network": f"{card['kind']}, {card['n_parameters']:,} parameters, {size:.1f} MB",
+        "writes": " x ".join(f"{edge:g}" for edge in card["grid"]["voxel_size_mm"]) + " mm",
+        "trained on": _acquired(card["grid"].get("acquired")),
+        "people": release.get("data", "not recorded"),
+        "measured": release.get("measured", "not recorded"),
+        "limits": release.get("limits", "not recorded"),
+        "licence": release.get("licence", "not recorded"),
+        "checksum": card["weights_sha256"],
+    }
+    width = max(map(len, facts))
+    return "\n".join([name, *(f"  {key.ljust(width)}  {value}" for key, value in facts.items())])
+
+
+def _acquired(acquired: Mapping[str, Any] | None) -> str:
+    if acquired is None:
+        return "not recorded"
+    axes = ", ".join(acquired["slice_axes"])
+    thickness, spacing, plane = (
+        _between(acquired[key]) for key in ("slice_thickness_mm", "slice_spacing_mm", "in_plane_mm")
+    )
+    return f"slices {thickness} mm thick, {spacing} mm apart, along {axes}; voxels of {plane} mm within a slice"
+
+
+def _between(limits: Sequence[float]) -> str:
+    low, high = limits
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
