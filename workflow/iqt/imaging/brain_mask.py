@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
@@ -58,17 +60,20 @@ def make_mask(head: Volume, settings: Mask) -> Volume:
     return Volume(ndimage.binary_fill_holes(largest).astype(np.uint8), head.affine)
 
 
-def _deepbet(head: Volume, settings: Mask) -> np.ndarray:
-    """deepbet's two networks (Fisch et al., Computers in Biology and Medicine 2024), which its package brings."""
+def _library(name: str) -> ModuleType:
     try:
-        from deepbet import BrainExtraction
+        return importlib.import_module(name)
     except ImportError:
         raise StopError(
-            "cohort.mask.engine: deepbet is not installed; `make setup` or `pip install iqt[masks]` does it"
+            f"cohort.mask.engine: {name} is not installed; `make setup` or `pip install iqt[masks]` does it"
         ) from None
+
+
+def _deepbet(head: Volume, settings: Mask) -> np.ndarray:
+    """deepbet's two networks (Fisch et al., Computers in Biology and Medicine 2024), which its package brings."""
     import torch
 
-    network = BrainExtraction(no_gpu=True)
+    network = _library("deepbet").BrainExtraction(no_gpu=True)
     ras = to_ras(head)
     try:
         # The first network marks the brain's box, the second one reads it at 256 voxels a side.
@@ -82,19 +87,14 @@ def _deepbet(head: Volume, settings: Mask) -> np.ndarray:
 
 def _brainextractor(head: Volume, settings: Mask) -> np.ndarray:
     """The published method of BET (Smith, Human Brain Mapping 17, 2002) as the library brainextractor has it."""
-    try:
-        from brainextractor import BrainExtractor
-    except ImportError:
-        raise StopError(
-            "cohort.mask.engine: brainextractor is not installed; `make setup` or `pip install iqt[masks]` does it"
-        ) from None
+    library = _library("brainextractor")
     from iqt.imaging.resample import isotropic
 
     cubes = isotropic(to_ras(head), Grid(voxel_size=WORKING_MM), "image")
     data = np.maximum(cubes.data, 0)  # cubic interpolation overshoots, and the method thinks of 0 as air
     with contextlib.redirect_stdout(io.StringIO()):  # it counts its thousand iterations
         try:
-            extractor = BrainExtractor(nib.Nifti1Image(data, cubes.affine), bt=settings.fraction)
+            extractor = library.BrainExtractor(nib.Nifti1Image(data, cubes.affine), bt=settings.fraction)
             extractor.run()
             found = np.asarray(extractor.compute_mask()) > 0
         except (ValueError, IndexError, FloatingPointError, ZeroDivisionError) as error:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+from dataclasses import dataclass
+from typing import Any
 
 from iqt.config.benchmark import Config
 from iqt.config.facts import MethodFacts, RunFacts
 from iqt.io.naming import Result
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Plan:
     """A configuration, read as what it asks for."""
 
     config: Config
@@ -49,10 +52,14 @@ class Plan(NamedTuple):
         """
         if not self.config.methods[method].trained:
             return None
-        wanted = self.trained_by(method)
-        trained = [name for name, entry in self.config.methods.items() if entry.trained]
-        alike = [name for name in trained if self.trained_by(name) == wanted]
+        wanted = self._trainings[method]
+        alike = [name for name, training in self._trainings.items() if training == wanted]
         return min(alike, key=lambda name: (self.config.methods[name].base in alike, name != wanted["kind"], name))
+
+    @functools.cached_property
+    def _trainings(self) -> dict[str, dict[str, Any]]:
+        """What the weights of each trained method depend on."""
+        return {name: self.trained_by(name) for name, entry in self.config.methods.items() if entry.trained}
 
     def models(self) -> list[str]:
         """The models to train, in the order of the methods."""
