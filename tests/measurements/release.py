@@ -114,7 +114,7 @@ def table(rows: list[dict], card: dict) -> str:
     where, scores = machine(), pd.DataFrame(rows)
     scores["gain"] = scores["psnr_model"] - scores["psnr_cubic"]
     lines = [
-        f"# {card['name']}, measured\n",
+        f"# t1w-{card['name']}, measured\n",
         f"`tests/measurements/release.py`, {datetime.date.today()}, {where['cpu']}, {where['threads']} threads; "
         f"weights {card['weights_sha256'][:8]}. Means over people who were not trained on; gain: PSNR over cubic "
         "interpolation; smallest: that of the person who gains least.\n",
@@ -123,6 +123,12 @@ def table(rows: list[dict], card: dict) -> str:
     ]
     for name, own in scores.groupby("acquisition", sort=False):
         mean = own.mean(numeric_only=True)
+        if name == CLEAN:  # nothing to gain: how much the model changes a scan that is good already
+            changed = (
+                f"| {name} | {len(own)} | – | {mean['psnr_model']:.2f} | – | {own['psnr_model'].min():.2f} in all |"
+            )
+            lines.append(f"{changed} {mean['msssim_model']:.4f} | {mean['hfcorr_model']:.3f} |")
+            continue
         lines.append(
             f"| {name} | {len(own)} | {mean['psnr_cubic']:.2f} | {mean['psnr_model']:.2f} | {mean['gain']:+.2f} | "
             f"{own['gain'].min():+.2f} | {mean['msssim_cubic']:.4f} to {mean['msssim_model']:.4f} | "
