@@ -96,8 +96,7 @@ bench-judge: $(READY) ## Measure the shipped parcellator on real scans (ten minu
 weights-t1w: $(READY) ## Train the shipped T1w model: make weights-t1w [DATA=COPY OF ds002748] (an hour, resumable)
 	$(SNAKEMAKE) models --configfile config/release/t1w.yaml \
 	  $(if $(DATA),--config 'cohort={"bids": {"path": "$(DATA)"}}')
-	@echo "To measure it: tests/measurements/release.py; to ship it, copy model.safetensors and model.json of"
-	@echo "results/release-t1w/models/unet/seed-1 to resources/models/t1w-unet"
+	@echo "To measure and ship it: see tests/measurements/release.py"
 
 weights-parcellator: $(READY) ## Train the 3D parcellator on label maps: make weights-parcellator LABELS=FOLDER (an hour)
 	$(BIN)/iqt train-volumetric $(LABELS) --out results/release/parcellator --settings config/release/parcellator.yaml

@@ -43,7 +43,7 @@ def test_another_contrast_than_the_models_is_a_warning(
         assert f"says {told}, but the model was trained on T1w scans" in capsys.readouterr().err
     enhance_file(save(tmp_path / "a_T1w.nii.gz", ball()[0]), tmp_path / "o.nii.gz", tmp_path, {"steps": 1}, {})
     assert "says" not in capsys.readouterr().err
-    assert contrast_of(Path("MPRAGE.nii")) == (None, "") or contrast_of(Path("MPRAGE.nii"))[0] == "T1w"
+    assert contrast_of(Path("MPRAGE.nii"))[0] == "T1w"
 
 
 def test_links_that_lead_back_do_not_end_in_a_circle(tmp_path: Path) -> None:
@@ -216,9 +216,12 @@ def test_a_scan_of_another_contrast_is_refused_by_a_cohort(tmp_path: Path) -> No
     image = save(tmp_path / "sub-01_T2w.nii.gz", ball()[0])
     cohort = Cohort(source="bids", bids={"path": "x", "skull_stripped": True})
     files = {"brain": {"path": str(image), "source": str(image)}}
-    with pytest.raises(UserError, match=r"sub-01_T2w\.nii\.gz says T2w, but the configuration's suffix is T1w"):
+    with pytest.raises(UserError, match=r"sub-01_T2w\.nii\.gz: its name says T2w, but"):
         prepare(files, "", "T1w", cohort)
     assert prepare(files, "", "T2w", cohort)[1]["warnings"] == []
+    loose = save(tmp_path / "sub12_T2.nii.gz", ball()[0])  # which may be a second time point
+    facts = prepare({"brain": {"path": str(loose), "source": str(loose)}}, "", "T1w", cohort)[1]
+    assert "sub12_T2.nii.gz says T2w" in facts["warnings"][0]
 
 
 def test_what_a_cohort_warns_of_is_in_the_sidecars_of_all_that_comes_of_it(tmp_path: Path) -> None:

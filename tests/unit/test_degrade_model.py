@@ -537,6 +537,14 @@ def test_a_range_changes_nothing_else_that_is_drawn():
     assert further.acquisition["thickness"] == other.acquisition["thickness"]
 
 
+def test_slices_drawn_finer_than_the_scans_are_as_thick_as_these():
+    volume, tissues = phantom()  # voxels of 2 mm
+    settings = LowField(unit="mm", thickness=[1, 1.5], gap=0, contrast="none", noise="none")
+    result = simulator.apply(volume, tissues, settings, simulator.draw(settings, 1, "sub-01"))
+    assert result.measured["slice_thickness_mm"] == pytest.approx(2.0)
+    assert result.thick.data.shape == volume.data.shape
+
+
 def test_a_range_that_the_record_lacks_is_refused():
     volume, tissues = phantom()
     drawn = simulator.draw(LowField(), 1, "sub-01")

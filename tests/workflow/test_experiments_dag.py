@@ -167,4 +167,4 @@ def test_figures_of_experiments_are_planned_from_the_metrics_alone(workflow: Pat
         (metrics / name).touch()
     jobs = planned(workflow, "figures", config=config)
     assert jobs["plot_experiment"] == 2
-    assert {name for name in jobs if not name.startswith("draw_")} == {"write_tables", "figures"}
+    assert {name for name in jobs if not name.startswith("plot")} == {"write_tables", "figures"}

@@ -34,6 +34,10 @@ REMEDIES = {
     errno.EDQUOT: "free some of your quota",
     errno.EROFS: "write to another folder",
     errno.EACCES: "make it accessible",
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+        "name another file or folder",
+    ),
 }
 """What a user can do about the machine's errors."""
 
@@ -51,9 +55,10 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"iqt: error: {error}")
     except OSError as error:
-        where, what = f"{error.filename}: " if error.filename else "", error.strerror or str(error)
-        remedy = REMEDIES.get(error.errno, "name another file or folder")
-        sys.exit(f"iqt: error: {where}{what}; {remedy} and run the same command again")
+        if error.errno not in REMEDIES:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"iqt: error: {where}{error.strerror}; {REMEDIES[error.errno]} and run the same command again")
     except KeyboardInterrupt:
         sys.exit(130)
     finally:

@@ -57,12 +57,15 @@ def enhance(
     from iqt.imaging.contrast import contrast_of
     from iqt.io.shipped import find_model
 
+    contrast = contrast_of(image)[0]
+    unsaid = "neither its name nor a sidecar says the contrast: the T1w model is taken, and is wrong for any other"
+    notes = [unsaid] if model is None and contrast is None else []
     given = {"samples": samples, "steps": steps, "sampler": sampler}
     extras = {name: path for name, path in (("sd", sd), ("sample", sample)) if path is not None}
     enhance_file(
         image,
         output,
-        find_model(model, contrast_of(image)[0]),
+        find_model(model, contrast),
         {name: value for name, value in given.items() if value is not None},
         extras,
         mask,
@@ -71,6 +74,7 @@ def enhance(
         keep_doubtful_mask,
         seed,
         precision,
+        notes,
     )
 
 

@@ -56,10 +56,11 @@ def list_entries(settings: BIDS, suffix: str) -> list[Entry]:
         is_raw = not name.startswith(("derivatives/", "sourcedata/"))
         found = NAME.fullmatch(name.rpartition("/")[2])
         if found is None:
-            if is_raw and settings.subjects == "all" and re.search(rf"/sub-[^/]*_{suffix}\.(nii(\.gz)?|mgz)$", name):
+            chosen = settings.subjects == "all" and settings.sessions is None and not settings.entities
+            if is_raw and chosen and re.search(rf"/sub-[^/]*_{suffix}\.(nii(\.gz)?|mgz)$", name):
                 raise UserError(
-                    f"{place}: is no name that BIDS has, whose ids hold letters and digits alone; rename it, or name "
-                    "those to read with cohort.bids.subjects"
+                    f"{place}: is no name that BIDS has, whose labels hold letters and digits alone; rename it, "
+                    "or name those to read with cohort.bids.subjects"
                 )
             continue
         entities = dict(part.split("-", 1) for part in found["entities"].split("_"))

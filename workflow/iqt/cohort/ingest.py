@@ -18,7 +18,7 @@ from iqt.config import Cohort, Grid
 from iqt.errors import StopError, UserError
 from iqt.imaging import checks, orientation, resample
 from iqt.imaging.brain_mask import find_brain
-from iqt.imaging.contrast import contrast_of
+from iqt.imaging.contrast import contrast_of, suffix_of
 from iqt.io.batch import require_ok, run_scans
 from iqt.io.naming import anat, flat
 from iqt.io.nifti import LARGEST
@@ -117,6 +117,7 @@ def prepare(files: Mapping[str, Mapping], lut: str, suffix: str, cohort: Cohort)
     warnings = [
         text for field in files if field in volumes for text in say_doubts(files[field]["source"], doubts[field])
     ]
+    warnings += _contrast_doubts(where, suffix)
     return result, _facts(result, source, lut) | made | {"warnings": warnings}
 
 
@@ -192,12 +193,20 @@ def _given_mask(volumes: Mapping[str, Volume], where: str) -> Volume | None:
 
 
 def _contrast_problems(where: str, suffix: str) -> list[str]:
-    """A sentence where a scan's name says another contrast than the configuration's: a network trained on both would
-    learn neither."""
+    """A sentence where a scan's BIDS suffix is another than the configuration's: a network trained on both would learn
+    neither."""
+    found = suffix_of(Path(where))
+    if found in (None, suffix):
+        return []
+    return [f"its name says {found}, but the configuration's suffix is {suffix}; set that, or leave the scan out"]
+
+
+def _contrast_doubts(where: str, suffix: str) -> list[str]:
+    """A sentence where a word in a scan's name, or its sidecar, says another contrast than the configuration's."""
     found, told_by = contrast_of(Path(where))
     if found in (None, suffix):
         return []
-    return [f"{told_by} says {found}, but the configuration's suffix is {suffix}; set that, or leave the scan out"]
+    return [f"{told_by} says {found}, but the configuration's suffix is {suffix}"]
 
 
 def _regrid(volumes: Mapping[str, Volume], grid: Grid) -> tuple[dict[str, Volume], float]:

@@ -92,17 +92,27 @@ def resolve(settings: LowField, suffix: str) -> LowField:
         raise UserError(str(error)) from None
 
 
-def acquisition_of(settings: LowField, draw: Draw) -> LowField:
-    """The settings of one acquisition; UserError where the draw lacks what they leave open."""
+def acquisition_of(settings: LowField, draw: Draw, volume: Volume | None = None) -> LowField:
+    """The settings of one acquisition. Slices drawn finer than the scan's own (`volume`) are as thick as these.
+
+    Raises:
+        UserError: the draw lacks what the settings leave open.
+    """
     missing = [name for name in settings.drawn_keys() if name not in draw.acquisition]
     if missing:
         raise UserError(f"draw: acquisition.{missing[0]} is missing, of which the settings give a range")
-    return settings.fixed({name: draw.acquisition[name] for name in settings.drawn_keys()})
+    values = {name: draw.acquisition[name] for name in settings.drawn_keys()}
+    found = settings.fixed(values)
+    if volume is not None and found.unit == "mm" and "thickness" in values:
+        finest = float(volume.voxel_size[slices.sliced_axis(volume.affine, found.axis)])
+        if found.thickness + found.gap < finest:
+            found = found.fixed({"thickness": finest})
+    return found
 
 
 def check(volume: Volume, settings: LowField, draw: Draw) -> None:
     """UserError where `apply` would refuse the scan's grid, before anything costly is done with it."""
-    slices.plan(volume, acquisition_of(settings, draw))
+    slices.plan(volume, acquisition_of(settings, draw, volume))
 
 
 def apply(
@@ -133,7 +143,7 @@ def apply(
         UserError: a posterior is missing, on another grid or out of range; a scan of thick slices, or too few slices;
             a tissue without signal.
     """
-    settings = acquisition_of(settings, draw)
+    settings = acquisition_of(settings, draw, volume)
     posteriors = _checked(tissues, volume.data.shape) if settings.needs_tissues else {}
     geometry = slices.plan(volume, settings)
     axis = geometry.slice_axis

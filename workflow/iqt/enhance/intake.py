@@ -108,29 +108,33 @@ def _brain(
 
 def _range_warnings(voxel_size: np.ndarray, affine: np.ndarray, grid: Mapping[str, Any]) -> list[str]:
     """Where a scan's voxels are unlike those that the model saw, sentences that name both."""
-    trained = grid.get("acquired")
+    trained = grid.get("acquired") or _as_before(grid)
     if trained is None:
         return []
     # Axes of the scan in RAS order, whatever their order in the file.
     own = np.empty(3)
     own[nib.io_orientation(affine)[:, 0].astype(int)] = voxel_size
-    axis = int(np.argmax(own))
-    others = np.delete(own, axis)
-    found = []
-    known = [_within(own[axis], trained["slice_spacing_mm"])]
-    known += [_within(each, trained["in_plane_mm"]) for each in others]
-    if not all(known):
-        found.append(
-            f"the scan has voxels of {_mm(own)} (right x front x up), but the model was trained on slices "
-            f"{_between(trained['slice_spacing_mm'])} mm apart of voxels of {_between(trained['in_plane_mm'])} mm: the "
-            "result may be worse than in the model's benchmark"
-        )
-    if own[axis] > (1 + TOLERANCE) * others.max() and "RAS"[axis] not in trained["slice_axes"]:
-        found.append(
-            f"the scan is sliced along {'RAS'[axis]}, but the model was trained on slices along "
-            f"{' and '.join(trained['slice_axes'])}: the result may be worse than in the model's benchmark"
-        )
-    return found
+    sliced = ["RAS".index(axis) for axis in trained["slice_axes"]]
+    for axis in sliced:
+        within = [_within(each, trained["in_plane_mm"]) for each in np.delete(own, axis)]
+        if _within(own[axis], trained["slice_spacing_mm"]) and all(within):
+            return []
+    return [
+        f"the scan has voxels of {_mm(own)} (right x front x up), but the model was trained on slices "
+        f"{_between(trained['slice_spacing_mm'])} mm apart along {' or '.join(trained['slice_axes'])}, with voxels of "
+        f"{_between(trained['in_plane_mm'])} mm within a slice: the result may be worse than in the model's benchmark"
+    ]
+
+
+def _as_before(grid: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What cards of earlier versions say: one size of acquired voxels."""
+    size, axis = grid.get("acquired_voxel_size_mm"), grid.get("slice_axis") or "S"
+    if size is None:
+        return None
+    sliced = "RAS".index(axis)
+    others = np.delete(np.array(size, float), sliced)
+    spacing = (size[sliced], size[sliced])
+    return {"slice_axes": [axis], "slice_spacing_mm": spacing, "in_plane_mm": (others.min(), others.max())}
 
 
 def _within(value: float, trained: Sequence[float]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def enhance_file(
     keep_doubtful_mask: bool = False,
     seed: int = 1,
     precision: str = "auto",
+    notes: Sequence[str] = (),
 ) -> None:
     """Write the enhanced scan to `out`, in the world space of `image` at the model's resolution, and a record to the
     JSON beside it. Nothing is written before everything is computed, and all of it or nothing.
@@ -44,6 +46,7 @@ def enhance_file(
     Args:
         sampling: changes to the model's way of sampling (`steps`, `samples`, ...).
         extras: further volumes to write, `sd` and `sample` (the first sample) among them.
+        notes: further warnings, of how the model was chosen.
 
     Raises:
         UserError: as `load_scan`; an output's name has another ending, or stands for two files; an option is of no use
@@ -61,7 +64,8 @@ def enhance_file(
     found = load_scan(image, mask, stripped, engine, card["grid"], card.get("suffix"), keep_doubtful_mask)
     if found.mask_source == NOTICED:
         print(f"note: {image.name} is taken as skull-stripped: it shows one piece of a brain's size", file=sys.stderr)
-    for warning in found.warnings:
+    warnings = [*notes, *found.warnings]
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
 
     enhance = load_method(model, usage, precision)
@@ -86,7 +90,7 @@ def enhance_file(
         "mask": found.mask_source,
         "input_voxel_size_mm": found.voxel_size,
         "voxel_size_mm": [round(float(size), 4) for size in found.scan.voxel_size],
-        "warnings": found.warnings,
+        "warnings": warnings,
     }
     volumes = {out: result.mean} | {path: getattr(result, NAMES[name]) for name, path in extras.items()}
     with ExitStack() as stack:

@@ -33,9 +33,8 @@ PROTOCOL = ("SeriesDescription", "ProtocolName")
 def contrast_of(path: Path) -> tuple[str | None, str]:
     """The BIDS suffix of a scan's contrast and what says so: the suffix of its name, else a word in it, else a word in
     its sidecar's description of the series; None where nothing says anything."""
-    stem = re.sub(r"(\.nii)?\.gz$|\.(nii|mgz|mgh|img|hdr)$", "", path.name)
-    suffix = stem.rpartition("_")[2]
-    if suffix in CONTRASTS:
+    stem = _stem(path)
+    if (suffix := suffix_of(path)) is not None:
         return suffix, path.name
     if (found := _word(stem)) is not None:
         return found, path.name
@@ -46,6 +45,16 @@ def contrast_of(path: Path) -> tuple[str | None, str]:
     except (OSError, ValueError, AttributeError, RecursionError):
         return None, ""
     return _word(text), sidecar.name
+
+
+def suffix_of(path: Path) -> str | None:
+    """The contrast that a BIDS suffix at the end of a scan's name says; None where it ends otherwise."""
+    suffix = _stem(path).rpartition("_")[2]
+    return suffix if suffix in CONTRASTS else None
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"(\.nii)?\.gz$|\.(nii|mgz|mgh|img|hdr)$", "", path.name)
 
 
 def contrast_warnings(path: Path, trained: str | None) -> list[str]:

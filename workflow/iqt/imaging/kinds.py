@@ -17,7 +17,9 @@ LOOKED_AT = 96
 def kind_of(data: np.ndarray) -> str:
     """What a volume (X, Y, Z) holds by its content: `mask` (0 and one more value), `labels` (few values, most of which
     form patches), else `image`."""
-    highest, nothing = data.max(), NOTHING * data.max()
+    highest = data.max()
+    whole = np.issubdtype(data.dtype, np.integer) or not (data % 1).any()
+    nothing = 0 if whole else NOTHING * highest
     background = np.abs(data) <= nothing
     if highest > 0 and background.any() and bool((background | (data == highest)).all()):
         return "mask"

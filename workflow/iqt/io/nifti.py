@@ -64,6 +64,7 @@ def open_image(path: Path) -> Opened:
     shape = tuple(image.shape)
     _check_shape(shape)
     proxy = image.dataobj
+    _check_memory(shape, image.get_data_dtype().itemsize)
     data = np.asanyarray(proxy)
     if data.ndim > 3:
         data = data.reshape(shape[:3])
@@ -123,15 +124,15 @@ def _expected(path: Path, start: bytes) -> tuple[type, int]:
             raise ValueError(f"its header puts the values at byte {offset:g}")
     shape = tuple(int(side) for side in header.get_data_shape())
     _check_shape(shape)
-    values = math.prod(shape) * header.get_data_dtype().itemsize
-    _check_memory(shape, values + math.prod(shape) * np.dtype(np.float32).itemsize)
-    return kind, int(offset) + values + TAIL
+    stored = header.get_data_dtype().itemsize
+    _check_memory(shape, stored)
+    return kind, int(offset) + math.prod(shape) * stored + TAIL
 
 
-def _check_memory(shape: tuple[int, ...], needed: int) -> None:
-    """MemoryError where the values and their copy as float32 exceed what is free: the kernel would end the process, and
-    with it the scans after this one."""
-    free = free_bytes()
+def _check_memory(shape: tuple[int, ...], stored: int) -> None:
+    """MemoryError where the values as they are stored, as they are scaled (float64) and as float32 exceed what is free:
+    the kernel would end the process, and with it the scans after this one."""
+    needed, free = math.prod(shape) * (stored + 12), free_bytes()
     if needed > free:
         raise MemoryError(f"shape {shape} takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
 

@@ -22,7 +22,8 @@ class _Mish(torch.autograd.Function):
         ctx.save_for_backward(features, gain, offset)
         x = _scaled(features, gain, offset)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return (_inverse(_exponential(wide)).mul_(-2).add_(1).mul_(wide)).to(x.dtype)
+        product = _product(_exponential(wide))
+        return (product / (product + 2)).mul_(wide).to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -41,11 +42,12 @@ def _scaled(features: Tensor, gain: Tensor | None, offset: Tensor | None) -> Ten
 
 
 def _slope(x: Tensor) -> Tensor:
-    """mish'(x) = tanh + x tanh', where d tanh(log(1 + e^x)) / dx = 4 e (e + 1) / d^2."""
+    """mish'(x) = tanh + x tanh'. With e = e^x and p = e (e + 2), tanh(log(1 + e)) = p / (p + 2), which loses no digits
+    where it is small, and its derivative is 4 e (e + 1) / (p + 2)^2."""
     exponential = _exponential(x)
-    inverse = _inverse(exponential)
-    bend = exponential.square().add_(exponential).mul_(inverse).mul_(4).mul_(x).sub_(2)
-    return bend.mul_(inverse).add_(1)
+    product = _product(exponential)
+    inverse = (product + 2).reciprocal_()
+    return exponential.square().add_(exponential).mul_(inverse).mul_(4).mul_(x).add_(product).mul_(inverse)
 
 
 def _exponential(x: Tensor) -> Tensor:
@@ -53,6 +55,5 @@ def _exponential(x: Tensor) -> Tensor:
     return x.clamp(max=20).exp_()
 
 
-def _inverse(exponential: Tensor) -> Tensor:
-    """1 / d with d = e (e + 2) + 2, so that tanh(log(1 + e)) = 1 - 2 / d."""
-    return (exponential + 2).mul_(exponential).add_(2).reciprocal_()
+def _product(exponential: Tensor) -> Tensor:
+    return (exponential + 2).mul_(exponential)

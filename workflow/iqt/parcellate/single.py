@@ -91,7 +91,7 @@ def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSu
     refuse_root(settings)
     _check_files(files)
     require_names(lut, table.ids)
-    scan = _read(files, None)
+    scan = _read(files, "T1w")
     volume, brain = scan.volume, scan.brain
     out, image = files.out, files.image
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,8 @@ class Standardisation(BaseModel):
     target_sd: Spread
 
 
-Between = tuple[Millimetres, Millimetres]
+Distance = Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=100)]
+Between = tuple[Distance, Distance]
 
 
 class Acquired(BaseModel):

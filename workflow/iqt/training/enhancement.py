@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -98,21 +99,25 @@ def _grid(scans: list[StoredScan]) -> dict[str, Any]:
         return grid
     acquisition = LowField.model_validate(settings)
     axes = acquisition.choices("axis")
-    unit = float(size.mean()) if acquisition.unit == "voxel" else 1.0
-    own = float(size.mean())
+    unit = size if acquisition.unit == "voxel" else np.ones(3)
     thickness, gap, in_plane = (
-        np.array(value if isinstance(value, tuple) else (value, value)) * unit
+        np.array(value if isinstance(value, tuple) else (value, value))
         for value in (acquisition.thickness, acquisition.gap, acquisition.in_plane)
     )
+    sliced = ["RAS".index(axis) for axis in axes]
+    others = sorted({other for axis in sliced for other in range(3) if other != axis})
 
-    def rounded(values: np.ndarray) -> list[float]:
-        return [round(float(value), 4) for value in values]
+    def between(values: Iterable[np.ndarray]) -> list[float]:
+        """Lowest and highest over axes."""
+        every = np.stack(list(values))
+        return [round(float(every.min()), 4), round(float(every.max()), 4)]
 
+    own = [np.full(2, size[axis]) for axis in sliced]
     acquired = {
         "slice_axes": list(axes),
-        "slice_spacing_mm": rounded(thickness + gap if acquisition.slices else np.full(2, own)),
-        "slice_thickness_mm": rounded(thickness if acquisition.slices else np.full(2, own)),
-        "in_plane_mm": rounded(np.maximum(in_plane, own)),
+        "slice_spacing_mm": between([(thickness + gap) * unit[axis] for axis in sliced] if acquisition.slices else own),
+        "slice_thickness_mm": between([thickness * unit[axis] for axis in sliced] if acquisition.slices else own),
+        "in_plane_mm": between(np.maximum(in_plane * unit[other], size[other]) for other in others),
     }
     return grid | {"acquired": acquired}
 

@@ -97,7 +97,7 @@ def plot_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: 
         if "hq" not in found or "seg-hq" not in found:
             reason = found.missing.get("hq") or found.missing.get("seg-hq", "no parcellation")
             return save_figure(sheet.apologise(reason), out)
-        reader = next(iter({row["parcellator"] for row in scores.values()} - {""}), "the parcellator")
+        reader = ", ".join(sorted({row["parcellator"] for row in scores.values()} - {""})) or "the parcellator"
         sheet.head(0, f"labels of {reader}", "on the volume that it read")
         for row, what in enumerate(rows):
             notes = [] if what == "hq" else _measures(scores.get(what), ("miou", "dice"), found.missing.get(what))
