@@ -57,15 +57,19 @@ def main() -> None:
     usage = {key: value for key, value in card["settings"].items() if key in ("tiling", "sampling")}
     enhance = load_method(arguments.model, {"kind": card["kind"], **usage}, "auto")
     known = arguments.out.with_suffix(".json")
+    weights = card["weights_sha256"]
     rows = json.loads(known.read_text()) if known.exists() else []
+    rows = [row for row in rows if row["weights"] == weights]  # else of a model that was measured before
     for name in arguments.only or [*ACQUISITIONS, CLEAN]:
         for scan in people:
             if any((row["acquisition"], row["scan"]) == (name, scan) for row in rows):
                 continue
-            rows.append({"acquisition": name, "scan": scan, **measure(arguments.run, scan, name, enhance)})
+            rows.append(
+                {"acquisition": name, "scan": scan, "weights": weights, **measure(arguments.run, scan, name, enhance)}
+            )
             write_text(known, json.dumps(rows))
             print(rows[-1], flush=True)
-    write_text(arguments.out, table(rows, card))
+    write_text(arguments.out, table(rows, card, arguments.out))
     if arguments.ship is not None:
         ship(arguments.model, arguments.ship, rows, card, people, arguments.out)
 
@@ -110,11 +114,11 @@ def measure(run: Path, scan: str, name: str, enhance: Callable) -> dict[str, flo
     return scores
 
 
-def table(rows: list[dict], card: dict) -> str:
+def table(rows: list[dict], card: dict, page: Path) -> str:
     where, scores = machine(), pd.DataFrame(rows)
     scores["gain"] = scores["psnr_model"] - scores["psnr_cubic"]
     lines = [
-        f"# t1w-{card['name']}, measured\n",
+        f"# {page.stem}, measured\n",
         f"`tests/measurements/release.py`, {datetime.date.today()}, {where['cpu']}, {where['threads']} threads; "
         f"weights {card['weights_sha256'][:8]}. Means over people who were not trained on; gain: PSNR over cubic "
         "interpolation; smallest: that of the person who gains least.\n",

@@ -34,7 +34,7 @@ from iqt.planning.plan import Plan
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 try:
-    for path in workflow.configfiles:
+    for path in workflow.configfiles if workflow.is_main_process else ():
         require_plain_numbers(path)
     CONFIG = parse_config(config, ", ".join(map(str, workflow.configfiles)))
     PLAN = Plan(CONFIG)

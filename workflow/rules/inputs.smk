@@ -237,7 +237,7 @@ def figure_inputs(wildcards):
     """What a figure is drawn from, by the option that names it."""
     kind = FIGURES[figure_kind(wildcards.figure)]
     scan = wildcards.figure.partition("_")[2]
-    found = {name: gathered(path.replace("{scan}", scan))({}) for name, path in kind.gathered.items()}
+    found = {name: gathered(path)({"scan": scan}) for name, path in kind.gathered.items()}
     return {**found, **kind.other}
 
 

@@ -5,9 +5,10 @@ Only names are looked at, so an index of a thousand people takes seconds.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ def list_entries(settings: BIDS, suffix: str) -> list[Entry]:
         places = {key.removeprefix(f"{settings.accession}/"): s3_url(settings.s3, key) for key in keys}
     else:
         places = {name: str(Path(settings.path, name)) for name in _walk(Path(settings.path))}
+    unfiltered = settings.subjects == "all" and settings.sessions is None and not settings.entities
     raw, derived, lowfield = [], {}, {}
     for name, place in places.items():
         if "/anat/" not in f"/{name}":
@@ -56,8 +58,7 @@ def list_entries(settings: BIDS, suffix: str) -> list[Entry]:
         is_raw = not name.startswith(("derivatives/", "sourcedata/"))
         found = NAME.fullmatch(name.rpartition("/")[2])
         if found is None:
-            chosen = settings.subjects == "all" and settings.sessions is None and not settings.entities
-            if is_raw and chosen and re.search(rf"/sub-[^/]*_{suffix}\.(nii(\.gz)?|mgz)$", name):
+            if is_raw and unfiltered and re.search(rf"/sub-[^/]*_{suffix}\.(nii(\.gz)?|mgz)$", name):
                 raise UserError(
                     f"{place}: is no name that BIDS has, whose labels hold letters and digits alone; rename it, "
                     "or name those to read with cohort.bids.subjects"
@@ -89,8 +90,9 @@ def _walk(root: Path) -> Iterator[str]:
     """Paths, relative to a dataset, of the files in its anat folders and those of its derivatives."""
     if not any(name.startswith("sub-") for name in list_names(root)):
         raise UserError(f"{root}: holds no folder sub-*; cohort.bids.path is the folder of a BIDS dataset")
+    real = functools.cache(os.path.realpath)
     for folder, folders, files in os.walk(root, followlinks=True):
-        if _leads_back(Path(folder), root):
+        if _leads_back(Path(folder), root, real):
             folders.clear()
             continue
         depth = Path(folder).relative_to(root).parts
@@ -99,11 +101,10 @@ def _walk(root: Path) -> Iterator[str]:
             yield from ("/".join((*depth, name)) for name in sorted(files) if not name.startswith("."))
 
 
-def _leads_back(folder: Path, root: Path) -> bool:
+def _leads_back(folder: Path, root: Path, real: Callable[[Path], str]) -> bool:
     """Whether a link has led to a folder that lies on the way from the root."""
     way = [folder, *folder.parents]
-    real = [os.path.realpath(each) for each in way[: way.index(root) + 1]]
-    return real[0] in real[1:]
+    return real(folder) in [real(above) for above in way[1 : way.index(root) + 1]]
 
 
 def _may_hold(depth: tuple[str, ...], name: str) -> bool:

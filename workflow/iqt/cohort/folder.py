@@ -8,6 +8,7 @@ from pathlib import Path
 from iqt.cohort.entries import Entry
 from iqt.config import Folder, LabelMaps
 from iqt.errors import UserError
+from iqt.io.naming import image_stem
 
 READABLE = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".img.gz")
 
@@ -53,11 +54,6 @@ def list_label_maps(settings: LabelMaps) -> list[Entry]:
     ]
 
 
-def stem_of(path: str | Path) -> str:
-    """A file's path without the ending of its format."""
-    return re.sub(r"(\.(nii|img))?\.gz$|\.(nii|mgz|mgh|img)$", "", str(path))
-
-
 def find(settings: Folder | LabelMaps, glob: str, key: str) -> dict[str, str]:
     """Paths by scan name of the files that a glob finds, in order."""
     root, where = Path(settings.path), f"cohort.{'folder' if isinstance(settings, Folder) else 'labelmaps'}"
@@ -78,7 +74,7 @@ def find(settings: Folder | LabelMaps, glob: str, key: str) -> dict[str, str]:
                 f"narrow {where}.{key}"
             )
         scan = "_".join(f"{name}-{parts[name]}" for name in ("sub", "ses", "run") if name in parts)
-        if scan in found and stem_of(found[scan]) == stem_of(path):
+        if scan in found and image_stem(found[scan]) == image_stem(path):
             raise UserError(f"{found[scan]} and {path} are the same scan in two formats; remove one of them")
         if scan in found:
             raise UserError(f"{found[scan]} and {path} are both {scan} by {where}.pattern; add ses or run to it")

@@ -21,15 +21,13 @@ from iqt.imaging.brain_mask import find_brain
 from iqt.imaging.contrast import contrast_of, suffix_of
 from iqt.io.batch import require_ok, run_scans
 from iqt.io.naming import anat, flat
-from iqt.io.nifti import LARGEST
+from iqt.io.nifti import LARGEST_BYTES
 from iqt.io.volumes import Volume, cut_mask, read_volume, save_volume, say_doubts
 
 POSTERIORS = {"wm": "label-WM_probseg", "gm": "label-GM_probseg", "csf": "label-CSF_probseg"}
 KINDS = {"brain": "image", "head": "image", "mask": "mask", "labels": "labels"}
 OVERSHOOT = 0.05
 """How far beyond 0 and 1 a tissue posterior may reach: other programs' splines leave a little."""
-BYTES = 8
-"""Of the largest voxel."""
 LOST_BRAIN = 0.02
 """Share of the brain that cropping may cut away."""
 
@@ -161,7 +159,7 @@ def local_path(path: str) -> Iterator[Path]:
     archive, member = split_member(path)
     with tempfile.TemporaryDirectory(prefix="iqt-") as folder, zipfile.ZipFile(archive) as opened:
         size = opened.getinfo(member).file_size  # no more is unpacked, whatever the member holds
-        if size > LARGEST * BYTES:
+        if size > LARGEST_BYTES:
             raise UserError(f"{archive}: {member} would be {size / 1e9:.1f} GB, which no scan is; it is damaged")
         copy = Path(folder, Path(member).name)
         with opened.open(member) as stream, copy.open("wb") as target:

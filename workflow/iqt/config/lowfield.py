@@ -200,9 +200,14 @@ class LowField(Section):
         keys |= {f"shift.{name}": getattr(self.shift, name) for name in ("snr", "contrast")}
         return {name: value for name, value in keys.items() if isinstance(value, tuple)}
 
+    def drawn_of_lists(self) -> dict[str, tuple[str, ...]]:
+        """The keys that are given as a list."""
+        keys = {name: getattr(self, name) for name in LISTS}
+        return {name: value for name, value in keys.items() if isinstance(value, tuple)}
+
     def drawn_keys(self) -> tuple[str, ...]:
         """Every key of which a value is drawn for each acquisition."""
-        return (*self.drawn_evenly(), *(name for name in LISTS if isinstance(getattr(self, name), tuple)))
+        return (*self.drawn_evenly(), *self.drawn_of_lists())
 
     def fixed(self, acquisition: Mapping[str, Any]) -> LowField:
         """These settings with the values of one acquisition, by the names that `drawn_keys` has."""

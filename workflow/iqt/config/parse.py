@@ -39,8 +39,7 @@ def parse_config(raw: Mapping, source: str = "config") -> Config:
 
 def read_config(path: Path) -> Config:
     """The configuration in a YAML file; UserError where it is not readable or not valid."""
-    require_plain_numbers(path)
-    return parse_config(_parse_yaml(read_text(path), str(path)) or {}, str(path))
+    return parse_config(_read_yaml(path) or {}, str(path))
 
 
 def require_plain_numbers(path: Path) -> None:
@@ -48,10 +47,14 @@ def require_plain_numbers(path: Path) -> None:
 
     An id that is written so, with its zeros, would become somebody else's.
     """
+    _require_plain_numbers(read_text(path), path)
+
+
+def _require_plain_numbers(text: str, path: Path) -> None:
     import yaml
 
     try:
-        tokens = list(yaml.scan(read_text(path), Loader=yaml.SafeLoader))
+        tokens = list(yaml.scan(text, Loader=yaml.SafeLoader))
     except (yaml.YAMLError, RecursionError):
         return  # what is wrong with it is said where it is read
     for token in tokens:
@@ -64,6 +67,12 @@ def require_plain_numbers(path: Path) -> None:
                 f"{path}: line {token.start_mark.line + 1}: {written} would be read as the number {value}; write an id "
                 f"in quotes, as '{written}', and a number as {value}"
             )
+
+
+def _read_yaml(path: Path) -> Any:
+    text = read_text(path)
+    _require_plain_numbers(text, path)
+    return _parse_yaml(text, str(path))
 
 
 def _parse_yaml(text: str, source: str) -> Any:
@@ -81,15 +90,15 @@ def parse_section(model: type[SectionType], text: str | None) -> SectionType:
     """A section from a JSON text (as the rules pass it) or from a YAML or JSON file; the defaults for None."""
     if text is None:
         return model()
-    source = "--settings"
-    if not text.lstrip().startswith("{"):
+    if text.lstrip().startswith("{"):
+        source, raw = "--settings", _parse_yaml(text, "--settings")
+    else:
         source, path = text, Path(text)
         if not path.is_file():
             raise UserError(f"--settings {text}: neither JSON nor a file")
-        require_plain_numbers(path)
-        text = read_text(path)
+        raw = _read_yaml(path)
     try:
-        return model.model_validate(_parse_yaml(text, source) or {})
+        return model.model_validate(raw or {})
     except ValidationError as error:
         raise UserError(_explain(error, source, model)) from None
 

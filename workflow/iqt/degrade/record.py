@@ -11,14 +11,13 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from iqt.config import LowField
-from iqt.config.lowfield import Axis, Contrast, Length, Moved, Noise, PositiveNumber, Thickness
+from iqt.config.lowfield import Axis, Contrast, Length, Moved, Noise, PerTissue, PositiveNumber, Thickness
 from iqt.degrade.artefacts import BIAS, DISTORTION
 from iqt.errors import UserError
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Time = Annotated[float, Field(ge=0, le=1)]
 World = tuple[float, float, float]
-PerTissue = tuple[PositiveNumber, PositiveNumber, PositiveNumber]
 
 
 @with_config(STRICT)

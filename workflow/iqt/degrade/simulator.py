@@ -268,10 +268,8 @@ def _draw_acquisition(settings: LowField, rng: np.random.Generator) -> dict[str,
     for name, (low, high) in settings.drawn_evenly().items():
         share = float(numbers[name])
         values[name] = low * (high / low) ** share if name == "shift.snr" else low + (high - low) * share
-    for name in LISTS:
-        choices = getattr(settings, name)
-        if isinstance(choices, tuple):
-            values[name] = choices[int(numbers[name] * len(choices))]
+    for name, choices in settings.drawn_of_lists().items():
+        values[name] = choices[int(numbers[name] * len(choices))]
     return values
 
 

@@ -15,6 +15,7 @@ from iqt.imaging.brain_mask import find_brain
 from iqt.imaging.checks import brain_where_not_zero, mask_problems, scan_problems
 from iqt.imaging.contrast import contrast_warnings
 from iqt.imaging.resample import over_field
+from iqt.io.nifti import in_mm
 from iqt.io.volumes import Volume, read_mask, read_volume, say_doubts
 
 NEGATIVE = 0.1
@@ -120,9 +121,9 @@ def _range_warnings(voxel_size: np.ndarray, affine: np.ndarray, grid: Mapping[st
         if _within(own[axis], trained["slice_spacing_mm"]) and all(within):
             return []
     return [
-        f"the scan has voxels of {_mm(own)} (right x front x up), but the model was trained on slices "
-        f"{_between(trained['slice_spacing_mm'])} mm apart along {' or '.join(trained['slice_axes'])}, with voxels of "
-        f"{_between(trained['in_plane_mm'])} mm within a slice: the result may be worse than in the model's benchmark"
+        f"the scan has voxels of {in_mm(own)} (right x front x up), but the model was trained on slices "
+        f"{between(trained['slice_spacing_mm'])} mm apart along {' or '.join(trained['slice_axes'])}, with voxels of "
+        f"{between(trained['in_plane_mm'])} mm within a slice: the result may be worse than in the model's benchmark"
     ]
 
 
@@ -141,13 +142,10 @@ def _within(value: float, trained: Sequence[float]) -> bool:
     return trained[0] / (1 + TOLERANCE) <= value <= trained[1] * (1 + TOLERANCE)
 
 
-def _between(limits: Sequence[float]) -> str:
+def between(limits: Sequence[float]) -> str:
+    """A lowest and a highest number, as a person reads them."""
     low, high = limits
     return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-
-
-def _mm(values: Any) -> str:
-    return " x ".join(f"{value:.3g}" for value in values) + " mm"
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iqt.enhance.intake import between
+from iqt.io.nifti import in_mm
 from iqt.io.shipped import DEFAULTS, enhancement_models
 from iqt.training.checkpoints import load_card
 
@@ -26,7 +28,7 @@ def _describe(name: str, folder: Path) -> str:
     facts = {
         "contrast": f"{card.get('suffix')}{default}",
         "network": f"{card['kind']}, {card['n_parameters']:,} parameters, {size:.1f} MB",
-        "writes": " x ".join(f"{edge:g}" for edge in card["grid"]["voxel_size_mm"]) + " mm",
+        "writes": in_mm(card["grid"]["voxel_size_mm"]),
         "trained on": _acquired(card["grid"].get("acquired")),
         "people": release.get("data", "not recorded"),
         "measured": release.get("measured", "not recorded"),
@@ -43,11 +45,6 @@ def _acquired(acquired: Mapping[str, Any] | None) -> str:
         return "not recorded"
     axes = ", ".join(acquired["slice_axes"])
     thickness, spacing, plane = (
-        _between(acquired[key]) for key in ("slice_thickness_mm", "slice_spacing_mm", "in_plane_mm")
+        between(acquired[key]) for key in ("slice_thickness_mm", "slice_spacing_mm", "in_plane_mm")
     )
     return f"slices {thickness} mm thick, {spacing} mm apart, along {axes}; voxels of {plane} mm within a slice"
-
-
-def _between(limits: Sequence[float]) -> str:
-    low, high = limits
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

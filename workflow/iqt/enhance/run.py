@@ -54,10 +54,8 @@ def enhance_scans(
     enhance = load_method(model, usage, precision, memory_mb)
 
     def work(scan: str) -> dict:
-        records = [
-            require_ok(anat(folder, scan, f"{suffix}.json"), stage)
-            for folder, stage in ((lowfield, "lowfield"), (cohort, "cohort"))
-        ]
+        degraded_by = require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
+        source = require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
         low = read_volume(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"))
         slices = anat(lowfield, scan, f"{suffix}.nii.gz")
         low = kinds()[usage["kind"]].begin(usage["kind"], low, lambda: read_volume(slices))
@@ -66,7 +64,7 @@ def enhance_scans(
         for values, ending in ((result.mean, suffix), (result.sd, f"desc-sd_{suffix}")):
             if values is not None:
                 save_volume(flat(out, scan, f"{ending}.nii.gz"), values, low.affine)
-        return {**result.facts, "warnings": warnings_of(*reversed(records))}
+        return {**result.facts, "warnings": warnings_of(source, degraded_by)}
 
     def outputs(scan: str) -> list[Path]:
         return [flat(out, scan, f"{suffix}.nii.gz"), flat(out, scan, f"desc-sd_{suffix}.nii.gz")]

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from iqt.imaging.kinds import kind_of
 from iqt.io.labels import read_rows
+from iqt.io.nifti import in_mm
 from iqt.io.shipped import table_file
 from iqt.io.volumes import Volume
 
@@ -70,10 +71,12 @@ def image_problems(volume: Volume, sheared_ok: bool = False) -> list[str]:
         problems.append(f"is constant: every voxel is {volume.data.flat[0]:g}")
     size = volume.voxel_size
     if not (VOXEL_MM[0] <= size.min() and size.max() <= VOXEL_MM[1]):
-        problems.append(f"has voxels of {_mm(size)}, outside {VOXEL_MM[0]} to {VOXEL_MM[1]} mm; correct its header")
+        problems.append(f"has voxels of {in_mm(size)}, outside {VOXEL_MM[0]} to {VOXEL_MM[1]} mm; correct its header")
     field = size * volume.data.shape
     if not (FIELD_MM[0] <= field.min() and field.max() <= FIELD_MM[1]):
-        problems.append(f"spans {_mm(field)}, and a head's scan {FIELD_MM[0]} to {FIELD_MM[1]} mm; correct its header")
+        problems.append(
+            f"spans {in_mm(field)}, and a head's scan {FIELD_MM[0]} to {FIELD_MM[1]} mm; correct its header"
+        )
     if is_sheared(volume.affine) and not sheared_ok:
         problems.append("has a sheared affine: its axes are not at right angles; resample it")
     return problems
@@ -181,7 +184,3 @@ def label_problems(present: Collection[int], labels: Labels) -> list[str]:
         return []
     listed = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
     return [f"holds labels {listed}, which {labels.path.name} does not know"]
-
-
-def _mm(values: np.ndarray) -> str:
-    return " x ".join(f"{value:.3g}" for value in values) + " mm"

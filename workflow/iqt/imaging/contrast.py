@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from iqt.io.naming import image_stem
+
 CONTRASTS = (
     "T1w",
     "T2w",
@@ -33,7 +35,7 @@ PROTOCOL = ("SeriesDescription", "ProtocolName")
 def contrast_of(path: Path) -> tuple[str | None, str]:
     """The BIDS suffix of a scan's contrast and what says so: the suffix of its name, else a word in it, else a word in
     its sidecar's description of the series; None where nothing says anything."""
-    stem = _stem(path)
+    stem = image_stem(path.name)
     if (suffix := suffix_of(path)) is not None:
         return suffix, path.name
     if (found := _word(stem)) is not None:
@@ -49,12 +51,8 @@ def contrast_of(path: Path) -> tuple[str | None, str]:
 
 def suffix_of(path: Path) -> str | None:
     """The contrast that a BIDS suffix at the end of a scan's name says; None where it ends otherwise."""
-    suffix = _stem(path).rpartition("_")[2]
+    suffix = image_stem(path.name).rpartition("_")[2]
     return suffix if suffix in CONTRASTS else None
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"(\.nii)?\.gz$|\.(nii|mgz|mgh|img|hdr)$", "", path.name)
 
 
 def contrast_warnings(path: Path, trained: str | None) -> list[str]:

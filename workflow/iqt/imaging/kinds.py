@@ -18,10 +18,10 @@ def kind_of(data: np.ndarray) -> str:
     """What a volume (X, Y, Z) holds by its content: `mask` (0 and one more value), `labels` (few values, most of which
     form patches), else `image`."""
     highest = data.max()
-    whole = np.issubdtype(data.dtype, np.integer) or not (data % 1).any()
-    nothing = 0 if whole else NOTHING * highest
-    background = np.abs(data) <= nothing
-    if highest > 0 and background.any() and bool((background | (data == highest)).all()):
+    background = np.abs(data) <= NOTHING * highest
+    two_values = highest > 0 and background.any() and bool((background | (data == highest)).all())
+    # Among whole numbers what is not 0 is a label, however small beside the highest.
+    if two_values and (not data[background].any() or (data % 1).any()):
         return "mask"
     middle = [(size - min(size, LOOKED_AT)) // 2 for size in data.shape]
     block = data[tuple(slice(first, first + LOOKED_AT) for first in middle)]

@@ -32,6 +32,11 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ending)
 
 
+def image_stem(path: str | Path) -> str:
+    """An image's path without the ending of its format: NIfTI, MGH or Analyze, compressed or not."""
+    return re.sub(r"(\.(nii|img))?\.gz$|\.(nii|mgz|mgh|img|hdr)$", "", str(path))
+
+
 class Result(NamedTuple):
     """What one training of a method made of the scans: `text` of it is its folder, and `=<seed>` where it was trained.
 

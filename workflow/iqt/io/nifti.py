@@ -12,6 +12,7 @@ import io
 import itertools
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from iqt.compute.free import free_bytes
 
 LARGEST = 2**29
 """Voxels of the largest volume that is read, 800 a side; a header that names more is damaged."""
+LARGEST_BYTES = 8 * LARGEST
+"""Of such a volume, in the largest voxels that it can have."""
 TAIL = 2**26
 """Bytes that may follow a volume's values, such as MGH's tags; more is nothing that an image has."""
 CHUNK = 2**22
@@ -62,9 +65,7 @@ def open_image(path: Path) -> Opened:
             raise
         raise UnusableError("its quaternion is no rotation: its parts are too large; correct its header") from None
     shape = tuple(image.shape)
-    _check_shape(shape)
     proxy = image.dataobj
-    _check_memory(shape, image.get_data_dtype().itemsize)
     data = np.asanyarray(proxy)
     if data.ndim > 3:
         data = data.reshape(shape[:3])
@@ -78,12 +79,15 @@ def open_image(path: Path) -> Opened:
 
 
 def _load(path: Path) -> nib.spatialimages.SpatialImage:
-    """The image; a compressed one is read to its end, where its checksum is, and no further than its header says."""
+    """The image, of a size that can be read; a compressed one is read to its end, where its checksum is, and no further
+    than its header says."""
     name = path.name.lower()
     if not name.endswith((".nii.gz", ".mgz")):
         if name.endswith(".gz"):  # an Analyze pair, of which nibabel opens both
             _read_to_the_end(path)
-        return nib.load(path)
+        image = nib.load(path)
+        _check_size(tuple(image.shape), image.get_data_dtype().itemsize)
+        return image
     if os.stat(path).st_size == 0:
         raise ValueError("the file is empty")
     with gzip.open(path) as stream:
@@ -105,8 +109,8 @@ def _read_to_the_end(path: Path) -> None:
     with gzip.open(path) as stream:
         while more := stream.read(CHUNK):
             total += len(more)
-            if total > LARGEST * 8:
-                raise ValueError(f"it holds more than {LARGEST * 8 / 1e9:.0f} GB")
+            if total > LARGEST_BYTES:
+                raise ValueError(f"it holds more than {LARGEST_BYTES / 1e9:.0f} GB")
 
 
 def _expected(path: Path, start: bytes) -> tuple[type, int]:
@@ -123,21 +127,19 @@ def _expected(path: Path, start: bytes) -> tuple[type, int]:
         if not 0 <= offset <= TAIL:
             raise ValueError(f"its header puts the values at byte {offset:g}")
     shape = tuple(int(side) for side in header.get_data_shape())
-    _check_shape(shape)
     stored = header.get_data_dtype().itemsize
-    _check_memory(shape, stored)
+    _check_size(shape, stored)
     return kind, int(offset) + math.prod(shape) * stored + TAIL
 
 
-def _check_memory(shape: tuple[int, ...], stored: int) -> None:
-    """MemoryError where the values as they are stored, as they are scaled (float64) and as float32 exceed what is free:
-    the kernel would end the process, and with it the scans after this one."""
-    needed, free = math.prod(shape) * (stored + 12), free_bytes()
-    if needed > free:
-        raise MemoryError(f"shape {shape} takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+def _check_size(shape: tuple[int, ...], stored: int) -> None:
+    """That a header with `stored` bytes a voxel claims a single volume, of a size that fits into memory.
 
-
-def _check_shape(shape: tuple[int, ...]) -> None:
+    Raises:
+        ValueError, UnusableError: it claims no volume, several, or one that is too large.
+        MemoryError: the values as they are stored, as they are scaled (float64) and as float32 exceed what is free: the
+            kernel would end the process, and with it the scans after this one.
+    """
     if min(shape, default=0) < 1:
         raise ValueError(f"its header says the shape {shape}")
     if len(shape) < 3 or math.prod(shape[3:]) != 1:
@@ -146,6 +148,9 @@ def _check_shape(shape: tuple[int, ...]) -> None:
         raise UnusableError(
             f"has shape {shape}: {math.prod(shape):.3g} voxels, and at most {LARGEST:.3g} are read; correct its header"
         )
+    needed, free = math.prod(shape) * (stored + 12), free_bytes()
+    if needed > free:
+        raise MemoryError(f"shape {shape} takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
 
 
 class UnusableError(Exception):
@@ -247,9 +252,10 @@ def _disagreement(sform: np.ndarray, qform: np.ndarray, shape: tuple[int, ...]) 
     sizes = [nib.affines.voxel_sizes(each) for each in (sform, qform)]
     scaled = not np.allclose(*sizes, rtol=0.01)
     how = " and they are mirror images, so left and right may be swapped" if mirrored else ""
-    how += f" and their voxels differ ({_mm(sizes[0])} against {_mm(sizes[1])})" if scaled else ""
+    how += f" and their voxels differ ({in_mm(sizes[0])} against {in_mm(sizes[1])})" if scaled else ""
     return [f"its sform and qform put it up to {apart.max():.1f} mm apart{how}; the sform is used"]
 
 
-def _mm(values: np.ndarray) -> str:
+def in_mm(values: Iterable[float]) -> str:
+    """Lengths along three axes, as a person reads them."""
     return " x ".join(f"{value:.3g}" for value in values) + " mm"

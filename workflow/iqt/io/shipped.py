@@ -38,14 +38,17 @@ def find_model(named: str | None, contrast: str | None) -> Path:
     """
     shipped = enhancement_models()
     if named is not None:
-        if named not in shipped and not Path(named).is_dir():
-            raise UserError(f"--model {named}: neither a folder nor one of the shipped models, {', '.join(shipped)}")
-        return Path(named) if Path(named).is_dir() else shipped[named]
-    name = DEFAULTS.get(contrast or "T1w")
+        if Path(named).is_dir():
+            return Path(named)
+        if named in shipped:
+            return shipped[named]
+        raise UserError(f"--model {named}: neither a folder nor one of the shipped models, {', '.join(shipped)}")
+    contrast = contrast or "T1w"
+    name = DEFAULTS.get(contrast)
     if name not in shipped:
         known = ", ".join(key for key, value in DEFAULTS.items() if value in shipped) or "none"
         raise UserError(
-            f"no shipped model enhances {contrast or 'T1w'} scans (there are some for: {known}); train one, and name "
-            "its folder with --model"
+            f"no shipped model enhances {contrast} scans (there are some for: {known}); train one, and name its folder "
+            "with --model"
         )
     return shipped[name]

@@ -34,14 +34,12 @@ def load_reader(model: Path, precision: str) -> Reader:
     from iqt.training.checkpoints import load_card
 
     card = load_card(model, LABELLING)
-    ids = tuple(card.get("ids", ()))
+    known = {"ids": tuple(card.get("ids", ())), "suffix": card.get("suffix")}
     if card["kind"] == "volumetric_parcellator":
         from iqt.parcellate.volumetric import load_volumetric, predict_volumetric
 
         read = functools.partial(predict_volumetric, load_volumetric(model, precision))
-        return Reader(read, f"{__version__}+{card['weights_sha256'][:8]}", ids, card.get("suffix"))
+        return Reader(read, f"{__version__}+{card['weights_sha256'][:8]}", **known)
     from iqt.parcellate.predict import load_parcellator, predict_labels
 
-    return Reader(
-        functools.partial(predict_labels, load_parcellator(model, precision)), __version__, ids, card.get("suffix")
-    )
+    return Reader(functools.partial(predict_labels, load_parcellator(model, precision)), __version__, **known)

@@ -70,9 +70,8 @@ def parcellate_file(files: Files, model: Path, lut: Path | None, precision: str)
     scan = _read(files, reader.suffix)
     start = time.monotonic()
     labels = reader.read(scan.volume, scan.brain)
-    _save(
-        files, scan, labels, {"seconds": time.monotonic() - start, "engine": ENGINE, "version": reader.version}, table
-    )
+    record = {"seconds": time.monotonic() - start, "engine": ENGINE, "version": reader.version}
+    _save(files, scan, labels, record, table)
 
 
 def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSurfer) -> None:

@@ -8,7 +8,7 @@ the columns `scan`, `person`, `method`, `seed` (empty where nothing is trained, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,12 +187,9 @@ def number(value: Any, digits: int = 6) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}g}"
 
 
-def as_rows(frame: pd.DataFrame, form: Callable[[Any], str] = number) -> list[dict[str, str]]:
-    """A frame's rows as a table holds them."""
-    return [
-        {name: value if isinstance(value, str) else form(value) for name, value in row.items()}
-        for row in frame.to_dict("records")
-    ]
+def as_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Rows as a table holds them."""
+    return [{name: value if isinstance(value, str) else number(value) for name, value in row.items()} for row in rows]
 
 
 def _completed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -106,7 +106,7 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
         | seed_spread(trainings[trainings["method"] == method])
         for method in methods_of(scores)
     ]
-    write_table(out / "benchmark.csv", as_rows(pd.DataFrame(rows, dtype=object)), (*CONTRACT, *FURTHER))
+    write_table(out / "benchmark.csv", as_rows(rows), (*CONTRACT, *FURTHER))
     read_back = read_table(out / "benchmark.csv")
     title = f"Low-field set {set_name}."
     failed = failures(scores)

@@ -76,19 +76,13 @@ def write_statistics(
     needed = people_needed(n_tests)
     enough = max((one.n for one in found.values()), default=0) >= needed
     rows = as_rows(
-        pd.DataFrame(
-            [
-                {"set": set_name, "metric": metric, "method": method, "reference": reference, "n": one.n}
-                | {"n_missing": len(people) - one.n, "difference": one.difference}
-                | {"difference_lo": one.lo, "difference_hi": one.hi, "p": one.p, "p_holm": p_holm, "n_tests": n_tests}
-                | {"n_needed": needed, "rank_biserial": one.rank_biserial, "cohen_dz": one.cohen_dz}
-                | {"verdict": _verdict(one.n, one.rank_biserial, p_holm, enough and one.n >= people_needed(1))}
-                | {"reference_named": "yes" if named_beforehand else "no"}
-                for ((metric, method), one), p_holm in zip(found.items(), adjusted, strict=True)
-            ],
-            columns=COLUMNS,
-            dtype=object,
-        )
+        {"set": set_name, "metric": metric, "method": method, "reference": reference, "n": one.n}
+        | {"n_missing": len(people) - one.n, "difference": one.difference}
+        | {"difference_lo": one.lo, "difference_hi": one.hi, "p": one.p, "p_holm": p_holm, "n_tests": n_tests}
+        | {"n_needed": needed, "rank_biserial": one.rank_biserial, "cohen_dz": one.cohen_dz}
+        | {"verdict": _verdict(one.n, one.rank_biserial, p_holm, enough and one.n >= people_needed(1))}
+        | {"reference_named": "yes" if named_beforehand else "no"}
+        for ((metric, method), one), p_holm in zip(found.items(), adjusted, strict=True)
     )
     write_table(out / "statistics.csv", rows, COLUMNS)
     note = NOTE if named_beforehand else f"{NOTE} {UNNAMED}"

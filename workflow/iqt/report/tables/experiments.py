@@ -147,7 +147,7 @@ def write_experiment(
                 limits = (bootstrap, seed_of(seed, "bootstrap", set_name)) if name in OF_PEOPLE else None
                 row |= means_of(own, name, shared[name], limits) | {f"{name}_seed_sd": seed_sd(trainings, name)}
             found.append(row)
-    rows = as_rows(pd.DataFrame(found, dtype=object))
+    rows = as_rows(found)
     write_table(table, rows, columns_of(experiment))
 
     def cells(bold: Callable[[str], str]) -> list[list[str]]:

@@ -71,7 +71,7 @@ def write_structures(
             | _row(held[held["method"] == method], people, shared, bootstrap, draw)
             for method in methods
         ]
-    rows = as_rows(pd.DataFrame(made, columns=None if made else COLUMNS, dtype=object))
+    rows = as_rows(made)
     write_table(out / "structures.csv", rows, COLUMNS)
     title = f"Every structure, low-field set {set_name}."
 
