@@ -102,7 +102,7 @@ def write_run(run: Path) -> None:
         run / "metrics/history.csv",
         [
             {"model": model, "step": step, "seconds": step / 3, "learning_rate": 1e-3, "train_loss": 5 / step}
-            | {"val_loss": 6 / step, "val_psnr": psnr, "val_dice": dice}
+            | {"val_loss": 6 / step, "val_psnr": psnr, "val_psnr_first": "", "val_dice": dice}
             for model, psnr, dice in (("unet", 20, ""), ("parcellator", "", 0.6))
             for step in (10, 20, 30)
         ],

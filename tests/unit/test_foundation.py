@@ -177,6 +177,8 @@ def test_the_scale_is_a_percentile_of_the_brain_alone() -> None:
         ("iqt.enhance.run", ["torch", "monai", "lightning"]),
         ("iqt.enhance.models", ["monai", "lightning"]),
         ("iqt.parcellate.run, iqt.parcellate.predict", ["monai", "lightning"]),
+        ("iqt.networks.unet, iqt.networks.volumetric, iqt.networks.esrgan", ["monai", "lightning"]),
+        ("iqt.report.data, iqt.report.figures.scores", ["torch", "scipy.stats"]),
         (
             "iqt.report.tables.benchmark, iqt.report.tables.comparisons, iqt.report.tables.structures, "
             "iqt.report.panels, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -354,6 +355,35 @@ def test_a_fresh_network_predicts_zero_and_every_parameter_gets_a_gradient() -> 
     without = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert without == []
     assert count_parameters(network) == sum(value.numel() for value in network.parameters())
+
+
+@pytest.mark.parametrize("units", [0, 1, 2])
+@pytest.mark.parametrize("channels", [(4, 6), (4, 6, 10, 12)])
+@pytest.mark.parametrize("kind", ["unet", "volumetric"])
+def test_the_residual_unet_is_monais(kind: str, channels: tuple[int, ...], units: int) -> None:
+    """The same first weights under the same names, the same output and the same statistics afterwards."""
+    from monai.networks.nets import UNet
+
+    from iqt.networks.residual_unet import ResidualUNet
+
+    parts = {
+        "unet": ((torch.nn.BatchNorm3d, torch.nn.PReLU), {"norm": "batch"}),
+        "volumetric": (
+            (partial(torch.nn.InstanceNorm3d, affine=True), partial(torch.nn.LeakyReLU, inplace=True)),
+            {"norm": ("instance", {"affine": True}), "act": ("leakyrelu", {"inplace": True})},
+        ),
+    }
+    layers, named = parts[kind]
+    torch.manual_seed(3)
+    ours = ResidualUNet(2, 3, channels, units, *layers)
+    torch.manual_seed(3)
+    strides = (2,) * (len(channels) - 1)
+    theirs = UNet(3, 2, 3, channels, strides, num_res_units=units, **named)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    volume = torch.randn(2, 2, 16, 8, 24)
+    assert torch.equal(ours(volume), theirs(volume))
+    for mine, monais in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        assert torch.equal(mine, monais)
 
 
 def test_the_regression_unet_keeps_the_shape() -> None:

@@ -47,7 +47,7 @@ def ingest_settings():
 def train_code(wildcards):
     """What trains a model of its kind, and builds the network whose size it takes or that it starts from."""
     kinds = [CONFIG.methods[name].kind for name in PLAN.involved(wildcards.model)]
-    return code("iqt.training.enhancement", *map(module_of, kinds), without=("iqt.diffusion.samplers",))
+    return code("iqt.training.enhancement", *map(module_of, kinds))
 
 
 def start_files(wildcards):

@@ -83,6 +83,10 @@ class _LiveTensors(TorchDispatchMode):
         self.peak = self.now = 0
         self._sizes: dict[int, int] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is compiled, and keeping the compiler out would import it, which takes seconds
+
     def __torch_dispatch__(self, function: Any, _types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):

@@ -65,7 +65,7 @@ class DiffusionIQTNetwork(Section):
 
 
 class UNetNetwork(Section):
-    """MONAI's residual U-Net, trained as a regression."""
+    """A residual U-Net, trained as a regression."""
 
     channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (24, 48, 96)
     """Width of each level; each level halves the resolution."""

@@ -100,7 +100,7 @@ class Painting(Section):
 
 
 class VolumetricNetwork(Section):
-    """MONAI's residual U-Net in 3D."""
+    """A residual U-Net in 3D."""
 
     channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (32, 64, 128, 256)
     """Width of each level; each level halves the resolution."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
 from scipy.ndimage import gaussian_filter
 
 from iqt.config.experiments import COVERAGES
@@ -42,6 +41,8 @@ def calibration(
         UserError: the mask is empty, or the spread is the same everywhere.
         ValueError: there are fewer than 2 samples.
     """
+    from scipy import stats  # which takes as long to import as a scan to score, and few results have a spread
+
     if samples < 2:
         raise ValueError(f"{samples} sample has no spread")
     error = np.abs(mean[mask].astype(np.float64) - reference[mask])

@@ -17,7 +17,8 @@ from iqt.io.batch import OK, status_of
 from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.io.naming import PARTS, Result, anat, flat, part_folder
 
-HISTORY_COLUMNS = ("model", "step", "seconds", "learning_rate", "train_loss", "val_loss", "val_psnr", "val_dice")
+SCORES = ("val_psnr", "val_psnr_first", "val_dice")
+HISTORY_COLUMNS = ("model", "step", "seconds", "learning_rate", "train_loss", "val_loss", *SCORES)
 
 MASKS_SHOWN = 12
 """Pictures of masks that the page holds; more are in the cohort's folder alone."""

@@ -39,7 +39,7 @@ class UNetMethod(Learned):
         check_size_like(name, self.size_like, methods)
 
     def build(self) -> nn.Module:
-        from iqt.networks.unet import build_unet  # imports MONAI, which takes seconds
+        from iqt.networks.unet import build_unet
 
         return build_unet(self.network)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -74,6 +73,8 @@ def build_discriminator(settings: Adversarial) -> nn.Module:
 
     Instance statistics, since those of a batch would mix real and generated volumes.
     """
+    from monai.networks.nets import PatchDiscriminator  # takes seconds, and is for training alone
+
     return PatchDiscriminator(
         spatial_dims=3, channels=settings.channels, in_channels=1, num_layers_d=settings.layers, norm="INSTANCE"
     )

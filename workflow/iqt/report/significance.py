@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import nct, rankdata, wilcoxon
 
 ALPHA = 0.05
 """Two-sided level of every test and interval."""
@@ -91,6 +90,8 @@ def compare(x: np.ndarray, y: np.ndarray, n_resamples: int, seed: int) -> Compar
     differing = pairs[pairs != 0]
     p, biserial = 1.0, 0.0
     if differing.size:
+        from scipy.stats import rankdata, wilcoxon  # imported here: it takes as long as a figure takes to be drawn
+
         p = float(wilcoxon(differing, zero_method="wilcox", alternative="two-sided").pvalue)
         ranks = rankdata(np.abs(differing))
         biserial = float(np.sign(differing) @ ranks / ranks.sum())
@@ -156,6 +157,8 @@ def agreement_factors(n: int) -> tuple[float, float]:
     1.96 standard deviations follows a noncentral t distribution with n - 1 degrees of freedom and noncentrality
     1.96 sqrt(n). Bland and Altman's own (1999, section 2.1) is its limit for many people and too narrow for few.
     """
+    from scipy.stats import nct
+
     low, high = nct.ppf([ALPHA / 2, 1 - ALPHA / 2], n - 1, Z * math.sqrt(n)) / math.sqrt(n)
     return float(low), float(high)
 

@@ -15,6 +15,8 @@ from iqt.report.figures.drawing import STYLE, save_figure
 
 LOSSES = ("train_loss", "val_loss")
 SCORES = {"val_psnr": "validation PSNR (dB)", "val_dice": "validation Dice"}
+FIRST = "val_psnr_first"
+"""Of the first estimate on the way to a sample, in one step from pure noise."""
 
 
 def plot_training(history_csv: Path, out: list[Path]) -> None:
@@ -23,7 +25,7 @@ def plot_training(history_csv: Path, out: list[Path]) -> None:
     Raises:
         UserError: history.csv is absent, lacks a column, or a value is not a number.
     """
-    history = read_frame(history_csv, ("model",), ("step", "seconds", *LOSSES, *SCORES))
+    history = read_frame(history_csv, ("model",), ("step", "seconds", *LOSSES, *SCORES, FIRST))
     models = list(history.groupby("model", sort=False))
     with matplotlib.rc_context(STYLE):
         columns = min(4, max(1, len(models)))
@@ -53,6 +55,11 @@ def plot_training(history_csv: Path, out: list[Path]) -> None:
                     lower.set_axis_on()
                     lower.plot(steps, values, "o-", color="black", markersize=3, linewidth=1.2)
                     lower.set(xlabel="step", ylabel=label, xlim=upper.get_xlim())
+            steps, values = _curve(rows, FIRST)
+            if len(values):
+                lower.lines[-1].set_label("sample")
+                lower.plot(steps, values, "o--", color="0.5", markersize=3, linewidth=1, label="first estimate")
+                lower.legend(frameon=False, fontsize=8)
         save_figure(figure, out)
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
+from iqt.config.diffusion import Sampling
 from iqt.diffusion.objectives import add_noise, denoising_loss, to_clean
+from iqt.diffusion.samplers import sample
 from iqt.diffusion.schedules import build_schedule
 from iqt.training.tasks.base import EnhancementTask
 
 if TYPE_CHECKING:
     from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 
-VALIDATION_LOGSNR = -4.0
-"""Log-SNR at which a diffusion model's estimate is validated: the noise has 55 times the signal's power."""
+VALIDATED = Sampling()
+"""The sampler that validation runs, whatever sampler users run later: weights do not depend on that."""
 
 
 class DiffusionTask(EnhancementTask):
@@ -31,12 +32,18 @@ class DiffusionTask(EnhancementTask):
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         inputs, wanted = self.scaled(batch)
         loss = self._denoise(inputs, wanted)
-        # From next to pure noise the network can only give its mean over samples: one forward pass shows how far it has
-        # learnt. Not from noise alone, where an estimate by way of epsilon would be its rounding errors.
-        logsnr = torch.full((len(wanted),), VALIDATION_LOGSNR, device=self.device)
-        noisy = add_noise(wanted, self.randn_like(wanted), logsnr)
-        prediction = self.network(noisy, inputs, logsnr).float()
-        return self.score(loss, to_clean(self.diffusion.objective, prediction, noisy, logsnr), wanted)
+        estimates: list[Tensor] = []
+
+        def denoise(current: Tensor, logsnr: Tensor) -> Tensor:
+            prediction = self.network(current, inputs, logsnr.expand(len(current))).float()
+            estimates.append(to_clean(self.diffusion.objective, prediction, current, logsnr))
+            return estimates[-1]
+
+        # From pure noise, as a user starts: a noised target tells the network what no low-field scan does.
+        noise = self.randn_like(wanted)
+        drawn = sample(denoise, noise, self.schedule, VALIDATED, lambda _step: self.randn_like(wanted))
+        first = self.score(loss, estimates[0], wanted)["val_psnr"]
+        return {**self.score(loss, drawn, wanted), "val_psnr_first": first}
 
     def _denoise(self, inputs: Tensor, wanted: Tensor) -> Tensor:
         settings = self.diffusion
