@@ -12,7 +12,7 @@ GPUS = $(shell $(BIN)/python -c 'from iqt.compute.gpus import visible_gpus; prin
 PYTEST = $(BIN)/python -m pytest
 # Each test file in one process, so that its runs are shared; one thread each, or they would wait for one another.
 JOBS = --numprocesses $(shell $(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0)))') --dist loadfile
-SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
+SNAKEMAKE = $(BIN)/snakemake --logger iqt --cores $(CORES) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

@@ -201,7 +201,7 @@ def test_training_writes_weights_card_and_history(run: Path, trained: Path) -> N
     assert card["tensors"]["lowfield"]["multiples"] == [8, 8, 8]
     assert card["data"]["voxel_sizes_mm"] == [[1, 1, 1]]
     assert card["kept_step"] == 6
-    assert set(card["metrics"]) == {"train_loss", "val_loss", "val_psnr"}
+    assert set(card["metrics"]) == {"train_loss", "val_loss", "val_psnr", "val_psnr_first"}
     assert (card["kind"], card["steps"], card["data"]["n_train"], card["seed"]) == ("diffusion_iqt", 6, 2, 1)
     network = DiffusionIQTMethod.model_validate(card["settings"]).build()
     assert card["n_parameters"] == sum(value.numel() for value in network.parameters())

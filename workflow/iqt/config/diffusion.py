@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from iqt.config.section import Section
 
 
+Normal = tuple[Annotated[float, Field(ge=-20, le=20)], Annotated[float, Field(gt=0, le=10)]]
+
+
 class Diffusion(Section):
     """The forward process and what the network predicts."""
 
@@ -22,6 +25,11 @@ class Diffusion(Section):
     """Weight of the squared error over time: none (the paper), as for epsilon, or min(SNR, `min_snr_gamma`) on x0."""
     min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
     """Bound of the weight `min_snr`."""
+    levels: Literal["schedule"] | Normal = "schedule"
+    """Log-SNRs that training draws: those of times drawn evenly (the paper), or [mean, standard deviation] of a normal
+    distribution (Karras et al. 2022), cut at `logsnr_max`."""
+    pure_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of training regions that are noise alone, as every sampler begins; the levels of the others are `levels`."""
 
 
 class Sampling(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from iqt.config.diffusion import Sampling
@@ -20,7 +21,7 @@ VALIDATED = Sampling()
 
 
 class DiffusionTask(EnhancementTask):
-    """Denoising at times drawn uniformly in (0, 1), one a region and so the same for all its patches."""
+    """Denoising at noise levels that are drawn, one a region and so the same for all its patches."""
 
     def __init__(self, method: DiffusionIQTMethod, network: nn.Module, standard: dict[str, float]) -> None:
         super().__init__(method, network, standard)
@@ -45,9 +46,22 @@ class DiffusionTask(EnhancementTask):
         first = self.score(loss, estimates[0], wanted)["val_psnr"]
         return {**self.score(loss, drawn, wanted), "val_psnr_first": first}
 
+    def _levels(self) -> Tensor:
+        """(B,) log-SNRs, one a region."""
+        settings, drawn = self.diffusion, self.rand()
+        if settings.levels == "schedule":
+            logsnr = self.schedule.logsnr(drawn)
+        else:
+            mean, sd = settings.levels
+            bound = settings.logsnr_max
+            logsnr = (mean + sd * torch.special.ndtri(drawn)).clamp(-bound, bound)
+        if settings.pure_noise:
+            logsnr = torch.where(self.rand() < settings.pure_noise, self.schedule.logsnr(torch.ones_like(logsnr)), logsnr)
+        return logsnr
+
     def _denoise(self, inputs: Tensor, wanted: Tensor) -> Tensor:
         settings = self.diffusion
-        logsnr = self.schedule.logsnr(self.rand())
+        logsnr = self._levels()
         noisy = add_noise(wanted, self.randn_like(wanted), logsnr)
         prediction = self.network(noisy, inputs, logsnr)
         return denoising_loss(
