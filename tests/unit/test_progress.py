@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iqt.planning.progress import FIRST_GUESS, SHORT, Job, Progress, about, told_left
+from iqt.planning.progress import FIRST_GUESS, SHORT, Job, Progress, about, family, told_left
 
 
 def job(rule: str, began: float, log: Path | None = None, threads: int = 1, **wildcards: str) -> Job:
@@ -28,8 +28,11 @@ def test_time_left_is_what_earlier_jobs_of_a_rule_took_on_all_cores() -> None:
 
 
 def test_batches_of_a_rule_are_one_and_a_long_job_bounds_what_is_left() -> None:
-    progress = Progress({"enhance_0": 1, "enhance_1": 1, "enhance_12": 2}, 64)
-    assert progress.waiting == {"enhance": 4}
+    progress = Progress({"enhance_0": 1, "enhance_1": 1, "enhance_12": 2, "degrade_portable_0": 1}, 64)
+    assert progress.waiting == {"enhance": 4, "degrade": 1}
+    assert family("train_parcellator") == "train_parcellator"
+    assert family("parcellate_result_3") == "parcellate_result"
+    assert family("gather_metrics") == "gather_metrics"
     progress.start(1, job("enhance", 0.0, method="unet"))
     assert progress.seconds_left(1) == pytest.approx(FIRST_GUESS["enhance"] - 1), "no core can share it"
     assert progress.seconds_left(1000) < 1, "late, but not behind zero"

@@ -3,6 +3,7 @@ to a user's files whose paths Snakemake cannot take."""
 
 import functools
 import hashlib
+import itertools
 import os
 import shlex
 import sys
@@ -132,6 +133,11 @@ wildcard_constraints:
     group="|".join(GROUPS),
     batch=r"\d+",
     scan=SCAN_PATTERN,
+
+
+def suffix_of(set_name):
+    """What the rules of a low-field set are called besides: nothing for `main`."""
+    return "" if set_name == "main" else f"_{set_name}"
 
 
 def members(group, batch=None):

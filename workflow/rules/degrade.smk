@@ -2,8 +2,8 @@
 
 in:  cohort/sub-X/anat/* with tissue posteriors, or with labels, or with a brain mask alone; for real low-field scans the
      files that the cohort's sidecars name
-out: fast/*, tissues/sub-X/anat/* (as `tissues.engine` asks), lowfield/<set>/sub-X/anat/*; `main` is of everybody, the
-     other sets are of the test people
+out: fast/*, tissues/sub-X/anat/* (as `tissues.engine` asks), lowfield/<set>/sub-X/anat/*; sets that are trained on are of
+     everybody, the others of the test people
 """
 
 ENGINE = CONFIG.tissues.engine
@@ -99,8 +99,8 @@ for batch in batches("all") if ENGINE != "cohort" else []:
 # A set's name is no wildcard: Snakemake compares every file with each output that begins with the same words as far as
 # its first wildcard, which for tens of thousands of people takes an hour.
 for set_name, entry in CONFIG.lowfield.items():
-    group = "all" if set_name == "main" else "test"
-    suffix_of_set = "" if set_name == "main" else f"_{set_name}"
+    group = "all" if set_name in CONFIG.training_sets else "test"
+    suffix_of_set = suffix_of(set_name)
     for batch in batches(group) if not entry.registration else []:
 
         rule:

@@ -50,6 +50,11 @@ def train_code(wildcards):
     return code("iqt.training.enhancement", *map(module_of, kinds))
 
 
+def trained_on(wildcards):
+    """The low-field set that a model is trained on."""
+    return CONFIG.methods[wildcards.model].trained_on
+
+
 def start_files(wildcards):
     """The model that training starts from: a flow's regression."""
     start = PLAN.start_of(wildcards.model)

@@ -1,26 +1,26 @@
 """Train: the patch store, and one network a model (methods that differ only in sampling share one).
 
-in:  cohort/, lowfield/main/ of the training and validation people
-out: store/main/*, models/<model>/seed-<n>/{model.safetensors, model.json, history.csv}
+in:  cohort/, lowfield/<set>/ of the training and validation people
+out: store/<set>/*, models/<model>/seed-<n>/{model.safetensors, model.json, history.csv}
 """
 
-for batch in batches("trained"):
+for set_name, batch in itertools.product(CONFIG.training_sets, batches("trained")):
 
     rule:
         """Write a batch's uncompressed volumes for training."""
         name:
-            f"store_{batch}"
+            f"store{suffix_of(set_name)}_{batch}"
         input:
             scans=scan_list("trained", batch),
             cohort=sidecars("cohort", "trained", batch),
-            lowfield=sidecars("lowfield/main", "trained", batch),
+            lowfield=sidecars(f"lowfield/{set_name}", "trained", batch),
             code=code("iqt.training.store"),
         output:
-            sidecars("store/main", "trained", batch, "pair.json", flat),
+            sidecars(f"store/{set_name}", "trained", batch, "pair.json", flat),
         log:
-            f"{R}/logs/store/batch-{batch}.log",
+            f"{R}/logs/store/{set_name}/batch-{batch}.log",
         benchmark:
-            f"{R}/benchmarks/store/batch-{batch}.tsv"
+            f"{R}/benchmarks/store/{set_name}/batch-{batch}.tsv"
         conda:
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
@@ -30,8 +30,8 @@ for batch in batches("trained"):
         params:
             suffix=SUFFIX,
             cohort=R / "cohort",
-            lowfield=R / "lowfield" / "main",
-            out=R / "store" / "main",
+            lowfield=R / "lowfield" / set_name,
+            out=R / "store" / set_name,
         shell:
             r"""
             iqt --threads {threads} stage store \
@@ -48,7 +48,7 @@ rule train:
     """Train one model; started again after an interruption, it goes on from its last checkpoint."""
     input:
         participants=rules.list_participants.output.participants,
-        store=sidecars("store/main", "trained", None, "pair.json", flat),
+        store=lambda wildcards: sidecars(f"store/{trained_on(wildcards)}", "trained", None, "pair.json", flat),
         start=start_files,
         code=train_code,
     output:
@@ -70,7 +70,7 @@ rule train:
         gpu=CONFIG.compute.gpus,
     params:
         precision=PRECISION,
-        store=R / "store" / "main",
+        store=lambda wildcards: R / "store" / trained_on(wildcards),
         out=lambda wildcards, output: Path(output.card).parent,
         start=lambda wildcards, input: f"--start {Path(input.start[0]).parent}" if input.start else "",
         settings=as_json(lambda wildcards: PLAN.trained_by(wildcards.model)),

@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from iqt.planning.progress import Job, Progress, family
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
+
+from iqt.planning.progress import Job, Progress, family
 
 EVERY = 15.0
 """Seconds between lines where there is no terminal whose line could be written over."""

@@ -65,8 +65,8 @@ class Config(Section):
     tissues: Tissues = Tissues()
     """Where the tissue posteriors come from that the simulator needs."""
     lowfield: dict[Name, LowField] = Field(default_factory=lambda: {"main": LowField()})
-    """Low-field sets by name; `main` is the one trained on, the others are further test sets, out of distribution.
-    `base: NAME` copies another entry and changes what follows."""
+    """Low-field sets by name; `main` is the one trained on, unless a method's `trained_on` names another, and the
+    others are further test sets, out of distribution. `base: NAME` copies another entry and changes what follows."""
     patches: Patches = Patches()
     """What a method's own `patches` starts from."""
     training: Training = Training()
@@ -116,6 +116,11 @@ class Config(Section):
                 f"{', '.join(self.methods)}"
             )
         for name, entry in self.methods.items():
+            if entry.trained and entry.trained_on not in self.lowfield:
+                raise ValueError(
+                    f"methods.{name}.trained_on {entry.trained_on!r}: no low-field set. "
+                    f"{hint(entry.trained_on, self.lowfield)}"
+                )
             entry.check_among(name, self.methods)
         return self
 
@@ -189,6 +194,12 @@ class Config(Section):
     def training_seeds(self) -> tuple[int, ...]:
         """The seeds that every method is trained with; the first one's results are those that pictures show."""
         return self.seeds or (self.seed,)
+
+    @property
+    def training_sets(self) -> tuple[str, ...]:
+        """The low-field sets that have acquisitions of everybody, for training, not of the test people alone."""
+        named = {"main", *(entry.trained_on for entry in self.methods.values() if entry.trained)}
+        return tuple(name for name in self.lowfield if name in named)
 
     def sets_of(self, experiment: str) -> tuple[str, ...]:
         """The low-field sets of an experiment."""

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from iqt.config.section import Section
 
-
 Normal = tuple[Annotated[float, Field(ge=-20, le=20)], Annotated[float, Field(gt=0, le=10)]]
 
 
@@ -29,7 +28,7 @@ class Diffusion(Section):
     """Log-SNRs that training draws: those of times drawn evenly (the paper), or [mean, standard deviation] of a normal
     distribution (Karras et al. 2022), cut at `logsnr_max`."""
     pure_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of training regions that are noise alone, as every sampler begins; the levels of the others are `levels`."""
+    """Share of training regions that are noise alone, as every sampler begins; `levels` is of the others."""
 
 
 class Sampling(Section):

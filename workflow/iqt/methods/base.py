@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, g
 
 from pydantic import Field
 
-from iqt.config.section import Positive, Section
+from iqt.config.section import Name, Positive, Section
 from iqt.config.training import Patches, Training
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ class Learned(Method):
 
     target: Literal["residual", "image"] = "residual"
     """What the network predicts: the high-quality volume (the paper), or its difference from the low-field one."""
+    trained_on: Name = "main"
+    """Low-field set whose acquisitions of the training and validation people it is trained on."""
     patches: Patches = Patches()
     """Changes to the top-level `patches`, for this method alone."""
     training: Training = Training()

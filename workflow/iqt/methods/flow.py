@@ -50,6 +50,10 @@ class FlowMethod(Generative):
             raise ValueError(
                 f"methods.{name}.target {self.target} must be that of its start {self.start}, {start.target}"
             )
+        if start.trained_on != self.trained_on:
+            raise ValueError(
+                f"methods.{name}.trained_on {self.trained_on} must be its start's, {start.trained_on} of {self.start}"
+            )
         if any(edge % start.factor for edge in self.patches.region):
             raise ValueError(
                 f"methods.{name}.patches: edges {self.patches.region} must be multiples of {start.factor}, which the "

@@ -35,7 +35,7 @@ def check_needs(config: Config, entries: Mapping[str, Entry], splits: Mapping[st
                     "weights: shipped (T1w), or parcellate.engine: none (similarity alone, no mIoU)"
                 )
     for name, settings in config.lowfield.items():
-        own = [entries[scan] for scan in (splits["test"] if name != "main" else [e.scan for e in every])]
+        own = [entries[scan] for scan in ([e.scan for e in every] if name in config.training_sets else splits["test"])]
         if settings.registration and not any(entry.lowfield for entry in own):
             raise UserError(
                 f"lowfield.{name}.registration: none of the {len(own)} scans has a low-field partner; "

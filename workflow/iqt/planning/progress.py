@@ -39,8 +39,7 @@ FIRST_GUESS = {
     "parcellate_result": 8.0,
     "evaluate": 4.0,
 }
-"""Seconds of a job in the demo on two cores (docs/measurements/demo.md): what is supposed of a rule none of whose jobs has
-ended."""
+"""Seconds of a job in the demo on two cores (docs/measurements/demo.md), for rules none of whose jobs has ended."""
 SHORT = 2.5
 """The same for every other rule."""
 
@@ -106,8 +105,10 @@ class Progress:
 
 
 def family(rule: str) -> str:
-    """A rule's name without its batch: `enhance_3` is `enhance`."""
-    return re.sub(r"_\d+$", "", rule)
+    """A rule's name without its low-field set and batch: `enhance_3` is `enhance`, `degrade_portable_3` `degrade`."""
+    name = re.sub(r"_\d+$", "", rule)
+    alike = [known for known in WORDS if f"{name}_".startswith(f"{known}_")]
+    return max(alike, key=len, default=name)
 
 
 def describe(job: Job) -> str:

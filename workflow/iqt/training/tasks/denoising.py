@@ -56,7 +56,9 @@ class DiffusionTask(EnhancementTask):
             bound = settings.logsnr_max
             logsnr = (mean + sd * torch.special.ndtri(drawn)).clamp(-bound, bound)
         if settings.pure_noise:
-            logsnr = torch.where(self.rand() < settings.pure_noise, self.schedule.logsnr(torch.ones_like(logsnr)), logsnr)
+            logsnr = torch.where(
+                self.rand() < settings.pure_noise, self.schedule.logsnr(torch.ones_like(logsnr)), logsnr
+            )
         return logsnr
 
     def _denoise(self, inputs: Tensor, wanted: Tensor) -> Tensor:
