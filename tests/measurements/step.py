@@ -75,8 +75,8 @@ def main() -> None:
         "# A training step\n",
         f"`make bench-step`, {datetime.date.today()}, {where['cpu']}, {where['threads']} threads, "
         f"{'bfloat16' if use_bfloat16('auto', best_device()) else 'float32'}, up to "
-        f"{torch.backends.cpu.get_cpu_capability()}. Four regions of 32^3 a step, the parcellator one brain of 80 x 96 x "
-        "80; seconds.\n",
+        f"{torch.backends.cpu.get_cpu_capability()}. Four regions of 32^3 a step, the parcellator one brain of 80 x 96 "
+        "x 80; seconds.\n",
         "| network | convolutions alone | pass | pass / convolutions | loop | loop / pass |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]

@@ -90,8 +90,21 @@ def test_a_models_name_depends_neither_on_the_order_nor_on_entries_with_a_base()
 def test_sampling_is_not_part_of_what_weights_depend_on() -> None:
     config = Config()
     trained, used = Plan(config).trained_by("diffusion_iqt"), Plan(config).used_by("diffusion_iqt")
-    assert set(trained) == {"kind", "network", "diffusion", "target", "patches", "training"}
+    assert set(trained) == {"kind", "network", "diffusion", "target", "trained_on", "patches", "training"}
     assert set(used) == {"kind", "sampling", "tiling"}
+
+
+def test_a_method_may_be_trained_on_another_low_field_set() -> None:
+    methods = {"unet": {"kind": "unet"}, "other": {"base": "unet", "trained_on": "thick"}}
+    sets = {"main": {}, "thick": {"thickness": 6}, "noisy": {"shift": {"snr": 0.5}}}
+    config = parse_config({"methods": methods, "lowfield": sets})
+    assert config.training_sets == ("main", "thick"), "of these everybody is acquired"
+    assert Plan(config).models() == ["unet", "other"], "other acquisitions, other weights"
+    with pytest.raises(UserError, match=r"methods.other.trained_on 'thick': no low-field set"):
+        parse_config({"methods": methods, "lowfield": {"main": {}}})
+    flow = {"flow": {"kind": "flow", "start": "unet", "trained_on": "thick"}}
+    with pytest.raises(UserError, match=r"methods.flow.trained_on thick must be its start's, main of unet"):
+        parse_config({"methods": methods | flow, "lowfield": sets})
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "hcp.yaml", "ood.yaml", "smoke.yaml"])

@@ -11,6 +11,7 @@ import pytest
 
 from iqt.config import Config, parse_config
 from iqt.errors import UserError
+from iqt.evaluate.run import CALIBRATION_COLUMNS
 from iqt.io.files import read_table, write_table
 from iqt.io.naming import Result
 from iqt.planning.plan import Plan
@@ -127,15 +128,18 @@ def test_a_seed_that_lost_everything_takes_no_scan_from_the_others(tmp_path: Pat
 
 def test_the_samples_spread_is_a_mean_of_the_scans_that_every_seed_has(tmp_path: Path) -> None:
     values = {(SCANS[0], "3"): 0.4, (SCANS[0], "4"): 0.6, (SCANS[1], "3"): 1.0, (SCANS[1], "4"): ""}
-    names = ("correlation", "ratio", "coverage_50", "coverage_68", "coverage_90", "coverage_95")
+    names = [
+        name for name in CALIBRATION_COLUMNS if name.startswith(("correlation", "ratio", "coverage", "calibrated"))
+    ]
     rows = [
         {"scan": scan, "method": "mean", "status": "ok" if value else "lost", "samples": 4, "seed": seed}
         | dict.fromkeys(names, value)
         for (scan, seed), value in values.items()
     ]
     write_table(tmp_path / "calibration/main.csv", rows)
-    (line,) = calibration_table(tmp_path, "main", ["mean"], 2)["lines"]
-    assert line == ["mean", "1 of 2", "4", "0.50", "0.50", "50 %", "50 %", "50 %", "50 %"]
+    lines = calibration_table(tmp_path, "main", ["mean"], 2)["lines"]
+    figures = ["1 of 2", "4", "0.50", "0.50", "50 %", "50 %", "50 %", "50 %"]
+    assert lines == [["mean", *figures], ["mean, calibrated", *figures]]
 
 
 def test_a_row_that_one_seed_lacks_is_a_failure(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ CHAIN = {
     "enhance",
     "parcellate_reference",
     "parcellate_result",
+    "calibrate",
     "evaluate",
     "score_parcellator",
     "gather_metrics",
@@ -320,3 +321,19 @@ def test_sets_out_of_distribution_are_of_the_test_people_alone(workflow: Path) -
     assert of["noisy"] == of["flat"] < of["main"]
     assert len(of["main"]) == 5
     assert len(of["noisy"]) == 2
+
+
+def test_a_model_is_trained_on_the_set_that_its_method_names(workflow: Path) -> None:
+    path = workflow / "config" / "other.yaml"
+    text = (workflow / "config" / "smoke.yaml").read_text()
+    text = text.replace("parcellate:", "  unet_thick: {base: unet, trained_on: thick}\nparcellate:", 1)
+    path.write_text(f"{text}\nlowfield:\n  main: {{}}\n  thick: {{thickness: 6}}\n  noisy: {{shift: {{snr: 0.5}}}}\n")
+    done = snakemake(workflow, "--dry-run", "--printshellcmds", "models", config="config/other.yaml")
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    made = {name: set(re.findall(rf"lowfield/{name}/(sub-\w+)/anat", told)) for name in ("main", "thick", "noisy")}
+    assert made["thick"] == made["main"] != set()
+    assert made["noisy"] == set()
+    read = dict(re.findall(r"--store results/smoke/store/(\w+) .*?--name (\w+)", " ".join(told.split())))
+    assert read["thick"] == "unet_thick"
+    assert set(read) == {"main", "thick"}

@@ -41,7 +41,7 @@ def rules(repository: Path) -> list[tuple[str, str, str]]:
         for name, body in re.findall(
             r"^ *rule ?(\w*):\n(.*?)(?=^ *rule\b[ \w]*:$|^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL
         ):
-            found.append((path.name, name or re.search(r'f"(\w+?)(?:\{\w+\})?_\{batch\}"', body).group(1), body))
+            found.append((path.name, name or re.search(r'f"(\w+?)(?:\{[^{}]+\})?_\{batch\}"', body).group(1), body))
     return found
 
 

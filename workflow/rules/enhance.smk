@@ -1,7 +1,8 @@
-"""Enhance: each method on the low-field scans of the test people.
+"""Enhance: each method on the low-field scans of the test people; and what its samples' spread says of the error, learnt
+on the validation people.
 
-in:  lowfield/<set>/, models/<model>/
-out: enhanced/<set>/<method>/*
+in:  cohort/, lowfield/<set>/, models/<model>/
+out: enhanced/<set>/<method>/*, models/<model>/seed-<n>/spread_<method>.json
 """
 
 MEMORY = 6000
@@ -59,3 +60,53 @@ for batch in batches("test"):
                 --settings {params.settings:q} \
                 >{log:q} 2>&1
             """
+
+
+rule calibrate:
+    """Learn on the validation people what the spread of a method's samples says of its error."""
+    input:
+        participants=rules.list_participants.output.participants,
+        cohort=sidecars("cohort", "trained"),
+        lowfield=lambda wildcards: sidecars(f"lowfield/{CONFIG.methods[wildcards.name].trained_on}", "trained"),
+        model=lambda wildcards: model_files(wildcards.model, wildcards.seed),
+        code=lambda wildcards: code(
+            "iqt.enhance.calibrate", module_of(CONFIG.methods[wildcards.name].kind), without=("iqt.training.tasks",)
+        ),
+    output:
+        f"{R}/models/{{model}}/seed-{{seed}}/spread_{{name}}.json",
+    log:
+        f"{R}/logs/calibrate/{{model}}/seed-{{seed}}/{{name}}.log",
+    benchmark:
+        f"{R}/benchmarks/calibrate/{{model}}/seed-{{seed}}/{{name}}.tsv"
+    wildcard_constraints:
+        name="|".join(PLAN.sampled()) or "none",
+    conda:
+        "../../envs/iqt.yaml"
+    threads: CONFIG.compute.batch_threads
+    resources:
+        mem_mb=per_attempt(MEMORY),
+        runtime=per_attempt(240),
+        gpu=1,
+    params:
+        suffix=SUFFIX,
+        precision=PRECISION,
+        memory=MEMORY,
+        cohort=R / "cohort",
+        lowfield=lambda wildcards: R / "lowfield" / CONFIG.methods[wildcards.name].trained_on,
+        model=lambda wildcards, input: Path(input.model[0]).parent,
+        settings=as_json(lambda wildcards: PLAN.used_by(wildcards.name)),
+    shell:
+        r"""
+        iqt --threads {threads} stage calibrate \
+            --participants {input.participants:q} \
+            --cohort {params.cohort:q} \
+            --lowfield {params.lowfield:q} \
+            --model {params.model:q} \
+            --out {output:q} \
+            --suffix {params.suffix} \
+            --seed {wildcards.seed} \
+            --precision {params.precision} \
+            --memory-mb {params.memory} \
+            --settings {params.settings:q} \
+            >{log:q} 2>&1
+        """

@@ -19,6 +19,7 @@ rule evaluate:
         reference=lambda wildcards: readings("hq", wildcards.batch),
         parcellation=lambda wildcards: readings(f"{wildcards.set}/{wildcards.method}", wildcards.batch),
         weights=lpips_weights,
+        spread=spread_file,
         code=code("iqt.evaluate.run"),
     output:
         parts("{set}", "{method}", "{batch}"),
@@ -37,6 +38,7 @@ rule evaluate:
         root=R,
         result=lambda wildcards: result_of(wildcards.method).text,
         lut=option("--lut", LUT),
+        spread=lambda wildcards, input: f"--spread {input.spread}" if input.spread else "",
         settings=as_json(CONFIG.evaluate.model_dump(mode="json", exclude={"bootstrap", "reference"})),
         out=lambda wildcards, output: Path(output[0]).parent,
     shell:
@@ -46,6 +48,7 @@ rule evaluate:
             --run {params.root:q} \
             --result {params.result} \
             {params.lut} \
+            {params.spread} \
             --set {wildcards.set} \
             --suffix {params.suffix} \
             --settings {params.settings:q} \

@@ -78,6 +78,17 @@ def enhance_code(wildcards):
     return code("iqt.enhance.run", module_of(method.kind), without=("iqt.training.tasks", *network))
 
 
+def spread_path(method, seed):
+    """What validation people tell of the spread of a method's samples lies with the model that draws them."""
+    return f"{model_folder(PLAN.model_of(method), seed)}/spread_{method}.json"
+
+
+def spread_file(wildcards):
+    """The same of a result; nothing for one that has a single sample."""
+    result = result_of(wildcards.method)
+    return spread_path(result.method, result.seed) if result.method in PLAN.sampled() else []
+
+
 # parcellate_builtin.smk
 
 

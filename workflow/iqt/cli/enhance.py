@@ -86,6 +86,29 @@ def models() -> None:
     print(list_models())
 
 
+@stage.command()
+def calibrate(
+    participants: Annotated[Path, typer.Option(help="participants.tsv of the cohort.")],
+    cohort: CohortOption,
+    lowfield: Annotated[Path, typer.Option(help="Folder of the low-field set that the model was trained on.")],
+    model: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    out: Annotated[Path, typer.Option(help="JSON to write.")],
+    settings: Annotated[str, typer.Option(help="How the method uses its weights, as JSON text.")],
+    suffix: SuffixOption = "T1w",
+    memory_mb: Annotated[
+        int | None, typer.Option(min=1, help="Megabytes of a CPU's memory that are this job's.")
+    ] = None,
+    seed: SeedOption = 1,
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Learn on the validation people what a method's spread says of its error."""
+    from iqt.enhance.calibrate import calibrate_spread
+    from iqt.io.batch import read_list
+
+    scans, usage = read_list(participants, "val"), json.loads(settings)
+    calibrate_spread(scans, cohort, lowfield, model, out, suffix, usage, seed, precision, memory_mb)
+
+
 @stage.command("enhance")
 def enhance_list(
     scans: ListOption,

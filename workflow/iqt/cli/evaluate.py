@@ -32,6 +32,9 @@ def evaluate(
     suffix: SuffixOption = "T1w",
     set_name: SetOption = "main",
     settings: SettingsOption = None,
+    spread: Annotated[
+        Path | None, typer.Option(help="What validation people told of the samples' spread (stage calibrate).")
+    ] = None,
 ) -> None:
     """Score a result of the scans of a list: similarity, structures, calibration of its spread, and seams."""
     from iqt.config import Evaluate, parse_section
@@ -40,7 +43,7 @@ def evaluate(
     from iqt.io.naming import Result
 
     section = parse_section(Evaluate, settings)
-    evaluate_result(read_list(scans), set_name, Result.parse(result), suffix, run, lut, section, out)
+    evaluate_result(read_list(scans), set_name, Result.parse(result), suffix, run, lut, section, out, spread)
 
 
 @stage.command()

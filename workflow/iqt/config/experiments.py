@@ -17,7 +17,9 @@ Seam = Literal["tile_seam", "patch_seam", "patch_error", "patch_error_ratio"]
 """Columns of metrics/seams/."""
 COVERAGES = {f"coverage_{level}": level / 100 for level in (50, 68, 90, 95)}
 """Columns of metrics/calibration/ on the samples' spread, and the share of voxels that each interval should hold."""
-Calibration = Literal["correlation", "ratio", *COVERAGES]
+CALIBRATED = {f"calibrated_{name}": level for name, level in COVERAGES.items()}
+"""The same of the spread as it was calibrated on the validation people."""
+Calibration = Literal["correlation", "ratio", *COVERAGES, "calibrated_ratio", *CALIBRATED]
 """Columns of metrics/calibration/."""
 Cost = Literal[
     *("n_parameters", "nfe", "samples", "seconds", "enhance_mb", "train_seconds", "train_mb", "train_gpu_gib")

@@ -8,10 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from iqt import __version__
 from iqt.config import Mask
+from iqt.diffusion.spread import Spread, spread_of
 from iqt.enhance.intake import load_scan
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.errors import UserError
@@ -78,6 +80,10 @@ def enhance_file(
             bar.refresh()
 
         result = enhance_volume(enhance, found.scan.data, found.mask, seed_of(seed, "enhance", image.name), progress)
+    spread = spread_of(model, usage) if result.sd is not None else None
+    if spread is not None:
+        # Outside the brain a result is 0 and nothing is expected of it.
+        result = result._replace(sd=np.where(found.mask, spread.expected(result.sd), 0).astype(np.float32))
     facts = {
         "status": "ok",
         "input": image.name,
@@ -86,6 +92,7 @@ def enhance_file(
         "seed": seed,
         **usage.get("sampling", {}),
         **result.facts,
+        **({"sd": _meaning(spread)} if "sd" in extras else {}),
         "intensity_scale": f"1 is what the {SCALE_PERCENTILE}th percentile in the brain is in a high-quality scan",
         "mask": found.mask_source,
         "input_voxel_size_mm": found.voxel_size,
@@ -102,6 +109,14 @@ def enhance_file(
 
 
 NAMES = {"sd": "sd", "sample": "first"}
+
+
+def _meaning(spread: Spread | None) -> dict[str, Any]:
+    """What the standard deviation that is written stands for, for the record."""
+    if spread is None:
+        return {"meaning": "of the samples, not calibrated: true errors may be larger"}
+    meaning = f"root mean square error to be expected, calibrated on {spread.n_scans} validation scans"
+    return {"meaning": meaning, "set": spread.set, "interval_half_width_in_sd": spread.written()["widths"]}
 
 
 def _usage(card: dict, sampling: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import math
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from iqt.config.experiments import COVERAGES
+from iqt.config.experiments import CALIBRATED, COVERAGES
+from iqt.diffusion.spread import Spread
 from iqt.errors import UserError
 
 BINS = 10
@@ -21,7 +22,12 @@ SMOOTHING = 3.0
 
 
 def calibration(
-    reference: np.ndarray, mean: np.ndarray, sd: np.ndarray, mask: np.ndarray, samples: int
+    reference: np.ndarray,
+    mean: np.ndarray,
+    sd: np.ndarray,
+    mask: np.ndarray,
+    samples: int,
+    spread: Spread | None = None,
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Figures of one result over its brain, and its reliability curve.
 
@@ -36,6 +42,7 @@ def calibration(
         reference, mean, sd: (X, Y, Z) on one grid and intensity scale; `sd` with K - 1 in its denominator.
         mask: (X, Y, Z), true in the brain.
         samples: K, at least 2.
+        spread: what validation people told; with it the figures also hold `calibrated_ratio` and each of `CALIBRATED`.
 
     Raises:
         UserError: the mask is empty, or the spread is the same everywhere.
@@ -58,6 +65,11 @@ def calibration(
     for name, level in COVERAGES.items():
         width = stats.t.ppf(0.5 + level / 2, samples - 1)
         figures[name] = float((error <= width * expected).mean())
+    if spread is not None:
+        calibrated = spread.expected(sd[mask].astype(np.float64))
+        figures["calibrated_ratio"] = _rms(calibrated) / max(_rms(error), 1e-12)
+        for name, level in CALIBRATED.items():
+            figures[name] = float((error <= spread.widths[round(100 * level)] * calibrated).mean())
     inside = mask.astype(np.float64)
     smooth = gaussian_filter(np.square(sd) * inside, SMOOTHING) / np.maximum(gaussian_filter(inside, SMOOTHING), 1e-12)
     parts = np.array_split(np.argsort(smooth[mask], kind="stable"), BINS)

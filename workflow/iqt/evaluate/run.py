@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from iqt.config import Evaluate
-from iqt.config.experiments import COVERAGES
+from iqt.config.experiments import CALIBRATED, COVERAGES
+from iqt.diffusion.spread import Spread, read_spread
 from iqt.errors import StopError, UserError
 from iqt.evaluate.calibration import calibration
 from iqt.evaluate.seams import border_error, seam_energy
@@ -29,7 +30,10 @@ SUBJECT_COLUMNS = (
     *("n_structures", "parcellator", "seconds", "nfe", "samples", "n_parameters", "seed"),
 )
 STRUCTURE_COLUMNS = ("scan", "set", "method", *Structure._fields, "seed")
-CALIBRATION_COLUMNS = ("scan", "set", "method", "status", "samples", "correlation", "ratio", *COVERAGES, "seed")
+CALIBRATION_COLUMNS = (
+    *("scan", "set", "method", "status", "samples", "correlation", "ratio", *COVERAGES),
+    *("calibrated_ratio", *CALIBRATED, "seed"),
+)
 RELIABILITY_COLUMNS = ("scan", "set", "method", "bin", "n_voxels", "expected", "error", "seed")
 SEAM_COLUMNS = (
     *("scan", "set", "method", "status", "tiles", "tile_seam", "tile_seam_sd", "patch_seam", "patch_seam_sd"),
@@ -80,6 +84,7 @@ def evaluate_result(
     lut: Path | None,
     settings: Evaluate,
     out: Path,
+    spread: Path | None = None,
 ) -> None:
     """Score one result on every scan and write `TABLES` into the folder `out`; no scan is ever left out.
 
@@ -91,6 +96,7 @@ def evaluate_result(
         root: folder of the run, with cohort/, lowfield/, enhanced/ and parcellation/.
         lut: look-up table with columns index and name; None where nothing was parcellated, so that there is neither
             mIoU nor Dice.
+        spread: what validation people told of the samples' spread, for a result that has one.
 
     Raises:
         UserError: the look-up table, or the weights that `settings.lpips` names, cannot be read.
@@ -100,6 +106,7 @@ def evaluate_result(
     enhanced = root / "enhanced" / set_name / result.folder
     parcellation = root / "parcellation" / set_name / result.folder
     lpips = _lpips(settings)
+    calibrated = None if spread is None else read_spread(spread)
     tables: dict[str, list[dict]] = {name: [] for name in TABLES}
     for scan in scans:
         identity = {"scan": scan, "set": set_name, "method": result.method}
@@ -116,7 +123,8 @@ def evaluate_result(
             row, structures = _score(reference, prediction, parcellation, scan, names, settings, lpips)
             status = row["status"]
             found = {"subjects": [row], "structures": [structure._asdict() for structure in structures]}
-            found |= _assess(reference, prediction, root / "lowfield" / set_name, enhanced, scan, suffix)
+            low = root / "lowfield" / set_name
+            found |= _assess(reference, prediction, low, enhanced, scan, suffix, calibrated)
         for name, rows in found.items():
             tables[name] += [_tidy(identity | row) for row in rows]
         print(f"{scan}: {status}", file=sys.stderr, flush=True)
@@ -167,7 +175,13 @@ def _score(
 
 
 def _assess(
-    reference: Reference, prediction: Prediction, lowfield: Path, enhanced: Path, scan: str, suffix: str
+    reference: Reference,
+    prediction: Prediction,
+    lowfield: Path,
+    enhanced: Path,
+    scan: str,
+    suffix: str,
+    calibrated: Spread | None,
 ) -> dict[str, list[dict]]:
     """What a network's result says of itself: calibration and reliability of several samples' spread, and seams. An
     interpolation has neither."""
@@ -177,7 +191,8 @@ def _assess(
     found: dict[str, list[dict]] = {"seams": [{"status": status} | (seams or {})]}
     samples = prediction.record.get("samples", 1)
     if samples > 1:
-        spread, status = attempt(_spread, reference, prediction, flat(enhanced, scan, f"desc-sd_{suffix}.nii.gz"))
+        sd = flat(enhanced, scan, f"desc-sd_{suffix}.nii.gz")
+        spread, status = attempt(_spread, reference, prediction, sd, calibrated)
         figures, found["reliability"] = spread or ({}, [])
         found["calibration"] = [{"status": status, "samples": samples} | figures]
     return found
@@ -208,9 +223,11 @@ def _slice_periods(lowfield: np.ndarray, reference: np.ndarray) -> list[float]:
     return [float(sizes[0][near] / sizes[1][axis]) if along[axis] else 1.0 for axis, near in enumerate(nearest)]
 
 
-def _spread(reference: Reference, prediction: Prediction, sd: Path) -> tuple[dict, list[dict]]:
-    spread = read_on_grid(sd, reference.volume)
-    return calibration(reference.volume.data, prediction.data, spread, reference.mask, prediction.record["samples"])
+def _spread(
+    reference: Reference, prediction: Prediction, sd: Path, calibrated: Spread | None
+) -> tuple[dict, list[dict]]:
+    truth, mask, samples = reference.volume.data, reference.mask, prediction.record["samples"]
+    return calibration(truth, prediction.data, read_on_grid(sd, reference.volume), mask, samples, calibrated)
 
 
 def _read_reference(root: Path, scan: str, suffix: str, parcellated: bool) -> Reference:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ WORDS = {
     "train": "training",
     "train_parcellator": "training the parcellator",
     "enhance": "enhancing",
+    "calibrate": "calibrating",
     "parcellate_reference": "parcellating references",
     "parcellate_result": "parcellating",
     "evaluate": "scoring",
@@ -35,6 +36,7 @@ FIRST_GUESS = {
     "train": 80.0,
     "train_parcellator": 120.0,
     "enhance": 10.0,
+    "calibrate": 20.0,
     "parcellate_reference": 8.0,
     "parcellate_result": 8.0,
     "evaluate": 4.0,
@@ -92,8 +94,11 @@ class Progress:
 
     def text(self, now: float) -> str:
         """`[12/61] training unet, enhancing cubic; about 3 min left`."""
-        doing = dict.fromkeys(describe(job) for job in self.running.values() if job.rule in WORDS)
-        return f"[{self.done}/{self.total}] {', '.join(doing) or 'preparing'}; {about(self.seconds_left(now))} left"
+        doing = ", ".join(dict.fromkeys(map(describe, self.running.values())))
+        left = about(self.seconds_left(now))
+        return (
+            f"[{self.done}/{self.total}] {doing}; {left} left" if doing else f"[{self.done}/{self.total}] {left} left"
+        )
 
     def _typical(self, rule: str) -> float:
         took = self._took.get(rule)
@@ -113,8 +118,8 @@ def family(rule: str) -> str:
 
 def describe(job: Job) -> str:
     """`enhancing unet`, or without a method what the rule does."""
-    names: Iterable[str] = (job.wildcards.get(key, "") for key in ("method", "model"))
-    return " ".join([WORDS[job.rule], *(name for name in names if name)])
+    named = next((job.wildcards[key] for key in ("method", "name", "model") if key in job.wildcards), None)
+    return WORDS.get(job.rule, job.rule.replace("_", " ")) + (f" {named}" if named else "")
 
 
 def told_left(log: Path) -> float | None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from iqt.config.experiments import COVERAGES
+from iqt.config.experiments import CALIBRATED, COVERAGES
 from iqt.io.batch import OK
 from iqt.report.data import of_every_seed, person_of, read_frame, with_text
 
 
 def calibration_table(metrics: Path, set_name: str, sampled: Sequence[str], n_people: int) -> dict[str, Any] | None:
-    """A heading and one line per method that draws several samples: means over people; None where no such method is.
+    """A heading and two lines per method that draws several samples, of their spread as it is and as the validation
+    people calibrated it: means over people; None where no such method is.
 
     Args:
         metrics: folder with calibration/<set>.csv.
@@ -24,17 +25,22 @@ def calibration_table(metrics: Path, set_name: str, sampled: Sequence[str], n_pe
     Raises:
         UserError: a table lacks a column.
     """
-    rows = _read(metrics / "calibration" / f"{set_name}.csv", ("samples", "correlation", "ratio", *COVERAGES))
+    kinds = {"": ("ratio", *COVERAGES), ", calibrated": ("calibrated_ratio", *CALIBRATED)}
+    names = [name for group in kinds.values() for name in group]
+    rows = _read(metrics / "calibration" / f"{set_name}.csv", ("samples", "correlation", *names))
     head = ["method", "people", "samples", "rank correlation", "spread / error"]
     head += [f"in {100 * level:.0f} %" for level in COVERAGES.values()]
     lines = []
     for method, own in ((method, rows[rows["method"] == method]) for method in sampled):
         if own.empty:
             continue
-        people = {name: _people(own, name) for name in ("correlation", "ratio", *COVERAGES)}
-        cells = [_mean(people[name], "{:.2f}") for name in ("correlation", "ratio")]
-        cells += [_mean(100 * people[name], "{:.0f} %") for name in COVERAGES]
-        lines.append([method, f"{len(people['ratio'])} of {n_people}", _span(own["samples"]), *cells])
+        people = {name: _people(own, name) for name in ("correlation", *names)}
+        correlation = _mean(people["correlation"], "{:.2f}")
+        for kind, (ratio, *levels) in kinds.items():
+            if len(people[ratio]) or not kind:
+                cells = [correlation, _mean(people[ratio], "{:.2f}")]
+                cells += [_mean(100 * people[name], "{:.0f} %") for name in levels]
+                lines.append([f"{method}{kind}", f"{len(people[ratio])} of {n_people}", _span(own["samples"]), *cells])
     return {"head": head, "lines": lines, "failures": _failures(rows, sampled)} if lines else None
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from iqt.config.experiments import COVERAGES, Calibration, Cost, Experiment, Seam
+from iqt.config.experiments import CALIBRATED, COVERAGES, Calibration, Cost, Experiment, Seam
 from iqt.config.experiments import Score as Similarity
 from iqt.io.files import write_table, write_text
 from iqt.io.naming import seed_of
@@ -36,6 +36,8 @@ LABELS = NAMES | {
     "correlation": "correlation of spread and error",
     "ratio": "spread / error",
     **{name: f"coverage of {level:.0%}".replace("%", " %") for name, level in COVERAGES.items()},
+    "calibrated_ratio": "spread / error, calibrated",
+    **{name: f"coverage of {level:.0%}, calibrated".replace("%", " %") for name, level in CALIBRATED.items()},
     "n_parameters": "parameters",
     "nfe": "NFE",
     "samples": "samples",
@@ -46,8 +48,8 @@ LABELS = NAMES | {
     "train_gpu_gib": "GPU memory, training (GiB)",
 }
 DIGITS = DECIMALS | {
-    **dict.fromkeys(("tile_seam", "patch_seam", "patch_error_ratio", "correlation", "ratio"), 3),
-    **dict.fromkeys(COVERAGES, 3),
+    **dict.fromkeys(("tile_seam", "patch_seam", "patch_error_ratio", "correlation", "ratio", "calibrated_ratio"), 3),
+    **dict.fromkeys((*COVERAGES, *CALIBRATED), 3),
     **{"patch_error": 4, "seconds": 2, "train_gpu_gib": 1},
 }
 """Digits after the point; none where a quantity is not here."""

@@ -1,0 +1,59 @@
+"""Calibrating the spread of a method's samples on the validation people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iqt.diffusion.spread import fit_spread
+from iqt.enhance.run import enhance_volume, load_method, read_lowfield
+from iqt.errors import UserError
+from iqt.io.batch import require_ok
+from iqt.io.files import write_json
+from iqt.io.naming import anat, seed_of
+from iqt.io.volumes import intensity_scale, read_on_grid
+
+VOXELS = 200_000
+"""Voxels of a scan that are looked at, drawn evenly: as many of each, so that a large brain weighs no more."""
+
+
+def calibrate_spread(
+    scans: Iterable[str],
+    cohort: Path,
+    lowfield: Path,
+    model: Path,
+    out: Path,
+    suffix: str,
+    usage: dict[str, Any],
+    seed: int,
+    precision: str,
+    memory_mb: int | None = None,
+) -> None:
+    """Enhance scans whose truth is known, and write to `out` what their samples' spread says of the error
+    (`diffusion.spread.Spread`). A scan that fails is left out and named.
+
+    Raises:
+        UserError: no scan could be enhanced.
+    """
+    enhance = load_method(model, usage, precision, memory_mb)
+    rng = np.random.default_rng(seed_of(seed, "calibrate"))
+    found = []
+    for scan in scans:
+        try:
+            require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
+            low = read_lowfield(lowfield, scan, suffix, usage["kind"])
+            truth = read_on_grid(anat(cohort, scan, f"{suffix}.nii.gz"), low)
+            mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), low, np.uint8) > 0
+            result = enhance_volume(enhance, low.data, mask, seed_of(seed, "enhance", scan))
+        except UserError as error:
+            print(f"iqt: warning: {scan} is left out: {error}", file=sys.stderr, flush=True)
+            continue
+        error = truth[mask] / intensity_scale(truth, mask) - result.mean[mask]
+        chosen = rng.integers(error.size, size=VOXELS)
+        found.append((result.sd[mask][chosen], error[chosen]))
+        print(f"{scan}: ok", file=sys.stderr, flush=True)
+    write_json(out, fit_spread(found, usage, lowfield.name).written())
