@@ -67,11 +67,9 @@ rule calibrate:
     input:
         participants=rules.list_participants.output.participants,
         cohort=sidecars("cohort", "trained"),
-        lowfield=lambda wildcards: sidecars(f"lowfield/{CONFIG.methods[wildcards.name].trained_on}", "trained"),
+        lowfield=lambda wildcards: sidecars(f"lowfield/{trained_on(wildcards.model)}", "trained"),
         model=lambda wildcards: model_files(wildcards.model, wildcards.seed),
-        code=lambda wildcards: code(
-            "iqt.enhance.calibrate", module_of(CONFIG.methods[wildcards.name].kind), without=("iqt.training.tasks",)
-        ),
+        code=calibrate_code,
     output:
         f"{R}/models/{{model}}/seed-{{seed}}/spread_{{name}}.json",
     log:
@@ -92,7 +90,7 @@ rule calibrate:
         precision=PRECISION,
         memory=MEMORY,
         cohort=R / "cohort",
-        lowfield=lambda wildcards: R / "lowfield" / CONFIG.methods[wildcards.name].trained_on,
+        lowfield=lambda wildcards: R / "lowfield" / trained_on(wildcards.model),
         model=lambda wildcards, input: Path(input.model[0]).parent,
         settings=as_json(lambda wildcards: PLAN.used_by(wildcards.name)),
     shell:

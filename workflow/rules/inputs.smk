@@ -50,9 +50,9 @@ def train_code(wildcards):
     return code("iqt.training.enhancement", *map(module_of, kinds))
 
 
-def trained_on(wildcards):
+def trained_on(model):
     """The low-field set that a model is trained on."""
-    return CONFIG.methods[wildcards.model].trained_on
+    return CONFIG.methods[model].trained_on
 
 
 def start_files(wildcards):
@@ -76,6 +76,12 @@ def enhance_code(wildcards):
     method = CONFIG.methods[result_of(wildcards.method).method]
     network = () if method.trained else ("iqt.enhance.models", "iqt.training.checkpoints", "iqt.training.card")
     return code("iqt.enhance.run", module_of(method.kind), without=("iqt.training.tasks", *network))
+
+
+def calibrate_code(wildcards):
+    """What draws a method's samples and compares them with the truth."""
+    kind = CONFIG.methods[wildcards.name].kind
+    return code("iqt.enhance.calibrate", module_of(kind), without=("iqt.training.tasks",))
 
 
 def spread_path(method, seed):

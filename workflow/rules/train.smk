@@ -48,7 +48,7 @@ rule train:
     """Train one model; started again after an interruption, it goes on from its last checkpoint."""
     input:
         participants=rules.list_participants.output.participants,
-        store=lambda wildcards: sidecars(f"store/{trained_on(wildcards)}", "trained", None, "pair.json", flat),
+        store=lambda wildcards: sidecars(f"store/{trained_on(wildcards.model)}", "trained", None, "pair.json", flat),
         start=start_files,
         code=train_code,
     output:
@@ -70,7 +70,7 @@ rule train:
         gpu=CONFIG.compute.gpus,
     params:
         precision=PRECISION,
-        store=lambda wildcards: R / "store" / trained_on(wildcards),
+        store=lambda wildcards: R / "store" / trained_on(wildcards.model),
         out=lambda wildcards, output: Path(output.card).parent,
         start=lambda wildcards, input: f"--start {Path(input.start[0]).parent}" if input.start else "",
         settings=as_json(lambda wildcards: PLAN.trained_by(wildcards.model)),
