@@ -9,10 +9,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from iqt.config import read_config
 from iqt.config.evaluate import LPIPS_FILES
+from iqt.io.files import read_table
+from iqt.io.volumes import save_volume
 from iqt.planning.closure import closure
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
@@ -321,6 +324,26 @@ def test_sets_out_of_distribution_are_of_the_test_people_alone(workflow: Path) -
     assert of["noisy"] == of["flat"] < of["main"]
     assert len(of["main"]) == 5
     assert len(of["noisy"]) == 2
+
+
+@pytest.mark.parametrize(("config", "n_models"), [("openneuro", 8), ("openneuro-full", 8)])
+def test_the_benchmark_on_real_brains_is_planned_from_a_copy_at_hand(
+    workflow: Path, tmp_path: Path, config: str, n_models: int
+) -> None:
+    """Nothing but the names of the files is read for that."""
+    split = read_table(workflow / "config" / "openneuro_split.tsv", ("participant_id", "split"))
+    assert Counter(row["split"] for row in split) == {"train": 20, "val": 4, "test": 12}
+    dataset = tmp_path / "ds002748"
+    for row in split:
+        person = row["participant_id"]
+        save_volume(dataset / person / "anat" / f"{person}_T1w.nii.gz", np.ones((4, 4, 4), np.float32), np.eye(4))
+    (dataset / "dataset_description.json").write_text('{"Name": "a stand-in", "BIDSVersion": "1.9.0"}')
+    jobs = planned(workflow, "--config", f"cohort={{bids: {{path: {dataset}}}}}", config=f"config/{config}.yaml")
+    assert jobs["train"] == n_models
+    assert jobs["calibrate"] == 2
+    methods = read_config(workflow / "config" / f"{config}.yaml").methods
+    assert {"cubic", "unet", "esrgan", "pmrf", "diffusion_iqt", "diffusion_iqt_paper"} < set(methods)
+    assert jobs["evaluate"] % (2 * len(methods)) == 0, "every method on both sets"
 
 
 def test_a_model_is_trained_on_the_set_that_its_method_names(workflow: Path) -> None:
