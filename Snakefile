@@ -16,73 +16,78 @@ if not workflow.overwrite_configfiles:
     configfile: str(Path(workflow.basedir) / "config" / "config.yaml")
 
 
-include: "workflow/rules/common.smk"
-include: "workflow/rules/inputs.smk"
-include: "workflow/rules/preflight.smk"
-include: "workflow/rules/cohort.smk"
-include: "workflow/rules/degrade.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/enhance.smk"
-include: "workflow/rules/parcellate.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/experiments.smk"
-include: "workflow/rules/report.smk"
-include: "workflow/rules/provenance.smk"
+# A study of one's own scans has rules of its own.
+if "study" in config:
 
+    include: "workflow/iqt/study/Snakefile"
 
-rule all:
-    """The benchmark table, the page, and how they were made."""
-    default_target: True
-    input:
-        table_files(),
-        assessment_files(),
-        rules.write_page.output,
-        rules.write_provenance.output,
-
-
-rule cohort:
-    """The high-quality scans."""
-    input:
-        rules.list_participants.output,
-
-
-rule lowfield:
-    """Every low-field set."""
-    input:
-        [sidecars(f"lowfield/{name}", "all" if name == "main" else "test") for name in CONFIG.lowfield],
-
-
-rule models:
-    """Every trained network."""
-    input:
-        [model_files(model.method, model.seed) for model in TRAINED],
-
-
-rule sampling_sweep:
-    """Quality against cost of the configuration's samplers: see config/sweep.yaml."""
-    input:
-        f"{R}/tables/benchmark.csv",
-        [f"{R}/figures/{name}.{ending}" for name in ("sampling_sweep", "reliability") for ending in ("png", "svg")],
-
-
-rule experiments:
-    """Every experiment of the configuration."""
-    input:
-        [path for name in CONFIG.experiments for path in experiment_files(name)],
-
-
-for experiment in CONFIG.experiments:
-
-    rule:
-        """The table and figure of one experiment, from its own methods and sets alone."""
-        name:
-            f"experiment_{experiment}"
+    rule all:
+        """Every scan, the tables and the page."""
+        default_target: True
         input:
-            experiment_files(experiment),
+            rules.study.input,
 
+else:
 
-rule figures:
-    """Every figure and table, drawn from metrics/ alone."""
-    input:
-        table_files(),
-        figure_files("png", "svg"),
+    include: "workflow/rules/common.smk"
+    include: "workflow/rules/inputs.smk"
+    include: "workflow/rules/preflight.smk"
+    include: "workflow/rules/cohort.smk"
+    include: "workflow/rules/degrade.smk"
+    include: "workflow/rules/train.smk"
+    include: "workflow/rules/enhance.smk"
+    include: "workflow/rules/parcellate.smk"
+    include: "workflow/rules/evaluate.smk"
+    include: "workflow/rules/experiments.smk"
+    include: "workflow/rules/report.smk"
+    include: "workflow/rules/provenance.smk"
+
+    rule all:
+        """The benchmark table, the page, and how they were made."""
+        default_target: True
+        input:
+            table_files(),
+            assessment_files(),
+            rules.write_page.output,
+            rules.write_provenance.output,
+
+    rule cohort:
+        """The high-quality scans."""
+        input:
+            rules.list_participants.output,
+
+    rule lowfield:
+        """Every low-field set."""
+        input:
+            [sidecars(f"lowfield/{name}", "all" if name == "main" else "test") for name in CONFIG.lowfield],
+
+    rule models:
+        """Every trained network."""
+        input:
+            [model_files(model.method, model.seed) for model in TRAINED],
+
+    rule sampling_sweep:
+        """Quality against cost of the configuration's samplers: see config/sweep.yaml."""
+        input:
+            f"{R}/tables/benchmark.csv",
+            [f"{R}/figures/{name}.{ending}" for name in ("sampling_sweep", "reliability") for ending in ("png", "svg")],
+
+    rule experiments:
+        """Every experiment of the configuration."""
+        input:
+            [path for name in CONFIG.experiments for path in experiment_files(name)],
+
+    for experiment in CONFIG.experiments:
+
+        rule:
+            """The table and figure of one experiment, from its own methods and sets alone."""
+            name:
+                f"experiment_{experiment}"
+            input:
+                experiment_files(experiment),
+
+    rule figures:
+        """Every figure and table, drawn from metrics/ alone."""
+        input:
+            table_files(),
+            figure_files("png", "svg"),

@@ -24,6 +24,7 @@ from iqt.cli import (  # noqa: F401  (they register)
     parcellate,
     provenance,
     report,
+    study,
     train,
 )
 from iqt.cli.options import app

@@ -47,7 +47,7 @@ def enhance_file(
 
     Args:
         sampling: changes to the model's way of sampling (`steps`, `samples`, ...).
-        extras: further volumes to write, `sd` and `sample` (the first sample) among them.
+        extras: further volumes to write: `sd`, `sample` (the first sample), `mask` (the brain's).
         notes: further warnings, of how the model was chosen.
 
     Raises:
@@ -99,16 +99,14 @@ def enhance_file(
         "voxel_size_mm": [round(float(size), 4) for size in found.scan.voxel_size],
         "warnings": warnings,
     }
-    volumes = {out: result.mean} | {path: getattr(result, NAMES[name]) for name, path in extras.items()}
+    made = {"sd": result.sd, "sample": result.first, "mask": found.mask.astype(np.uint8)}
+    volumes = {out: result.mean} | {path: made[name] for name, path in extras.items()}
     with ExitStack() as stack:
         # Renamed in the opposite order, so that the record comes last.
         pending = {path: stack.enter_context(replacing(path)) for path in [record, *volumes]}
         for path, data in volumes.items():
             save_volume(pending[path], data, found.scan.affine)
         write_json(pending[record], facts)
-
-
-NAMES = {"sd": "sd", "sample": "first"}
 
 
 def _meaning(spread: Spread | None) -> dict[str, Any]:

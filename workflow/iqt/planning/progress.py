@@ -22,6 +22,7 @@ WORDS = {
     "parcellate_reference": "parcellating references",
     "parcellate_result": "parcellating",
     "evaluate": "scoring",
+    "process_scan": "enhancing",
     "plot": "drawing",
     "write_tables": "writing tables",
     "write_page": "writing the page",
@@ -40,6 +41,7 @@ FIRST_GUESS = {
     "parcellate_reference": 8.0,
     "parcellate_result": 8.0,
     "evaluate": 4.0,
+    "process_scan": 25.0,
 }
 """Seconds of a job in the demo on two cores (docs/measurements/demo.md), for rules none of whose jobs has ended."""
 SHORT = 2.5

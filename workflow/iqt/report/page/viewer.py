@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ QUALITY = 85
 def collect(panels: Sequence[Path]) -> dict[str, Any]:
     """The volumes of every panel that fits into `BUDGET`, in the order given.
 
-    `people` has for each scan its `name`, `shape` (X, Y, Z), `voxel` sizes in mm, `columns` of its mosaic, and
-    `volumes`: name and JPEG (base64) of each. A mosaic holds the axial slices from below, row by row, anterior up.
+    `people` has what `person_of` says of each scan;
     `left_out` names the scans that did not fit or have no volume.
 
     Raises:
@@ -39,23 +38,31 @@ def collect(panels: Sequence[Path]) -> dict[str, Any]:
         if "hq" not in names:
             left_out.append(panel.scan)
             continue
-        volumes = [{"name": _shown(name), "data": mosaic(panel.volume(name))} for name in names]
-        size = sum(len(volume["data"]) for volume in volumes)
+        person = person_of(panel.scan, {_shown(name): panel.volume(name) for name in names}, panel.volume_voxel_size)
+        size = sum(len(volume["data"]) for volume in person["volumes"])
         if used + size > BUDGET:
             left_out.append(panel.scan)
             continue
         used += size
-        shape = panel.volume("hq").shape
-        people.append(
-            {
-                "name": panel.scan,
-                "shape": list(shape),
-                "voxel": [round(float(edge), 4) for edge in panel.volume_voxel_size],
-                "columns": mosaic_columns(shape[2]),
-                "volumes": volumes,
-            }
-        )
+        people.append(person)
     return {"people": people, "left_out": left_out}
+
+
+def person_of(name: str, volumes: Mapping[str, np.ndarray], voxel_size: np.ndarray) -> dict[str, Any]:
+    """A scan as the viewer reads it: its `name`, `shape` (X, Y, Z), `voxel` sizes in mm, `columns` of its mosaic, and
+    `volumes`: name and JPEG (base64) of each. A mosaic holds the axial slices from below, row by row, anterior up.
+
+    Args:
+        volumes: (X, Y, Z) uint8 along R, A, S, all of one shape.
+    """
+    shape = next(iter(volumes.values())).shape
+    return {
+        "name": name,
+        "shape": list(shape),
+        "voxel": [round(float(edge), 4) for edge in voxel_size],
+        "columns": mosaic_columns(shape[2]),
+        "volumes": [{"name": label, "data": mosaic(volume)} for label, volume in volumes.items()],
+    }
 
 
 def mosaic(volume: np.ndarray) -> str:

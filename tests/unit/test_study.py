@@ -1,0 +1,165 @@
+"""A study: which scans it takes, what it measures, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iqt.config.study import Study, parse_study
+from iqt.errors import UserError
+from iqt.io.files import write_json
+from iqt.study.group import far_from_others
+from iqt.study.process import outlined
+from iqt.study.quality import entropy_focus, quality
+from iqt.study.run import run_study
+from iqt.study.scans import find_scans
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def study(root: Path, **changes: object) -> Study:
+    return parse_study({"dataset": str(root), "out": str(root.parent / "out"), **changes})
+
+
+def test_a_bids_dataset_keeps_every_entity_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    touch(
+        root,
+        "sub-01/ses-a/anat/sub-01_ses-a_acq-ax_T1w.nii.gz",
+        "sub-01/ses-a/anat/sub-01_ses-a_acq-cor_T1w.nii.gz",
+        "sub-01/ses-a/anat/sub-01_ses-a_T2w.nii.gz",
+        "sub-02/anat/sub-02_T1w.nii",
+        "sub-02/anat/sub-02_desc-enhanced_T1w.nii.gz",
+        "sub-02/anat/sub-0-2_T1w.nii.gz",
+        "sub-02/func/sub-02_task-rest_bold.nii.gz",
+        "derivatives/bet/sub-02/anat/sub-02_desc-brain_mask.nii.gz",
+        "derivatives/bet/sub-02/anat/sub-02_space-MNI_T1w.nii.gz",
+        "sub-02/anat/._sub-02_T1w.nii.gz",
+        "notes.txt",
+    )
+    scans, left_out = find_scans(study(root))
+    assert [scan.name for scan in scans] == ["sub-01_ses-a_acq-ax", "sub-01_ses-a_acq-cor", "sub-02"]
+    assert scans[0].folder == "sub-01/ses-a/anat"
+    assert scans[2].mask == root / "derivatives/bet/sub-02/anat/sub-02_desc-brain_mask.nii.gz"
+    assert scans[0].mask is None
+    reasons = {one.file.name: one.reason for one in left_out}
+    assert set(reasons) == {"sub-01_ses-a_T2w.nii.gz", "sub-02_desc-enhanced_T1w.nii.gz", "sub-0-2_T1w.nii.gz"}
+    assert reasons["sub-01_ses-a_T2w.nii.gz"] == "a T2w, and T1w is enhanced"
+    assert "derivative" in reasons["sub-02_desc-enhanced_T1w.nii.gz"]
+    assert "no name that BIDS has" in reasons["sub-0-2_T1w.nii.gz"]
+
+
+def test_participants_are_named_with_or_without_sub(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    touch(root, *(f"sub-{name}/anat/sub-{name}_T1w.nii.gz" for name in ("01", "02", "03")))
+    scans, _ = find_scans(study(root, participants=["sub-03", "01"]))
+    assert [scan.name for scan in scans] == ["sub-01", "sub-03"]
+    with pytest.raises(UserError, match=r"has no T1w scan of 9; there are 01, 02, 03"):
+        find_scans(study(root, participants=["9"]))
+
+
+def test_a_folder_of_files_is_told_apart_by_names_then_by_folders(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    touch(root, "a/T1.nii.gz", "b/T1.nii.gz", "b/brain_flair.nii", "patient 7.mgz", "x/same.nii", "x/same.nii.gz")
+    touch(root, *(f"notes/{number}.txt" for number in range(50)))
+    scans, left_out = find_scans(study(root))
+    assert [scan.name for scan in scans] == ["sub-aT1", "sub-bT1", "sub-patient7", "sub-xsame"]
+    assert [(one.file.name, one.reason.split(";")[0]) for one in left_out] == [
+        ("brain_flair.nii", "a FLAIR by its name, and T1w is enhanced"),
+        ("same.nii.gz", f"would have the same name as {root / 'x/same.nii'}, sub-xsame"),
+    ]
+    single, _ = find_scans(study(root / "patient 7.mgz"))
+    assert [scan.name for scan in single] == ["sub-patient7"]
+
+
+def test_nothing_to_enhance_is_said(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    touch(root, "sub-01/anat/sub-01_T2w.nii.gz")
+    with pytest.raises(UserError, match=r"holds no T1w scan to enhance\n  .*sub-01_T2w.nii.gz: a T2w"):
+        find_scans(study(root))
+    with pytest.raises(UserError, match="no such file or folder"):
+        find_scans(study(tmp_path / "nowhere"))
+
+
+def test_the_configuration_names_what_is_wrong_with_it() -> None:
+    with pytest.raises(UserError, match=r"study\.out: Field required(.|\n)*study\.sampels: Extra inputs"):
+        parse_study({"dataset": "x", "sampels": 4})
+    with pytest.raises(UserError, match=r"study\.dataset"):
+        parse_study(None)
+
+
+@pytest.mark.parametrize("inside", [".", "..", "file"])
+def test_the_dataset_is_never_written_to(tmp_path: Path, inside: str) -> None:
+    root = tmp_path / "up" / "data"
+    touch(root, "sub-01/anat/sub-01_T1w.nii.gz")
+    touch(tmp_path, "file")
+    out = {".": root, "..": root.parent, "file": tmp_path / "file"}[inside]
+    with pytest.raises(UserError, match="never written to"):
+        run_study({"dataset": str(root), "out": str(out)}, 1, dry_run=True)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = tmp_path / "data", tmp_path / "data" / "derivatives" / "iqt"
+    touch(root, "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz")
+    touch(out, "precious.txt")
+    settings = {"dataset": str(root), "out": str(out)}
+    with pytest.raises(UserError, match=r"holds something else than a study; name another folder, or --force"):
+        run_study(settings, 1, dry_run=True)
+    run_study(settings, 2, dry_run=True, force=True)
+    write_json(out / "records/sub-01.json", {"status": "ok"})
+    run_study(settings, 2, dry_run=True, force=True)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "2 T1w scans, 2 of them to do; 0 files left out; about 30 s on 2 cores"
+    assert told[3] == "2 T1w scans, 1 of them to do; 0 files left out; about 15 s on 2 cores"
+    assert told[1] == f"  sub-01: {root / 'sub-01/anat/sub-01_T1w.nii.gz'}"
+    assert (out / "precious.txt").exists()
+
+
+def tissue(noise: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """White matter of 1 and a cortex of 0.7 with noise, and their labels."""
+    labels = np.zeros((20, 30, 20), int)
+    labels[:, :15], labels[:, 15:] = 2, 42
+    return np.where(labels == 2, 1.0, 0.7) + noise * rng.normal(size=labels.shape), labels
+
+
+def test_quality_is_what_its_definitions_say() -> None:
+    image, labels = tissue(0.05, np.random.default_rng(1))
+    found = quality(image, labels)
+    assert found["snr_wm"] == pytest.approx(1 / 0.05, rel=0.05)
+    assert found["snr_gm"] == pytest.approx(0.7 / 0.05, rel=0.05)
+    assert found["cnr"] == pytest.approx(0.3 / (0.05 * 2**0.5), rel=0.05)
+    assert found["cjv"] == pytest.approx(0.1 / 0.3, rel=0.05)
+    cleaner = quality(*tissue(0.02, np.random.default_rng(1)))
+    assert cleaner["snr_wm"] > found["snr_wm"]
+    assert cleaner["cjv"] < found["cjv"]
+    assert set(quality(image, np.zeros_like(labels))) == {"efc"}
+
+
+def test_entropy_focus_is_one_for_a_flat_image_and_falls_where_energy_gathers() -> None:
+    assert entropy_focus(np.full((5, 6, 7), 3.0)) == pytest.approx(1)
+    point = np.zeros((5, 6, 7))
+    point[2, 2, 2] = 4
+    assert entropy_focus(point) == pytest.approx(0, abs=1e-12)
+    rng = np.random.default_rng(1)
+    assert entropy_focus(rng.gamma(0.3, size=(9, 9, 9))) < entropy_focus(rng.gamma(3, size=(9, 9, 9))) < 1
+
+
+def test_what_is_far_from_the_others_is_marked_and_nothing_else() -> None:
+    values = [10.0, 10.5, 9.8, 10.1, 9.9, 30.0, None]
+    assert far_from_others(values) == [False] * 5 + [True, False]
+    assert far_from_others([1.0, 1.0, 100.0]) == [False] * 3, "too few for a distribution"
+
+
+def test_an_outline_lies_between_labels_alone() -> None:
+    labels = np.zeros((6, 6, 6), int)
+    labels[2:4, 2:4, 2:4] = 1
+    shown = outlined(np.full(labels.shape, 0.5), labels)
+    assert (shown[labels == 1] == 2).any()
+    assert (shown[5] == 0.5).all()

@@ -1,0 +1,127 @@
+"""A study from a dataset to its page, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from iqt.io.files import read_json, read_table
+from iqt.io.volumes import save_volume
+from people import person
+
+BIN = Path(sys.executable).parent
+STRANGE = "my {scans} 'of' 2026 ü"
+
+
+def run(*command: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE", "PYTHON"))}
+    return subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people's skull-stripped scans with thick slices, one without anything in it, and a T2w."""
+    root = tmp_path_factory.mktemp("study") / STRANGE
+    root.mkdir()
+    (root / "dataset_description.json").write_text(
+        json.dumps({"Name": "made by a test", "BIDSVersion": "1.9.0", "Authors": ["One", "Two"]})
+    )
+    for name in ("01", "02"):
+        made = person(name, 2.0)
+        thick, affine = np.ascontiguousarray(made.T1w[:, :, ::2]), made.affine @ np.diag([1, 1, 2, 1])
+        save_volume(root / f"sub-{name}/anat/sub-{name}_acq-ax_T1w.nii.gz", thick, affine)
+        os.chmod(root / f"sub-{name}/anat", 0o555)
+    save_volume(root / "sub-03/anat/sub-03_T1w.nii.gz", np.zeros((20, 20, 20), np.float32), np.eye(4))
+    save_volume(root / "sub-03/anat/sub-03_T2w.nii.gz", np.ones((20, 20, 20), np.float32), np.eye(4))
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Path) -> Path:
+    out = dataset.parent / "results {of} it"
+    done = run(BIN / "iqt", "study", dataset, out, "--cores", 2, folder=dataset.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"2 of 3 scans enhanced: {out}/study.html\n  sub-03: " in done.stdout
+    return out
+
+
+def test_every_scan_has_its_results_or_its_reason(finished: Path, dataset: Path) -> None:
+    rows = {row["scan"]: row for row in read_table(finished / "group" / "scans.tsv")}
+    assert {name: row["status"] == "ok" for name, row in rows.items()} == {
+        "sub-01_acq-ax": True,
+        "sub-02_acq-ax": True,
+        "sub-03": False,
+    }
+    assert [row["reason"] for row in read_table(finished / "group" / "left_out.tsv")] == ["a T2w, and T1w is enhanced"]
+    folder = finished / "sub-01" / "anat"
+    image = nib.load(folder / "sub-01_acq-ax_desc-enhanced_T1w.nii.gz")
+    assert nib.affines.voxel_sizes(image.affine) == pytest.approx([1, 1, 1])
+    mask = np.asarray(nib.load(folder / "sub-01_acq-ax_desc-brain_mask.nii.gz").dataobj)
+    data, labels = image.get_fdata(), np.asarray(nib.load(folder / "sub-01_acq-ax_desc-enhanced_dseg.nii.gz").dataobj)
+    assert mask.shape == data.shape == labels.shape
+    assert not data[mask == 0].any()
+    assert labels[mask > 0].any()
+    record = read_json(folder / "sub-01_acq-ax_desc-enhanced_T1w.json")
+    assert record["Sources"] == ["bids:raw:sub-01/anat/sub-01_acq-ax_T1w.nii.gz"]
+    assert 0.5 < record["brain_ml"] / 1300 < 1.6
+    assert record["quality_after"]["snr_wm"] > 0
+    volumes = {row["scan"]: row for row in read_table(finished / "group" / "volumes.tsv")}
+    assert float(volumes["sub-01_acq-ax"]["Left-Thalamus"]) > 0
+    assert volumes["sub-03"]["Left-Thalamus"] == ""
+    assert not list((finished / "sub-03").rglob("*.nii.gz"))
+
+
+def test_the_results_are_a_valid_bids_derivative(finished: Path) -> None:
+    done = run(BIN / "bids-validator-deno", finished, "--json", folder=finished)
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue["severity"] in ("error", "warning")] == []
+    described = read_json(finished / "dataset_description.json")
+    (made,) = described["GeneratedBy"]
+    assert made["Command"].startswith("iqt study")
+    assert (
+        read_json(finished / "sub-01/anat/sub-01_acq-ax_desc-enhanced_T1w.json")["model"]["weights_sha256"]
+        in made["Description"]
+    )
+
+
+def test_pages_open_offline_and_name_what_failed(finished: Path) -> None:
+    text = (finished / "study.html").read_text()
+    assert '<a href="pages/sub-01_acq-ax.html">' in text
+    assert "<li>sub-03: " in text
+    for page in (finished / "study.html", *(finished / "pages").iterdir()):
+        told = page.read_text()
+        assert not re.search("https?://", told)
+        assert len(told) < 5_000_000
+        assert "Not for diagnosis" in told or "Not enhanced" in told
+    assert "structures, outlined" in (finished / "pages" / "sub-01_acq-ax.html").read_text()
+
+
+def test_run_again_it_does_what_is_new(finished: Path, dataset: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*desc-enhanced_T1w.nii.gz")}
+    (dataset / "sub-03/anat/sub-03_T1w.nii.gz").unlink()
+    done = run(
+        BIN / "iqt-bids", dataset, finished, "participant", "--participant-label", "01", "02", folder=dataset.parent
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 scans enhanced" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_study_is_planned_from_a_configuration(workflow: Path, dataset: Path) -> None:
+    path = workflow / "config" / "study.yaml"
+    path.write_text(f"study:\n  dataset: {json.dumps(str(dataset))}\n  out: results/study\n")
+    done = run(BIN / "snakemake", "-n", "--cores", 2, "--configfile", path, folder=workflow)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "process_scan" in done.stdout + done.stderr
+    path.write_text("study:\n  dataset: nowhere\n  out: results/study\n")
+    done = run(BIN / "snakemake", "-n", "--cores", 2, "--configfile", path, folder=workflow)
+    assert done.returncode != 0
+    assert "nowhere: no such file or folder" in done.stdout + done.stderr

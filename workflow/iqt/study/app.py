@@ -1,0 +1,42 @@
+"""`iqt-bids`: a study with the command line of BIDS Apps (https://bids-apps.neuroimaging.io)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from iqt import __version__
+from iqt.errors import UserError
+from iqt.study.run import run_study
+
+
+def main() -> None:
+    """Run the study that the command line asks for; a UserError ends in its message and exit status 1."""
+    parser = argparse.ArgumentParser(prog="iqt-bids", description="Enhance the low-field scans of a BIDS dataset.")
+    parser.add_argument("bids_dir", help="the dataset")
+    parser.add_argument("output_dir", help="folder of the results")
+    parser.add_argument(
+        "analysis_level", choices=("participant", "group"), help="each scan alone, or all, their tables and the page"
+    )
+    parser.add_argument("--participant-label", "--participant_label", nargs="+", help="ids, with or without sub-")
+    parser.add_argument("--model", help="name of a shipped model (iqt models), or a folder")
+    parser.add_argument("--suffix", default="T1w", help="contrast: T1w, T2w or FLAIR")
+    parser.add_argument("--n-cpus", "--n_cpus", type=int, help="CPU cores; all by default")
+    parser.add_argument("--skull-stripped", action="store_true", help="scans are 0 outside the brain")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("-v", "--version", action="version", version=f"iqt {__version__}")
+    given = parser.parse_args()
+    settings = {
+        "dataset": given.bids_dir,
+        "out": given.output_dir,
+        "participants": given.participant_label or "all",
+        "suffix": given.suffix,
+        "model": given.model,
+        "skull_stripped": given.skull_stripped,
+    }
+    try:
+        run_study(settings, given.n_cpus, given.dry_run, scans_alone=given.analysis_level == "participant")
+    except UserError as error:
+        sys.exit(f"iqt-bids: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,95 @@
+"""A page per scan and one for the study: HTML that opens offline, from the parts of the benchmark's report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import nibabel as nib
+import numpy as np
+from skimage.transform import downscale_local_mean
+
+from iqt import __version__
+from iqt.io.files import write_text
+from iqt.io.volumes import Volume, bounding_box
+from iqt.report.page.viewer import person_of
+from iqt.report.panels import WINDOW
+from iqt.study.quality import MEASURES
+from iqt.study.scans import LeftOut, StudyScan
+
+BUDGET = 4_800_000
+"""Characters of a page that volumes may take: above it voxels are averaged in blocks."""
+PARTS = Path(__file__).parents[1] / "report" / "page"
+"""Where style, viewer and sorting lie."""
+
+
+def write_scan_page(
+    out: Path,
+    scan: StudyScan,
+    record: Mapping[str, Any],
+    volumes: Mapping[str, np.ndarray],
+    brain: Volume | None = None,
+) -> None:
+    """The page of a scan: warnings first, the volumes (X, Y, Z, 1 is white) to compare, quality, and how it was made.
+
+    Args:
+        record: of the scan; its status, where it failed, is shown instead.
+        brain: the mask, on the volumes' grid, whose box is shown.
+    """
+    viewer = {"people": [], "left_out": []}
+    if volumes and brain is not None:
+        viewer["people"].append(_shown(scan.name, volumes, brain))
+    before, after = record.get("quality_before", {}), record.get("quality_after", {})
+    rows = [(text, before.get(name), after.get(name)) for name, text in MEASURES.items() if name in after]
+    hidden = ("quality_before", "quality_after", "warnings", "status", "tile_borders", "patch_borders")
+    facts = {key: value for key, value in record.items() if key not in hidden}
+    content = {"scan": scan, "record": {"warnings": [], **record}, "viewer": viewer, "quality": rows, "facts": facts}
+    write_text(out, _render("scan.html", content))
+
+
+def write_study_page(
+    out: Path,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    left_out: Sequence[LeftOut],
+    facts: Mapping[str, Any],
+) -> None:
+    """The study's page: every scan with its link, status and figures, outliers marked, and what was left out.
+
+    Args:
+        rows: `scan`, `page`, `status`, `warnings`, the values of `columns`, and `outlying`, the names of those that are
+            far from the study's own.
+        columns: heading of each figure by its name.
+    """
+    content = {"rows": rows, "columns": columns, "left_out": left_out, "facts": facts}
+    write_text(out, _render("study.html", content))
+
+
+def _shown(name: str, volumes: Mapping[str, np.ndarray], brain: Volume) -> dict[str, Any]:
+    def turned(data: np.ndarray) -> np.ndarray:
+        return np.asarray(nib.as_closest_canonical(nib.Nifti1Image(data, brain.affine)).dataobj)
+
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(brain.data.astype(np.uint8), brain.affine))
+    box = bounding_box(np.asarray(canonical.dataobj) > 0, 3)
+    whole = {label: turned(np.asarray(data, np.float32))[box] for label, data in volumes.items()}
+    block = 1
+    while True:
+        cut = {label: downscale_local_mean(data, block) for label, data in whole.items()}
+        grey = {label: np.clip(np.rint(data / WINDOW * 255), 0, 255).astype(np.uint8) for label, data in cut.items()}
+        shown = person_of(name, grey, nib.affines.voxel_sizes(canonical.affine) * block)
+        if sum(len(volume["data"]) for volume in shown["volumes"]) < BUDGET:
+            return shown
+        block += 1
+
+
+def _render(template: str, content: Mapping[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, PARTS]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(content, version=__version__)

@@ -1,0 +1,172 @@
+"""One scan of a study: enhanced, labelled, measured, and shown on a page of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from iqt import __version__
+from iqt.config.study import Study
+from iqt.enhance.single import enhance_file
+from iqt.errors import UserError
+from iqt.imaging.resample import on_grid
+from iqt.io.batch import run_scans
+from iqt.io.files import read_json, read_table, write_json
+from iqt.io.naming import beside
+from iqt.io.shipped import PARCELLATOR, find_model
+from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
+from iqt.parcellate.single import Files, parcellate_file
+from iqt.parcellate.volumes import VOLUMES_ENDING
+from iqt.study.pages import write_scan_page
+from iqt.study.quality import quality
+from iqt.study.scans import StudyScan
+from iqt.training.checkpoints import load_card
+
+
+class Results(NamedTuple):
+    """Where a scan's results lie."""
+
+    enhanced: Path
+    sd: Path
+    mask: Path
+    labels: Path
+    page: Path
+    record: Path
+    """Its status, and everything that is known of it; a sidecar without a volume would be none of BIDS."""
+
+    @classmethod
+    def of(cls, out: Path, scan: StudyScan, suffix: str) -> Results:
+        """Those of a scan below the folder of the results."""
+        start = out / scan.folder / scan.name
+        return cls(
+            *(
+                start.with_name(f"{start.name}_{ending}.nii.gz")
+                for ending in (
+                    f"desc-enhanced_{suffix}",
+                    f"desc-sd_{suffix}",
+                    "desc-brain_mask",
+                    "desc-enhanced_dseg",
+                )
+            ),
+            out / "pages" / f"{scan.name}.html",
+            out / "records" / f"{scan.name}.json",
+        )
+
+    @property
+    def sidecar(self) -> Path:
+        """Of the enhanced scan."""
+        return beside(self.enhanced, ".json")
+
+    @property
+    def all(self) -> list[Path]:
+        """Everything that is written of a scan but its record."""
+        images = [self.enhanced, self.sidecar, self.sd, self.mask, beside(self.mask, ".json"), self.labels]
+        return [*images, *self.volumes, self.page]
+
+    @property
+    def volumes(self) -> list[Path]:
+        """What lies beside the label map."""
+        return [beside(self.labels, ending) for ending in (".json", ".tsv", VOLUMES_ENDING)]
+
+
+def process_scan(scan: StudyScan, study: Study) -> None:
+    """Enhance, label and measure a scan, and write its page. The record says `ok`, or why there is nothing else."""
+    out = Path(study.out)
+    results = Results.of(out, scan, study.suffix)
+
+    run_scans([scan.name], lambda _: results.record, lambda _: results.all, lambda _: _work(scan, study, results))
+    if not results.page.exists():
+        write_scan_page(results.page, scan, read_json(results.record), {})
+
+
+def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
+    model = find_model(study.model, study.suffix)
+    drawn = load_card(model)["settings"].get("diffusion") is not None
+    samples = study.samples if study.samples is not None else (4 if drawn else None)
+    extras = {"mask": results.mask} | ({"sd": results.sd} if samples and samples > 1 else {})
+    enhance_file(
+        scan.image,
+        results.enhanced,
+        model,
+        {"samples": samples} if samples else {},
+        extras,
+        scan.mask,
+        study.skull_stripped and scan.mask is None,
+        study.mask,
+        study.keep_doubtful_masks,
+        study.seed,
+        study.precision,
+    )
+    record = read_json(results.sidecar)
+    source = _source(scan.image, Path(study.dataset))
+    about = {"Sources": [source], "SpatialReference": "orig"}
+    write_json(beside(results.mask, ".json"), {"Description": "brain mask", "Type": "Brain", **about})
+    enhanced = read_volume(results.enhanced)
+    brain = read_on_grid(results.mask, enhanced, np.uint8) > 0
+    before = on_grid(read_volume(scan.image), enhanced.data.shape, enhanced.affine, order=3)
+    before = before._replace(data=np.where(brain, before.data, 0) / intensity_scale(before.data, brain))
+    voxel_ml = abs(float(np.linalg.det(enhanced.affine[:3, :3]))) / 1000
+    found: dict[str, Any] = {"brain_ml": round(float(brain.sum()) * voxel_ml, 1)}
+    labels = _labels(results, study, about) if study.parcellate and study.suffix == "T1w" else None
+    if isinstance(labels, str):
+        found["parcellation"] = labels
+    elif labels is not None:
+        found["quality_before"], found["quality_after"] = (
+            quality(volume.data, labels) for volume in (before, enhanced)
+        )
+    record |= found | {"SkullStripped": True, "Description": f"enhanced by iqt {__version__}", **about}
+    write_json(results.sidecar, record)
+    shown = {"as acquired": _acquired(scan.image, enhanced, brain), "interpolated": before.data}
+    shown["brain mask, outlined"] = outlined(before.data, brain.astype(np.int16))
+    if isinstance(labels, np.ndarray):
+        shown["structures, outlined"] = outlined(enhanced.data, labels)
+    if results.sd.exists():
+        sd = read_on_grid(results.sd, enhanced)
+        shown["standard deviation"] = sd / max(float(np.percentile(sd[brain], 99)), 1e-6)
+    shown["enhanced"] = enhanced.data  # last, so that the viewer begins with it
+    write_scan_page(results.page, scan, {"status": "ok", **record}, shown, Volume(brain, enhanced.affine))
+    return record
+
+
+def _labels(results: Results, study: Study, about: Mapping[str, Any]) -> np.ndarray | str:
+    """The label map (X, Y, Z) of the enhanced scan, or why there is none."""
+    try:
+        parcellate_file(Files(results.enhanced, results.labels, results.mask), PARCELLATOR, None, study.precision)
+    except UserError as error:
+        print(f"warning: no structures: {error}", file=sys.stderr, flush=True)
+        for path in (results.labels, *results.volumes):
+            path.unlink(missing_ok=True)
+        return str(error)
+    record = beside(results.labels, ".json")
+    write_json(record, read_json(record) | {"Description": "structures of the enhanced scan", **about})
+    return read_volume(results.labels, np.int32).data
+
+
+def structure_volumes(results: Results) -> dict[str, float]:
+    """Volume in mm3 by structure; empty where the scan was not labelled."""
+    path = beside(results.labels, VOLUMES_ENDING)
+    rows = read_table(path, required=("name", "volume_mm3")) if path.is_file() else []
+    return {row["name"]: float(row["volume_mm3"]) for row in rows}
+
+
+def outlined(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """An image with the borders between labels (X, Y, Z) in white, one voxel wide."""
+    border = np.zeros(labels.shape, bool)
+    for axis in range(3):
+        first, second = np.moveaxis(labels, axis, 0)[:-1], np.moveaxis(labels, axis, 0)[1:]
+        np.moveaxis(border, axis, 0)[:-1] |= first != second
+    return np.where(border, 2.0, image)
+
+
+def _acquired(image: Path, grid: Volume, brain: np.ndarray) -> np.ndarray:
+    """The scan's nearest voxels on a grid, so that thick slices are seen as they are."""
+    nearest = on_grid(read_volume(image), grid.data.shape, grid.affine, order=0, mode="nearest").data
+    return np.where(brain, nearest, 0) / intensity_scale(nearest, brain)
+
+
+def _source(image: Path, dataset: Path) -> str:
+    return f"bids:raw:{image.relative_to(dataset)}" if dataset.is_dir() else f"bids:raw:{image.name}"

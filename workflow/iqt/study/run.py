@@ -1,0 +1,88 @@
+"""`iqt study`: the workflow of a study, run by Snakemake."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from iqt.config.study import Study, parse_study
+from iqt.errors import UserError
+from iqt.io.batch import OK
+from iqt.io.files import read_json, write_json
+from iqt.planning.progress import about
+from iqt.study.process import Results
+from iqt.study.scans import StudyScan, find_scans
+
+SNAKEFILE = Path(__file__).with_name("Snakefile")
+FIRST_GUESS = 30.0
+"""Seconds of a scan on one thread, where none has been enhanced yet."""
+
+
+def run_study(
+    settings: dict[str, Any], cores: int | None, dry_run: bool = False, force: bool = False, scans_alone: bool = False
+) -> None:
+    """Run a study, or with `dry_run` say what it would do; with `scans_alone` without tables and page.
+
+    Raises:
+        UserError: there is nothing to enhance, the folder of the results holds something else, Snakemake is not
+            installed, or it failed.
+    """
+    study = parse_study(settings | {key: str(Path(settings[key]).absolute()) for key in ("dataset", "out")})
+    scans, left_out = find_scans(study)
+    out = Path(study.out)
+    _require_own(out, study, force)
+    if dry_run:
+        print(_told(study, scans, len(left_out), cores or len(os.sched_getaffinity(0))))
+        return
+    if find_spec("snakemake") is None:
+        raise UserError("iqt study needs Snakemake: pip install 'iqt[workflow]'")
+    out.mkdir(parents=True, exist_ok=True)
+    configuration = out / "code" / "study.json"
+    write_json(configuration, {"study": study.model_dump(mode="json")})
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out)]
+    command += ["--configfile", str(configuration), "--cores", str(cores or "all"), "--logger", "iqt"]
+    command += ["--rerun-incomplete", "--keep-going", *(["every_scan"] if scans_alone else [])]
+    environment = os.environ | {"IQT_STUDY_COMMAND": shlex.join(["iqt", *sys.argv[1:]])}
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        raise UserError(
+            f"the study is not finished; what failed is said above, and in {out}/logs. Run it again to go on"
+        )
+    failed = {scan.name: status for scan in scans if (status := _status(study, scan)) != OK}
+    page = f": {out}/study.html" if not scans_alone else ""
+    print(f"{len(scans) - len(failed)} of {len(scans)} scans enhanced{page}")
+    for name, status in failed.items():
+        print(f"  {name}: {status}")
+
+
+def _require_own(out: Path, study: Study, force: bool) -> None:
+    """UserError where the results would lie among a user's files."""
+    dataset = Path(study.dataset)
+    if out == dataset or out in dataset.parents or out.is_file():
+        raise UserError(f"{out}: holds the dataset, which is never written to; name another folder for the results")
+    ours = (out / "code" / "study.json").is_file()
+    if out.is_dir() and any(out.iterdir()) and not ours and not force:
+        raise UserError(f"{out}: holds something else than a study; name another folder, or --force")
+
+
+def _status(study: Study, scan: StudyScan) -> str:
+    record = Results.of(Path(study.out), scan, study.suffix).record
+    return str(read_json(record).get("status")) if record.is_file() else "not done"
+
+
+def _told(study: Study, scans: list[StudyScan], n_left_out: int, cores: int) -> str:
+    records = [Results.of(Path(study.out), scan, study.suffix).record for scan in scans]
+    left = sum(not record.is_file() for record in records)
+    took = []
+    for table in Path(study.out).glob("benchmarks/**/*.tsv"):
+        took.append(float(table.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]))
+    each = sum(took) / len(took) if took else FIRST_GUESS
+    words = [f"{len(scans)} {study.suffix} scans, {left} of them to do", f"{n_left_out} files left out"]
+    words.append(f"{about(left * each / max(1, cores // study.threads))} on {cores} cores" if left else "nothing to do")
+    listed = "".join(f"\n  {scan.name}: {scan.image}" for scan in scans)
+    return "; ".join(words) + listed
