@@ -10,8 +10,12 @@ import pytest
 from browser import MISSING
 from checkout import checkout
 
-# Set before torch is imported: more threads than this cost the small tensors of tests more than they bring.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Set before torch is imported. More threads than two cost the small tensors of tests more than they bring, and those of
+# processes side by side wait for one another; these have the number of the process that started them.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+else:
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

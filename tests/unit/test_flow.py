@@ -196,7 +196,7 @@ def test_the_configuration_knows_what_a_flow_depends_on() -> None:
     assert Plan(CONFIG).models() == ["unet", "flow"]
     longer = REGRESSION.model_copy(update={"training": TRAINING.model_copy(update={"steps": 6})})
     assert Plan(Config(methods={"unet": longer, "flow": FLOW})).trained_by("flow") != Plan(CONFIG).trained_by("flow")
-    wanted = {"kind", "network", "noise", "conditional", "target", "patches", "training", "start"}
+    wanted = {"kind", "network", "noise", "conditional", "target", "trained_on", "patches", "training", "start"}
     assert set(Plan(CONFIG).trained_by("flow")) == wanted
     assert "noise" not in Plan(CONFIG).used_by("flow"), "weights depend on it"
 
