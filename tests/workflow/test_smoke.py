@@ -21,6 +21,7 @@ import yaml
 
 from browser import Browser, program
 from checkout import PARTS
+from iqt.diffusion.spread import LEVELS, read_spread
 from iqt.io.files import checksum, read_json, read_table
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
@@ -201,6 +202,19 @@ def test_an_experiment_shows_what_was_measured_and_measures_nothing_again(finish
     assert float(mean["correlation"]) == pytest.approx(np.mean(calibration), rel=1e-4)
     assert (regression["correlation"], regression["patch_seam"]) == ("", ""), "it draws no samples and knows no patches"
     assert mean["patch_seam"]
+
+
+def test_the_samples_spread_is_calibrated_on_the_validation_people(finished: Path) -> None:
+    results = finished / "results/smoke"
+    spread = read_spread(results / "models/diffusion_iqt/seed-1/spread_diffusion_iqt_mean.json")
+    assert (spread.set, spread.n_scans) == ("main", 1)
+    assert spread.usage["sampling"]["samples"] == 2
+    for row in read_table(results / "metrics/calibration/main.csv"):
+        assert 0.5 < float(row["calibrated_ratio"]) < 2, "one person tells what to expect of another"
+        coverage = [float(row[f"calibrated_coverage_{level}"]) for level in LEVELS]
+        assert coverage == sorted(coverage)
+        assert coverage[-1] > 0.8
+    assert "diffusion_iqt_mean, calibrated" in (results / "report.html").read_text()
 
 
 @pytest.mark.slow

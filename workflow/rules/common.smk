@@ -121,6 +121,8 @@ LUT = [lut_file(TABLE)] if PARCELLATED else []
 """Look-up table of the parcellator's labels; nothing where there is no parcellator."""
 TABLES = {name: "tables" if name == "main" else f"tables/{name}" for name in CONFIG.lowfield}
 """Folder of each low-field set's tables."""
+SOON = 1
+"""Priority of training and what it waits for: it takes longest, so it begins before everything that can wait."""
 GROUPS = {"all": ("train", "val", "test"), "trained": ("train", "val"), "test": ("test",)}
 
 

@@ -118,6 +118,7 @@ for set_name, entry in CONFIG.lowfield.items():
                 f"{R}/logs/degrade/{set_name}/batch-{batch}.log",
             benchmark:
                 f"{R}/benchmarks/degrade/{set_name}/batch-{batch}.tsv"
+            priority: SOON
             conda:
                 "../../envs/iqt.yaml"
             threads: CONFIG.compute.batch_threads

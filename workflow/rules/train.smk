@@ -21,6 +21,7 @@ for set_name, batch in itertools.product(CONFIG.training_sets, batches("trained"
             f"{R}/logs/store/{set_name}/batch-{batch}.log",
         benchmark:
             f"{R}/benchmarks/store/{set_name}/batch-{batch}.tsv"
+        priority: SOON
         conda:
             "../../envs/iqt.yaml"
         threads: CONFIG.compute.batch_threads
@@ -61,6 +62,7 @@ rule train:
         f"{R}/benchmarks/train/{{model}}/seed-{{seed}}.tsv"
     wildcard_constraints:
         model="|".join(PLAN.models()) or "none",
+    priority: SOON
     conda:
         "../../envs/iqt.yaml"
     threads: CONFIG.compute.train_threads
