@@ -56,6 +56,20 @@ def test_a_bids_dataset_keeps_every_entity_and_says_what_it_leaves_out(tmp_path:
     assert "no name that BIDS has" in reasons["sub-0-2_T1w.nii.gz"]
 
 
+def test_a_study_inside_the_dataset_is_no_part_of_it(tmp_path: Path) -> None:
+    """Its masks lie on other voxels, and its results are no scans."""
+    for kind in ("bids", "folder"):
+        root = tmp_path / kind
+        scan = "sub-01/anat/sub-01_T1w.nii.gz" if kind == "bids" else "one_T1w.nii.gz"
+        out = root / ("derivatives/iqt" if kind == "bids" else "enhanced")
+        touch(root, scan)
+        touch(out, "sub-01/anat/sub-01_desc-brain_mask.nii.gz", "sub-01/anat/sub-01_desc-enhanced_T1w.nii.gz")
+        write_json(out / "code/study.json", {})
+        scans, left_out = find_scans(study(root, out=str(out)))
+        assert [(one.image, one.mask) for one in scans] == [(root / scan, None)]
+        assert left_out == []
+
+
 def test_participants_are_named_with_or_without_sub(tmp_path: Path) -> None:
     root = tmp_path / "data"
     touch(root, *(f"sub-{name}/anat/sub-{name}_T1w.nii.gz" for name in ("01", "02", "03")))

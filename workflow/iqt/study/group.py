@@ -56,9 +56,10 @@ def write_group(
         volumes.append({"scan": scan.name, **structure_volumes(results)})
     named = dict.fromkeys(name for row in volumes for name in row)
     figures = [name for name in rows[0] if name not in ("scan", "status", "warnings", "page", "image")]
-    outlying = {name: far_from_others([row[name] for row in rows]) for name in figures}
+    looked_at = [name for name in figures if name != "seconds"]
+    outlying = {name: far_from_others([row[name] for row in rows]) for name in looked_at}
     for number, row in enumerate(rows):
-        row["outlying"] = [name for name in figures if outlying[name][number]]
+        row["outlying"] = [name for name in looked_at if outlying[name][number]]
     text = [
         {key: _text(value) for key, value in row.items() if key != "page"} | {"warnings": "; ".join(row["warnings"])}
         for row in rows

@@ -10,13 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from iqt.compute.gpus import visible_gpus
 from iqt.config.study import Study, parse_study
 from iqt.errors import UserError
 from iqt.io.batch import OK
 from iqt.io.files import read_json, write_json
 from iqt.planning.progress import about
 from iqt.study.process import Results
-from iqt.study.scans import StudyScan, find_scans
+from iqt.study.scans import CONFIGURATION, StudyScan, find_scans
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 FIRST_GUESS = 30.0
@@ -42,11 +43,13 @@ def run_study(
     if find_spec("snakemake") is None:
         raise UserError("iqt study needs Snakemake: pip install 'iqt[workflow]'")
     out.mkdir(parents=True, exist_ok=True)
-    configuration = out / "code" / "study.json"
+    configuration = out / CONFIGURATION
     write_json(configuration, {"study": study.model_dump(mode="json")})
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out)]
     command += ["--configfile", str(configuration), "--cores", str(cores or "all"), "--logger", "iqt"]
     command += ["--rerun-incomplete", "--keep-going", *(["every_scan"] if scans_alone else [])]
+    gpus = visible_gpus()
+    command += ["--resources", f"gpu={len(gpus)}"] if gpus else []
     environment = os.environ | {"IQT_STUDY_COMMAND": shlex.join(["iqt", *sys.argv[1:]])}
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
@@ -65,7 +68,7 @@ def _require_own(out: Path, study: Study, force: bool) -> None:
     dataset = Path(study.dataset)
     if out == dataset or out in dataset.parents or out.is_file():
         raise UserError(f"{out}: holds the dataset, which is never written to; name another folder for the results")
-    ours = (out / "code" / "study.json").is_file()
+    ours = (out / CONFIGURATION).is_file()
     if out.is_dir() and any(out.iterdir()) and not ours and not force:
         raise UserError(f"{out}: holds something else than a study; name another folder, or --force")
 

@@ -15,6 +15,8 @@ from iqt.imaging.contrast import contrast_of
 from iqt.io.naming import image_stem
 
 READABLE = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".img.gz")
+CONFIGURATION = Path("code", "study.json")
+"""What a study is known by, in the folder of its results."""
 ENTITIES = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*")
 
 
@@ -51,7 +53,7 @@ def find_scans(study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     elif not root.is_dir():
         raise UserError(f"{root}: no such file or folder")
     elif any(child.name.startswith("sub-") and child.is_dir() for child in root.iterdir()):
-        scans, left_out = _bids(root, study.suffix)
+        scans, left_out = _bids(root, study)
     else:
         scans, left_out = _folder(root, study)
     scans, doubled = _apart(scans)
@@ -72,8 +74,8 @@ def find_scans(study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     return sorted(scans), sorted(left_out)
 
 
-def _bids(root: Path, suffix: str) -> tuple[list[StudyScan], list[LeftOut]]:
-    scans, left_out = [], []
+def _bids(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
+    scans, left_out, suffix = [], [], study.suffix
     for path in _images(root):
         inside = path.relative_to(root)
         if inside.parts[0] in ("derivatives", "sourcedata", "code") or path.parent.name != "anat":
@@ -87,20 +89,21 @@ def _bids(root: Path, suffix: str) -> tuple[list[StudyScan], list[LeftOut]]:
         elif kind != suffix:
             left_out.append(LeftOut(path, f"a {kind}, and {suffix} is enhanced"))
         else:
-            mask = root / "derivatives"
-            found = [
-                each
-                for each in (path.parent, *(_derived(mask, inside.parent)))
-                if (each / f"{entities}_desc-brain_mask.nii.gz").is_file()
-            ]
-            scans.append(StudyScan(entities, path, found[0] / f"{entities}_desc-brain_mask.nii.gz" if found else None))
+            folders = (path.parent, *(pipeline / inside.parent for pipeline in _pipelines(root / "derivatives")))
+            masks = (folder / f"{entities}_desc-brain_mask.nii.gz" for folder in folders)
+            scans.append(StudyScan(entities, path, next((mask for mask in masks if mask.is_file()), None)))
     return scans, left_out
 
 
-def _derived(derivatives: Path, place: Path) -> Iterator[Path]:
-    """The folders of a dataset's derivatives in which what belongs to a scan would lie."""
-    if derivatives.is_dir():
-        yield from (derivatives / pipeline.name / place for pipeline in sorted(derivatives.iterdir()))
+def _pipelines(derivatives: Path) -> list[Path]:
+    """The derivatives of a dataset, but for studies: their masks lie on the grid of their results."""
+    if not derivatives.is_dir():
+        return []
+    return [folder for folder in sorted(derivatives.iterdir()) if not _is_study(folder)]
+
+
+def _is_study(folder: Path) -> bool:
+    return (folder / CONFIGURATION).is_file()
 
 
 def _folder(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
@@ -143,5 +146,5 @@ def _label(path: Path) -> str:
 
 def _images(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_study(Path(folder, name)))
         yield from (Path(folder, name) for name in sorted(files) if name.endswith(READABLE) and name[0] != ".")
