@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 
 from iqt.diffusion.spread import LEVELS, Spread, fit_spread, read_spread, spread_of
+from iqt.enhance.calibrate import calibrate_spread
+from iqt.enhance.run import Result
 from iqt.errors import UserError
 from iqt.evaluate.calibration import calibration
+from iqt.io.files import write_json
+from iqt.io.naming import anat
+from iqt.io.volumes import save_volume
 
 USAGE = {"kind": "diffusion_iqt", "sampling": {"sampler": "ddim", "steps": 2, "samples": 4}, "tiling": {"tile": "auto"}}
 
@@ -75,9 +80,40 @@ def test_another_file_is_named(tmp_path: Path, content: str) -> None:
         read_spread(path)
 
 
-def test_nothing_to_learn_from_is_said() -> None:
+def test_nothing_to_learn_from_is_said(tmp_path: Path) -> None:
+    (tmp_path / "spread_x.json").write_text('{"status": "no validation scan could be enhanced"}')
+    assert read_spread(tmp_path / "spread_x.json") is None
+    assert spread_of(tmp_path, USAGE) is None
     with pytest.raises(UserError, match="no validation scan"):
         fit_spread([], USAGE, "main")
     with pytest.raises(UserError, match=r"is 0\.1 everywhere"):
         fit_spread([(np.full(9, 0.1), np.ones(9))], USAGE, "main")
     assert isinstance(fit_spread(people(1, 1), USAGE, "main"), Spread)
+
+
+@pytest.mark.parametrize("sd", [0.0, 0.05])
+def test_what_cannot_be_calibrated_is_recorded_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sd: float
+) -> None:
+    """A scan that failed is left out; samples that are all alike say nothing of the error."""
+    rng = np.random.default_rng(1)
+    image, affine = rng.random((12, 14, 10), dtype=np.float32) + 1, np.eye(4)
+    for folder, ending in (("cohort", "T1w"), ("cohort", "desc-brain_mask"), ("main", "T1w"), ("main", "space-HQ_T1w")):
+        data = np.ones(image.shape, np.uint8) if ending == "desc-brain_mask" else image
+        save_volume(anat(tmp_path / folder, "sub-1", f"{ending}.nii.gz"), data, affine)
+    for folder in ("cohort", "main"):
+        write_json(anat(tmp_path / folder, "sub-1", "T1w.json"), {"status": "ok"})
+        write_json(anat(tmp_path / folder, "sub-2", "T1w.json"), {"status": "lost"})
+
+    def method(data: np.ndarray, *_: object) -> Result:
+        return Result(data, sd * rng.random(data.shape, dtype=np.float32), data, {})
+
+    monkeypatch.setattr("iqt.enhance.calibrate.load_method", lambda *_: method)
+    paths = (tmp_path / "cohort", tmp_path / "main", tmp_path / "model", tmp_path / "spread_x.json")
+    calibrate_spread(["sub-1", "sub-2"], *paths, "T1w", USAGE, 1, "auto")
+    found = read_spread(tmp_path / "spread_x.json")
+    if sd:
+        assert (found.set, found.n_scans) == ("main", 1)
+    else:
+        assert found is None
+        assert "standard deviation is 0 everywhere" in json.loads((tmp_path / "spread_x.json").read_text())["status"]

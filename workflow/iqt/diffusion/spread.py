@@ -69,10 +69,13 @@ def fit_spread(scans: Sequence[tuple[np.ndarray, np.ndarray]], usage: Mapping[st
     return fitted._replace(widths={level: float(np.quantile(score, level / 100)) for level in LEVELS})
 
 
-def read_spread(path: Path) -> Spread:
-    """What `Spread.written` gave; UserError where the file holds something else."""
+def read_spread(path: Path) -> Spread | None:
+    """What `Spread.written` gave, or None where nothing could be calibrated; UserError where the file holds
+    something else."""
     record = read_json(path)
     try:
+        if record.get("status", "ok") != "ok":
+            return None
         widths = {int(level): float(width) for level, width in record["widths"].items()}
         knots = (tuple(map(float, record[name])) for name in ("sd", "error"))
         found = Spread(record["usage"], record["set"], record["n_scans"], *knots, widths)
@@ -89,6 +92,6 @@ def spread_of(folder: Path, usage: Mapping[str, Any]) -> Spread | None:
     wanted = {key: usage.get(key) for key in ("kind", "sampling")}
     for path in sorted(folder.glob("spread_*.json")):
         found = read_spread(path)
-        if {key: found.usage.get(key) for key in wanted} == wanted:
+        if found is not None and {key: found.usage.get(key) for key in wanted} == wanted:
             return found
     return None

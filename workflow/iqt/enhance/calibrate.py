@@ -12,7 +12,7 @@ import numpy as np
 from iqt.diffusion.spread import fit_spread
 from iqt.enhance.run import enhance_volume, load_method, read_lowfield
 from iqt.errors import UserError
-from iqt.io.batch import require_ok
+from iqt.io.batch import OK, require_ok
 from iqt.io.files import write_json
 from iqt.io.naming import anat, seed_of
 from iqt.io.volumes import intensity_scale, read_on_grid
@@ -34,10 +34,7 @@ def calibrate_spread(
     memory_mb: int | None = None,
 ) -> None:
     """Enhance scans whose truth is known, and write to `out` what their samples' spread says of the error
-    (`diffusion.spread.Spread`). A scan that fails is left out and named.
-
-    Raises:
-        UserError: no scan could be enhanced.
+    (`diffusion.spread.Spread`), or as `status` why nothing can be said. A scan that fails is left out and named.
     """
     enhance = load_method(model, usage, precision, memory_mb)
     rng = np.random.default_rng(seed_of(seed, "calibrate"))
@@ -56,4 +53,9 @@ def calibrate_spread(
         chosen = rng.integers(error.size, size=VOXELS)
         found.append((result.sd[mask][chosen], error[chosen]))
         print(f"{scan}: ok", file=sys.stderr, flush=True)
-    write_json(out, fit_spread(found, usage, lowfield.name).written())
+    try:
+        record = {"status": OK, **fit_spread(found, usage, lowfield.name).written()}
+    except UserError as error:
+        print(f"iqt: warning: {error}", file=sys.stderr, flush=True)
+        record = {"status": str(error)}
+    write_json(out, record)
