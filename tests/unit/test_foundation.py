@@ -187,6 +187,7 @@ def test_the_scale_is_a_percentile_of_the_brain_alone() -> None:
             ["torch", "monai", "lightning"],
         ),
         ("iqt.evaluate.run, iqt.evaluate.gather", ["torch", "monai", "lightning"]),
+        ("snakemake_logger_plugin_iqt", ["iqt"]),
     ],
 )
 def test_a_stage_imports_no_more_than_it_needs(repository: Path, module: str, forbidden: list[str]) -> None:

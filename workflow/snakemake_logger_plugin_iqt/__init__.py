@@ -1,5 +1,9 @@
 """`snakemake --logger iqt`: one line that says what runs and about how long it will still take, warnings, and for a job
-that failed its log. Everything else is in Snakemake's own log file."""
+that failed its log. Everything else is in Snakemake's own log file.
+
+Snakemake imports every plugin that it finds before it reads a Snakefile. So `iqt` is imported only when a job starts:
+by then the Snakefile has chosen the package that lies beside it, which need not be the installed one.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,6 @@ from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
-
-from iqt.planning.progress import Job, Progress, family
 
 EVERY = 15.0
 """Seconds between lines where there is no terminal whose line could be written over."""
@@ -41,8 +43,7 @@ class LogHandler(LogHandlerBase):
                 if self.common_settings.dryrun:
                     self._write(record.getMessage())
             case LogEvent.JOB_INFO if not self.common_settings.dryrun:
-                self.progress = self.progress or Progress(self.counts, self.cores)
-                self.progress.start(record.jobid, _job(record, now))
+                self._start(record, now)
                 self._show(now)
             case LogEvent.JOB_FINISHED if self.progress:
                 self.progress.finish(record.job_id, now)
@@ -57,6 +58,15 @@ class LogHandler(LogHandlerBase):
             print(file=self.stream, flush=True)
             self.width = 0
         super().close()
+
+    def _start(self, record: logging.LogRecord, now: float) -> None:
+        from iqt.planning.progress import Job, Progress, family
+
+        self.progress = self.progress or Progress(self.counts, self.cores)
+        logs = list(map(Path, record.log or ()))
+        wildcards = dict(record.wildcards or {})
+        job = Job(family(record.rule_name), wildcards, record.threads, logs[0] if logs else None, now)
+        self.progress.start(record.jobid, job)
 
     def _show(self, now: float) -> None:
         text = self.progress.text(now)
@@ -80,8 +90,3 @@ class LogHandler(LogHandlerBase):
             if path.is_file():
                 lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
                 self._write("\n".join([f"{path} ends:", *(f"  {line}" for line in lines[-LAST_LINES:])]))
-
-
-def _job(record: logging.LogRecord, now: float) -> Job:
-    logs = list(map(Path, record.log or ()))
-    return Job(family(record.rule_name), dict(record.wildcards or {}), record.threads, logs[0] if logs else None, now)
