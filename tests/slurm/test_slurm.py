@@ -28,7 +28,7 @@ from iqt.io.files import read_table
 from iqt.io.volumes import read_volume
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
-GPU_RULES = ("train", "train_parcellator", "parcellate_reference", "parcellate_result", "enhance")
+GPU_RULES = ("train", "train_parcellator", "parcellate_reference", "parcellate_result", "enhance", "calibrate")
 
 
 def command(*arguments: str) -> list[str]:
