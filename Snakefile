@@ -59,7 +59,10 @@ else:
     rule lowfield:
         """Every low-field set."""
         input:
-            [sidecars(f"lowfield/{name}", "all" if name == "main" else "test") for name in CONFIG.lowfield],
+            [
+                sidecars(f"lowfield/{name}", "all" if name in CONFIG.training_sets else "test")
+                for name in CONFIG.lowfield
+            ],
 
     rule models:
         """Every trained network."""

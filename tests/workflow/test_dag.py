@@ -357,6 +357,9 @@ def test_a_model_is_trained_on_the_set_that_its_method_names(workflow: Path) -> 
     made = {name: set(re.findall(rf"lowfield/{name}/(sub-\w+)/anat", told)) for name in ("main", "thick", "noisy")}
     assert made["thick"] == made["main"] != set()
     assert made["noisy"] == set()
+    done = snakemake(workflow, "--dry-run", "lowfield", config="config/other.yaml")
+    asked = {name: set(re.findall(rf"lowfield/{name}/(sub-\w+)/anat", done.stdout + done.stderr)) for name in made}
+    assert asked["thick"] == asked["main"] > asked["noisy"] != set()
     read = dict(re.findall(r"--store results/smoke/store/(\w+) .*?--name (\w+)", " ".join(told.split())))
     assert read["thick"] == "unet_thick"
     assert set(read) == {"main", "thick"}

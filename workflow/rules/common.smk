@@ -28,7 +28,7 @@ from iqt.methods import module_of
 from iqt.planning.closure import closure
 from iqt.planning.figures_only import figures_only
 from iqt.planning.needs import check_needs
-from iqt.planning.parameters import as_json, option, per_attempt, verbatim
+from iqt.planning.parameters import as_json, command_prefix, option, per_attempt, verbatim, without_braces
 from iqt.planning.plan import Plan
 
 # Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
@@ -56,11 +56,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-# A function of each job's shell, so that a line of a log can be pasted where `iqt` is installed. PYTHONPATH is set in it,
-# because --use-conda blanks an inherited one.
-# The strict mode is Snakemake's own, which it leaves out where there is a prefix: without it `| tee` would hide a failure.
-PACKAGE = shlex.quote(str(WORKFLOW)).replace("{", "{{").replace("}", "}}")
-shell.prefix(f'set -euo pipefail; iqt() {{{{ PYTHONPATH={PACKAGE} python -m iqt "$@"; }}}}; ')
+shell.prefix(command_prefix(WORKFLOW))
 # For --sdm apptainer; built by hand from envs/iqt.def, since nobody publishes it.
 IMAGE = WORKFLOW.parent / "envs" / "iqt.sif"
 
@@ -79,17 +75,11 @@ if CONFIG.cohort.source == "hcp" and CONFIG.cohort.split.family is None and not 
 
 
 def user_file(path):
-    """A user's file as an input, where Snakemake takes braces for wildcards whatever names it: by a link without."""
+    """A user's file as an input."""
     path = Path(path)
     if not path.is_file():
         raise WorkflowError(f"{path}: no such file")
-    if not set("{}") & set(str(path)):
-        return str(path)
-    link = R / "links" / (hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12] + path.suffix)
-    if workflow.is_main_process and not link.is_symlink():
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path.absolute())
-    return str(link)
+    return without_braces(path, R / "links", make=workflow.is_main_process)
 
 
 def here(path):

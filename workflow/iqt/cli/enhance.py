@@ -21,6 +21,9 @@ from iqt.cli.options import (
     stage,
 )
 
+UsageOption = Annotated[str, typer.Option("--settings", help="How the method uses its weights, as JSON text.")]
+MemoryOption = Annotated[int | None, typer.Option(min=1, help="Megabytes of a CPU's memory that are this job's.")]
+
 
 @app.command(rich_help_panel=SCAN)
 def enhance(
@@ -93,11 +96,9 @@ def calibrate(
     lowfield: Annotated[Path, typer.Option(help="Folder of the low-field set that the model was trained on.")],
     model: Annotated[Path, typer.Option(help="Folder of the trained model.")],
     out: Annotated[Path, typer.Option(help="JSON to write.")],
-    settings: Annotated[str, typer.Option(help="How the method uses its weights, as JSON text.")],
+    settings: UsageOption,
     suffix: SuffixOption = "T1w",
-    memory_mb: Annotated[
-        int | None, typer.Option(min=1, help="Megabytes of a CPU's memory that are this job's.")
-    ] = None,
+    memory_mb: MemoryOption = None,
     seed: SeedOption = 1,
     precision: PrecisionOption = "auto",
 ) -> None:
@@ -115,12 +116,10 @@ def enhance_list(
     cohort: CohortOption,
     lowfield: Annotated[Path, typer.Option(help="Folder of the low-field set.")],
     out: OutOption,
-    settings: Annotated[str, typer.Option(help="How the method uses its weights, as JSON text.")],
+    settings: UsageOption,
     model: Annotated[Path | None, typer.Option(help="Folder of the trained model, if the method has one.")] = None,
     suffix: SuffixOption = "T1w",
-    memory_mb: Annotated[
-        int | None, typer.Option(min=1, help="Megabytes of a CPU's memory that are this job's.")
-    ] = None,
+    memory_mb: MemoryOption = None,
     seed: SeedOption = 1,
     precision: PrecisionOption = "auto",
 ) -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 from iqt.cohort.entries import Entry
 from iqt.config import Folder, LabelMaps
 from iqt.errors import UserError
-from iqt.io.naming import image_stem
-
-READABLE = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".img.gz")
+from iqt.io.naming import READABLE, image_stem
 
 
 def list_entries(settings: Folder) -> list[Entry]:

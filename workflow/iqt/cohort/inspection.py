@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from iqt.cohort.folder import READABLE
 from iqt.errors import UserError
 from iqt.imaging import checks
 from iqt.imaging.contrast import contrast_of
 from iqt.imaging.kinds import kind_of
+from iqt.io.naming import READABLE
 from iqt.io.volumes import read_volume
 
 

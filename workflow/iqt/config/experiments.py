@@ -15,10 +15,12 @@ Score = Literal[
 """Columns of metrics/subjects.csv that say how good a result is."""
 Seam = Literal["tile_seam", "patch_seam", "patch_error", "patch_error_ratio"]
 """Columns of metrics/seams/."""
-COVERAGES = {f"coverage_{level}": level / 100 for level in (50, 68, 90, 95)}
+LEVELS = (50, 68, 90, 95)
+"""Percentages of the truth that intervals should hold."""
+COVERAGES = {f"coverage_{level}": level / 100 for level in LEVELS}
 """Columns of metrics/calibration/ on the samples' spread, and the share of voxels that each interval should hold."""
-CALIBRATED = {f"calibrated_{name}": level for name, level in COVERAGES.items()}
-"""The same of the spread as it was calibrated on the validation people."""
+CALIBRATED = {f"calibrated_coverage_{level}": level for level in LEVELS}
+"""The same columns of the spread as it was calibrated on the validation people, and the percentage of each."""
 Calibration = Literal["correlation", "ratio", *COVERAGES, "calibrated_ratio", *CALIBRATED]
 """Columns of metrics/calibration/."""
 Cost = Literal[

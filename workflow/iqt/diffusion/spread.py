@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from iqt.config.experiments import LEVELS
 from iqt.errors import UserError
 from iqt.io.files import read_json
 
-LEVELS = (50, 68, 90, 95)
-"""Percentages of the truth that intervals should hold."""
 BINS = 20
 LEAST = 1e-6
 """Smallest expected error, in units of the intensity scale."""

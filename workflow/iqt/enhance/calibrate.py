@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from iqt.diffusion.spread import fit_spread
-from iqt.enhance.run import enhance_volume, load_method, read_lowfield
+from iqt.enhance.run import enhance_scan, load_method
 from iqt.errors import UserError
-from iqt.io.batch import OK, require_ok
+from iqt.io.batch import OK
 from iqt.io.files import write_json
 from iqt.io.naming import anat, seed_of
 from iqt.io.volumes import intensity_scale, read_on_grid
@@ -41,11 +41,8 @@ def calibrate_spread(
     found = []
     for scan in scans:
         try:
-            require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
-            low = read_lowfield(lowfield, scan, suffix, usage["kind"])
+            result, low, mask, _ = enhance_scan(enhance, scan, cohort, lowfield, suffix, usage["kind"], seed)
             truth = read_on_grid(anat(cohort, scan, f"{suffix}.nii.gz"), low)
-            mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), low, np.uint8) > 0
-            result = enhance_volume(enhance, low.data, mask, seed_of(seed, "enhance", scan))
         except UserError as error:
             print(f"iqt: warning: {scan} is left out: {error}", file=sys.stderr, flush=True)
             continue

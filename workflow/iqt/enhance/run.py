@@ -12,7 +12,6 @@ import numpy as np
 from iqt.enhance.progress import Progress
 from iqt.errors import UserError
 from iqt.io.batch import require_ok, run_scans, warnings_of
-from iqt.io.files import read_json
 from iqt.io.naming import anat, flat, seed_of
 from iqt.io.volumes import Volume, bounding_box, intensity_scale, read_on_grid, read_volume, save_volume
 from iqt.methods import kinds
@@ -55,15 +54,11 @@ def enhance_scans(
     enhance = load_method(model, usage, precision, memory_mb)
 
     def work(scan: str) -> dict:
-        low = read_lowfield(lowfield, scan, suffix, usage["kind"])
-        source = require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
-        mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), low, np.uint8) > 0
-        result = enhance_volume(enhance, low.data, mask, seed_of(seed, "enhance", scan))
+        result, low, _, warnings = enhance_scan(enhance, scan, cohort, lowfield, suffix, usage["kind"], seed)
         for values, ending in ((result.mean, suffix), (result.sd, f"desc-sd_{suffix}")):
             if values is not None:
                 save_volume(flat(out, scan, f"{ending}.nii.gz"), values, low.affine)
-        degraded_by = read_json(anat(lowfield, scan, f"{suffix}.json"))
-        return {**result.facts, "warnings": warnings_of(source, degraded_by)}
+        return {**result.facts, "warnings": warnings}
 
     def outputs(scan: str) -> list[Path]:
         return [flat(out, scan, f"{suffix}.nii.gz"), flat(out, scan, f"desc-sd_{suffix}.nii.gz")]
@@ -71,13 +66,23 @@ def enhance_scans(
     run_scans(scans, lambda scan: flat(out, scan, f"{suffix}.json"), outputs, work)
 
 
-def read_lowfield(folder: Path, scan: str, suffix: str, kind: str) -> Volume:
-    """A scan of a low-field set on the high-quality grid, as a method of a kind begins with it; UserError where it
-    failed."""
-    require_ok(anat(folder, scan, f"{suffix}.json"), "lowfield")
-    upsampled = read_volume(anat(folder, scan, f"space-HQ_{suffix}.nii.gz"))
-    slices = anat(folder, scan, f"{suffix}.nii.gz")
-    return kinds()[kind].begin(kind, upsampled, lambda: read_volume(slices))
+def enhance_scan(
+    enhance: Method, scan: str, cohort: Path, lowfield: Path, suffix: str, kind: str, seed: int
+) -> tuple[Result, Volume, np.ndarray, list[str]]:
+    """What a method of a kind makes of a scan of a low-field set; the low-field volume on the high-quality grid that it
+    began with, the brain mask (bool) there, and what earlier stages warn of.
+
+    Raises:
+        UserError: an earlier stage failed on the scan, or as `enhance_volume`.
+    """
+    degraded_by = require_ok(anat(lowfield, scan, f"{suffix}.json"), "lowfield")
+    source = require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
+    upsampled = read_volume(anat(lowfield, scan, f"space-HQ_{suffix}.nii.gz"))
+    slices = anat(lowfield, scan, f"{suffix}.nii.gz")
+    low = kinds()[kind].begin(kind, upsampled, lambda: read_volume(slices))
+    mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), low, np.uint8) > 0
+    result = enhance_volume(enhance, low.data, mask, seed_of(seed, "enhance", scan))
+    return result, low, mask, warnings_of(source, degraded_by)
 
 
 def _require_contrast(model: Path, suffix: str) -> None:

@@ -69,7 +69,7 @@ def calibration(
         calibrated = spread.expected(sd[mask].astype(np.float64))
         figures["calibrated_ratio"] = _rms(calibrated) / max(_rms(error), 1e-12)
         for name, level in CALIBRATED.items():
-            figures[name] = float((error <= spread.widths[round(100 * level)] * calibrated).mean())
+            figures[name] = float((error <= spread.widths[level] * calibrated).mean())
     inside = mask.astype(np.float64)
     smooth = gaussian_filter(np.square(sd) * inside, SMOOTHING) / np.maximum(gaussian_filter(inside, SMOOTHING), 1e-12)
     parts = np.array_split(np.argsort(smooth[mask], kind="stable"), BINS)

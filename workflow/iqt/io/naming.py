@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 SCAN_PATTERN = r"sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?(?:_run-[A-Za-z0-9]+)?"
 
+READABLE = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".img.gz")
+"""Endings of the images that can be read."""
+
 
 def anat(root: str | Path, scan: str, ending: str) -> Path:
     """`root/sub-X[/ses-Y]/anat/<scan>_<ending>`, where stages keep several files a scan."""

@@ -3,6 +3,7 @@ returns it takes as it is."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +38,28 @@ def as_json(section: BaseModel | Mapping | Callable[[Any], BaseModel | Mapping])
         return json.dumps(content, separators=(",", ":"))
 
     return text
+
+
+def command_prefix(package: Path) -> str:
+    """What goes before each job's shell: a function `iqt`, so that a line of a log can be pasted where it is installed.
+
+    PYTHONPATH, the folder that holds the package, is set in it, because --use-conda blanks an inherited one. The strict
+    mode is Snakemake's own, which it leaves out where there is a prefix: without it `| tee` would hide a failure.
+    """
+    path = shlex.quote(str(package)).replace("{", "{{").replace("}", "}}")
+    return f'set -euo pipefail; iqt() {{{{ PYTHONPATH={path} python -m iqt "$@"; }}}}; '
+
+
+def without_braces(path: Path, links: Path, make: bool = True) -> str:
+    """A user's file as an input, where Snakemake takes braces for wildcards whatever names it: by a link without, in
+    the folder `links`, made here unless another process has made it."""
+    if not set("{}") & set(str(path)):
+        return str(path)
+    link = links / (hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12] + path.suffix)
+    if make and not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.absolute())
+    return str(link)
 
 
 def per_attempt(amount: int) -> Parameter:

@@ -41,7 +41,7 @@ FIRST_GUESS = {
     "parcellate_reference": 8.0,
     "parcellate_result": 8.0,
     "evaluate": 4.0,
-    "process_scan": 25.0,
+    "process_scan": 30.0,
 }
 """Seconds of a job in the demo on two cores (docs/measurements/demo.md), for rules none of whose jobs has ended."""
 SHORT = 2.5
@@ -98,9 +98,7 @@ class Progress:
         """`[12/61] training unet, enhancing cubic; about 3 min left`."""
         doing = ", ".join(dict.fromkeys(map(describe, self.running.values())))
         left = about(self.seconds_left(now))
-        return (
-            f"[{self.done}/{self.total}] {doing}; {left} left" if doing else f"[{self.done}/{self.total}] {left} left"
-        )
+        return f"[{self.done}/{self.total}] " + "; ".join(filter(None, (doing, f"{left} left")))
 
     def _typical(self, rule: str) -> float:
         took = self._took.get(rule)

@@ -70,7 +70,7 @@ def extract_panels(
         voxel_size, block = cut.voxel_size, cut.block
         slices |= cut.whole("hq", reference.data / intensity_scale(reference.data, mask))
         if available("lowfield", anat(lowfield, scan, f"{suffix}.json")):
-            thick = _on_grid_as_acquired(anat(lowfield, scan, f"{suffix}.nii.gz"), reference)
+            thick = as_acquired(read_volume(anat(lowfield, scan, f"{suffix}.nii.gz")), reference)
             slices |= cut.whole("lowfield", thick / intensity_scale(thick, mask))
         for method, folder in enhanced.items():
             if not available(method, flat(folder, scan, f"{suffix}.json")):
@@ -175,9 +175,8 @@ class _Cut:
         return found
 
 
-def _on_grid_as_acquired(path: Path, reference: Volume) -> np.ndarray:
+def as_acquired(thick: Volume, reference: Volume) -> np.ndarray:
     """A volume's nearest voxels on the reference's grid, so that thick slices stay visible as blocks."""
-    thick = read_volume(path)
     image = nib.Nifti1Image(thick.data, thick.affine)
     return np.asarray(
         resample_from_to(image, (reference.data.shape, reference.affine), order=0, mode="nearest").dataobj,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import nibabel as nib
 import numpy as np
 from skimage.transform import downscale_local_mean
@@ -14,6 +13,7 @@ from skimage.transform import downscale_local_mean
 from iqt import __version__
 from iqt.io.files import write_text
 from iqt.io.volumes import Volume, bounding_box
+from iqt.report.page.templates import templates
 from iqt.report.page.viewer import person_of
 from iqt.report.panels import WINDOW
 from iqt.study.quality import MEASURES
@@ -21,8 +21,6 @@ from iqt.study.scans import LeftOut, StudyScan
 
 BUDGET = 4_800_000
 """Characters of a page that volumes may take: above it voxels are averaged in blocks."""
-PARTS = Path(__file__).parents[1] / "report" / "page"
-"""Where style, viewer and sorting lie."""
 
 
 def write_scan_page(
@@ -85,11 +83,4 @@ def _shown(name: str, volumes: Mapping[str, np.ndarray], brain: Volume) -> dict[
 
 
 def _render(template: str, content: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, PARTS]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(content, version=__version__)
+    return templates(Path(__file__).parent).get_template(template).render(content, version=__version__)

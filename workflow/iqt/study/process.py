@@ -21,6 +21,7 @@ from iqt.io.shipped import PARCELLATOR, find_model
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 from iqt.parcellate.single import Files, parcellate_file
 from iqt.parcellate.volumes import VOLUMES_ENDING
+from iqt.report.panels import as_acquired
 from iqt.study.pages import write_scan_page
 from iqt.study.quality import quality
 from iqt.study.scans import StudyScan
@@ -75,9 +76,7 @@ class Results(NamedTuple):
 
 def process_scan(scan: StudyScan, study: Study) -> None:
     """Enhance, label and measure a scan, and write its page. The record says `ok`, or why there is nothing else."""
-    out = Path(study.out)
-    results = Results.of(out, scan, study.suffix)
-
+    results = Results.of(Path(study.out), scan, study.suffix)
     run_scans([scan.name], lambda _: results.record, lambda _: results.all, lambda _: _work(scan, study, results))
     if not results.page.exists():
         write_scan_page(results.page, scan, read_json(results.record), {})
@@ -107,21 +106,19 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     write_json(beside(results.mask, ".json"), {"Description": "brain mask", "Type": "Brain", **about})
     enhanced = read_volume(results.enhanced)
     brain = read_on_grid(results.mask, enhanced, np.uint8) > 0
-    before = on_grid(read_volume(scan.image), enhanced.data.shape, enhanced.affine, order=3)
-    before = before._replace(data=np.where(brain, before.data, 0) / intensity_scale(before.data, brain))
+    acquired = read_volume(scan.image)
+    before = _scaled(on_grid(acquired, enhanced.data.shape, enhanced.affine, order=3).data, brain)
     voxel_ml = abs(float(np.linalg.det(enhanced.affine[:3, :3]))) / 1000
     found: dict[str, Any] = {"brain_ml": round(float(brain.sum()) * voxel_ml, 1)}
     labels = _labels(results, study, about) if study.parcellate and study.suffix == "T1w" else None
     if isinstance(labels, str):
         found["parcellation"] = labels
     elif labels is not None:
-        found["quality_before"], found["quality_after"] = (
-            quality(volume.data, labels) for volume in (before, enhanced)
-        )
+        found["quality_before"], found["quality_after"] = (quality(image, labels) for image in (before, enhanced.data))
     record |= found | {"SkullStripped": True, "Description": f"enhanced by iqt {__version__}", **about}
     write_json(results.sidecar, record)
-    shown = {"as acquired": _acquired(scan.image, enhanced, brain), "interpolated": before.data}
-    shown["brain mask, outlined"] = outlined(before.data, brain.astype(np.int16))
+    shown = {"as acquired": _scaled(as_acquired(acquired, enhanced), brain), "interpolated": before}
+    shown["brain mask, outlined"] = outlined(before, brain.astype(np.int16))
     if isinstance(labels, np.ndarray):
         shown["structures, outlined"] = outlined(enhanced.data, labels)
     if results.sd.exists():
@@ -162,10 +159,9 @@ def outlined(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(border, 2.0, image)
 
 
-def _acquired(image: Path, grid: Volume, brain: np.ndarray) -> np.ndarray:
-    """The scan's nearest voxels on a grid, so that thick slices are seen as they are."""
-    nearest = on_grid(read_volume(image), grid.data.shape, grid.affine, order=0, mode="nearest").data
-    return np.where(brain, nearest, 0) / intensity_scale(nearest, brain)
+def _scaled(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """The brain alone, on the intensity scale."""
+    return np.where(brain, image, 0) / intensity_scale(image, brain)
 
 
 def _source(image: Path, dataset: Path) -> str:

@@ -15,13 +15,11 @@ from iqt.config.study import Study, parse_study
 from iqt.errors import UserError
 from iqt.io.batch import OK
 from iqt.io.files import read_json, write_json
-from iqt.planning.progress import about
+from iqt.planning.progress import FIRST_GUESS, about
 from iqt.study.process import Results
 from iqt.study.scans import CONFIGURATION, StudyScan, find_scans
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
-FIRST_GUESS = 30.0
-"""Seconds of a scan on one thread, where none has been enhanced yet."""
 
 
 def run_study(
@@ -82,9 +80,9 @@ def _told(study: Study, scans: list[StudyScan], n_left_out: int, cores: int) -> 
     records = [Results.of(Path(study.out), scan, study.suffix).record for scan in scans]
     left = sum(not record.is_file() for record in records)
     took = []
-    for table in Path(study.out).glob("benchmarks/**/*.tsv"):
+    for table in Path(study.out).glob("benchmarks/*.tsv"):
         took.append(float(table.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]))
-    each = sum(took) / len(took) if took else FIRST_GUESS
+    each = sum(took) / len(took) if took else FIRST_GUESS["process_scan"]
     words = [f"{len(scans)} {study.suffix} scans, {left} of them to do", f"{n_left_out} files left out"]
     words.append(f"{about(left * each / max(1, cores // study.threads))} on {cores} cores" if left else "nothing to do")
     listed = "".join(f"\n  {scan.name}: {scan.image}" for scan in scans)

@@ -12,9 +12,8 @@ from typing import NamedTuple
 from iqt.config.study import Study
 from iqt.errors import UserError
 from iqt.imaging.contrast import contrast_of
-from iqt.io.naming import image_stem
+from iqt.io.naming import READABLE, image_stem
 
-READABLE = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".img.gz")
 CONFIGURATION = Path("code", "study.json")
 """What a study is known by, in the folder of its results."""
 ENTITIES = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from iqt.config.experiments import Experiment
@@ -19,6 +18,7 @@ from iqt.report.metrics import METRICS, UNREAD, further_metrics, measured, named
 from iqt.report.page.assessments import calibration_table, seam_table
 from iqt.report.page.methods import SHOWN, benchmark_lines, extremes_lines, further_lines, left_out, shared_lines
 from iqt.report.page.structures import compare_methods, judge, mean_over_seeds, read_colours
+from iqt.report.page.templates import templates
 from iqt.report.page.viewer import collect
 from iqt.report.tables.comparable import blind_parcellator
 from iqt.report.tables.comparisons import statistics_cells
@@ -84,13 +84,7 @@ def write_page(
 
 
 def _render(content: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {"plain": _plain}
     environment.globals |= {"BOLD": BOLD, "PLAIN": PLAIN, "DOUBTS_SHOWN": DOUBTS_SHOWN, "UNREAD": UNREAD}
     return environment.get_template(TEMPLATE.name).render(content)

@@ -37,7 +37,7 @@ LABELS = NAMES | {
     "ratio": "spread / error",
     **{name: f"coverage of {level:.0%}".replace("%", " %") for name, level in COVERAGES.items()},
     "calibrated_ratio": "spread / error, calibrated",
-    **{name: f"coverage of {level:.0%}, calibrated".replace("%", " %") for name, level in CALIBRATED.items()},
+    **{name: f"coverage of {level} %, calibrated" for name, level in CALIBRATED.items()},
     "n_parameters": "parameters",
     "nfe": "NFE",
     "samples": "samples",
