@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from dicoms import write_series
 from iqt.io.files import read_json, read_table
 from iqt.io.volumes import save_volume
 from people import person
@@ -125,3 +126,40 @@ def test_a_study_is_planned_from_a_configuration(workflow: Path, dataset: Path) 
     done = run(BIN / "snakemake", "-n", "--cores", 2, "--configfile", path, folder=workflow)
     assert done.returncode != 0
     assert "nowhere: no such file or folder" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_folder_of_dicom_with_stacks_of_a_session(tmp_path: Path) -> None:
+    """One patient has a single stack; another an axial and a coronal one, between which the head moved, and a T2w."""
+    exam, out = tmp_path / "exam", tmp_path / "out"
+    made = person("01", 2.0)
+    axial = np.ascontiguousarray(made.T1w[:, :, ::2]), made.affine @ np.diag([1, 1, 2, 1])
+    shift = nib.affines.from_matvec(np.eye(3), (1.5, -2, 1))
+    # Slices along the file's last axis, as a scanner sends them.
+    coronal = np.ascontiguousarray(made.T1w[:, ::2].transpose(0, 2, 1))
+    turned = shift @ made.affine @ np.diag([1, 2, 1, 1]) @ np.eye(4)[:, [0, 2, 1, 3]]
+    write_series(exam / "one", *axial, "T1 (AXI)", patient="1", study="1.2.826.0.1.1")
+    write_series(exam / "two", *axial, "T1 (AXI)", patient="2", study="1.2.826.0.1.2")
+    write_series(exam / "two", coronal, turned, "T1 (COR)", patient="2", study="1.2.826.0.1.2", number=2)
+    write_series(exam / "two", *axial, "T2 (AXI)", patient="2", study="1.2.826.0.1.2", number=3)
+    done = run(BIN / "iqt", "study", exam, out, "--fuse", "--no-parcellate", "--cores", 2, folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 scans enhanced" in done.stdout, done.stdout + done.stderr
+    assert len(read_table(out / "group" / "left_out.tsv")) == 1
+    alone, fused = "sub-1_ses-20260301_acq-T1AXI", "sub-2_ses-20260301_rec-fused"
+    folder = out / "sub-2" / "ses-20260301" / "anat"
+    record = read_json(folder / f"{fused}_desc-enhanced_T1w.json")
+    assert [Path(source).name for source in record["Sources"]] == [
+        "sub-2_ses-20260301_acq-T1AXI_T1w.nii.gz",
+        "sub-2_ses-20260301_acq-T1COR_T1w.nii.gz",
+    ]
+    assert record["combined"][1]["translation_mm"] == pytest.approx([1.5, -2, 1], abs=0.7)
+    combined = nib.load(out / "sourcedata" / "sub-2" / "ses-20260301" / "anat" / f"{fused}_T1w.nii.gz")
+    assert nib.affines.voxel_sizes(combined.affine) == pytest.approx([1, 1, 1])
+    assert (out / "pages" / f"{fused}.html").exists()
+    converted = out / "sourcedata" / "sub-1" / "ses-20260301" / "anat" / f"{alone}_T1w.nii.gz"
+    assert nib.affines.voxel_sizes(nib.load(converted).affine) == pytest.approx([2, 2, 4], rel=1e-3)
+    done = run(BIN / "bids-validator-deno", out, "--json", folder=out)
+    # DICOM files do not say who the authors of a dataset are.
+    issues = [one for one in json.loads(done.stdout)["issues"]["issues"] if one["code"] != "TOO_FEW_AUTHORS"]
+    assert [issue for issue in issues if issue["severity"] in ("error", "warning")] == []

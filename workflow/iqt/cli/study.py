@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from iqt.cli.options import SCAN, SettingsOption, app, stage
+from iqt.errors import UserError
 
 Participants = Annotated[
     list[str] | None, typer.Option("--participant-label", help="Ids, with or without sub-; may be repeated.")
@@ -18,11 +19,19 @@ Cores = Annotated[int | None, typer.Option(min=1, help="CPU cores; all by defaul
 
 @app.command(rich_help_panel=SCAN)
 def study(
-    dataset: Annotated[Path, typer.Argument(help="A BIDS dataset, a folder of NIfTI or MGZ files, or one file.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="A BIDS dataset, a folder of NIfTI, MGZ or DICOM files, or one file.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder for the results, a BIDS derivative.")],
     participant_label: Participants = None,
     suffix: Annotated[str, typer.Option(help="Contrast: T1w, T2w or FLAIR.")] = "T1w",
     model: Annotated[str | None, typer.Option(help="Name of a shipped model (iqt models), or a folder.")] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Regular expression that descriptions of DICOM series must match.")
+    ] = None,
+    fuse: Annotated[
+        bool, typer.Option("--fuse", help="Combine the scans of a session, stacks of thick slices, before enhancing.")
+    ] = False,
     samples: Annotated[int | None, typer.Option(min=1, help="Samples whose mean is written.")] = None,
     skull_stripped: Annotated[bool, typer.Option("--skull-stripped", help="Scans are 0 outside the brain.")] = False,
     keep_doubtful_masks: Annotated[
@@ -44,6 +53,8 @@ def study(
         "out": str(out),
         "participants": participant_label or "all",
         "suffix": suffix,
+        "series": series,
+        "fuse": fuse,
         "model": model,
         "samples": samples,
         "skull_stripped": skull_stripped,
@@ -57,16 +68,18 @@ def study(
 @stage.command("study-scan")
 def study_scan(
     name: Annotated[str, typer.Option(help="Entities of the scan.")],
-    image: Annotated[Path, typer.Option(help="The scan.")],
     settings: SettingsOption,
-    mask: Annotated[Path | None, typer.Option(help="Its brain mask.")] = None,
 ) -> None:
     """Enhance, label and measure one scan of a study."""
     from iqt.config.study import parse_study
     from iqt.study.process import process_scan
-    from iqt.study.scans import StudyScan
+    from iqt.study.scans import find_scans
 
-    process_scan(StudyScan(name, image, mask), parse_study(json.loads(settings)))
+    section = parse_study(json.loads(settings))
+    scan = next((scan for scan in find_scans(section)[0] if scan.name == name), None)
+    if scan is None:
+        raise UserError(f"{section.dataset}: has no scan {name} any more; run the study again")
+    process_scan(scan, section)
 
 
 @stage.command("study-group")

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from iqt.config.cohort import Mask
 from iqt.config.section import Precision, Section, Seed
 from iqt.errors import UserError
 
 
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return text
+
+
 class Study(Section):
     """A dataset of low-field scans, and how they are enhanced."""
 
     dataset: str
-    """A BIDS dataset, a folder of NIfTI or MGZ files, or one file."""
+    """A BIDS dataset, a folder of NIfTI or MGZ files, one of DICOM files, or one file."""
     out: str
     """Folder of the results, a BIDS derivative; it may lie in the dataset's `derivatives`."""
     participants: Literal["all"] | Annotated[list[str], Field(min_length=1)] = "all"
     """Ids, with or without `sub-`."""
     suffix: Literal["T1w", "T2w", "FLAIR"] = "T1w"
     """BIDS suffix of the contrast; other scans are left out, and named."""
+    series: Annotated[str, AfterValidator(_pattern)] | None = None
+    """Regular expression that the description of a series of DICOM files must match, in upper or lower case; null:
+    those whose description names the contrast."""
+    fuse: bool = False
+    """Whether several scans of one session are stacks that are registered and combined before they are enhanced."""
     model: str | None = None
     """Name of a shipped model or folder of one's own; null: the shipped one for the contrast."""
     samples: Annotated[int, Field(ge=1, le=1000)] | None = None

@@ -66,7 +66,7 @@ def load_scan(
         raise UserError(f"{path}: {'; '.join(problems)}")
     warnings = say_doubts(path, source.doubts)
     warnings += contrast_warnings(path, contrast) + _range_warnings(source.voxel_size, source.affine, grid)
-    inside, origin, doubts = _brain(path, source, mask, stripped, settings)
+    inside, origin, doubts = brain_of(path, source, mask, stripped, settings)
     warnings += doubts
     doubtful = mask_problems(inside, source.affine)
     if doubtful and not keep_doubtful_mask:
@@ -91,10 +91,11 @@ def load_scan(
     return Intake(scan, moved, origin, _rounded(source.voxel_size), warnings)
 
 
-def _brain(
+def brain_of(
     path: Path, source: Volume, mask: Path | None, stripped: bool, settings: Mask
 ) -> tuple[np.ndarray, str, list[str]]:
-    """The brain mask (bool) on the scan's grid, where it came from, and what its file leaves in doubt."""
+    """The brain mask (bool) on a scan's grid, where it came from, and what its file leaves in doubt; arguments as of
+    `load_scan`, `source` is the scan."""
     if mask is not None:
         found = read_mask(mask, source)
         return found.data, str(mask), say_doubts(mask, found.doubts)

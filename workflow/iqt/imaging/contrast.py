@@ -38,7 +38,7 @@ def contrast_of(path: Path) -> tuple[str | None, str]:
     stem = image_stem(path.name)
     if (suffix := suffix_of(path)) is not None:
         return suffix, path.name
-    if (found := _word(stem)) is not None:
+    if (found := contrast_in(stem)) is not None:
         return found, path.name
     sidecar = path.with_name(f"{stem}.json")
     try:
@@ -46,7 +46,7 @@ def contrast_of(path: Path) -> tuple[str | None, str]:
         text = " ".join(str(facts.get(key, "")) for key in PROTOCOL)
     except (OSError, ValueError, AttributeError, RecursionError):
         return None, ""
-    return _word(text), sidecar.name
+    return contrast_in(text), sidecar.name
 
 
 def suffix_of(path: Path) -> str | None:
@@ -66,7 +66,7 @@ def contrast_warnings(path: Path, trained: str | None) -> list[str]:
     ]
 
 
-def _word(text: str) -> str | None:
+def contrast_in(text: str) -> str | None:
     """The contrast that a text names, if it names but one."""
     parts = f"_{re.sub(r'[^a-z0-9]+', '_', text.lower())}_"
     found = [name for name, words in WORDS.items() if re.search(rf"_(?:{words})_", parts)]

@@ -22,6 +22,8 @@ def main() -> None:
     parser.add_argument("--model", help="name of a shipped model (iqt models), or a folder")
     parser.add_argument("--suffix", default="T1w", help="contrast: T1w, T2w or FLAIR")
     parser.add_argument("--n-cpus", "--n_cpus", type=int, help="CPU cores; all by default")
+    parser.add_argument("--series", help="regular expression that descriptions of DICOM series must match")
+    parser.add_argument("--fuse", action="store_true", help="combine the scans of a session, stacks of thick slices")
     parser.add_argument("--skull-stripped", action="store_true", help="scans are 0 outside the brain")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     parser.add_argument("-v", "--version", action="version", version=f"iqt {__version__}")
@@ -31,6 +33,8 @@ def main() -> None:
         "out": given.output_dir,
         "participants": given.participant_label or "all",
         "suffix": given.suffix,
+        "series": given.series,
+        "fuse": given.fuse,
         "model": given.model,
         "skull_stripped": given.skull_stripped,
     }

@@ -15,8 +15,8 @@ from iqt.errors import UserError
 from iqt.io.files import read_json, write_json, write_table, write_text
 from iqt.io.shipped import find_model
 from iqt.study.pages import write_study_page
-from iqt.study.process import Results, structure_volumes
 from iqt.study.quality import MEASURES
+from iqt.study.results import Results, structure_volumes
 from iqt.study.scans import LeftOut, StudyScan
 from iqt.training.checkpoints import load_card
 

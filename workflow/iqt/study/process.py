@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,63 +15,18 @@ from iqt.enhance.single import enhance_file
 from iqt.errors import UserError
 from iqt.imaging.resample import on_grid
 from iqt.io.batch import run_scans
-from iqt.io.files import read_json, read_table, write_json
+from iqt.io.files import read_json, write_json
 from iqt.io.naming import beside
 from iqt.io.shipped import PARCELLATOR, find_model
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 from iqt.parcellate.single import Files, parcellate_file
-from iqt.parcellate.volumes import VOLUMES_ENDING
 from iqt.report.panels import as_acquired
 from iqt.study.pages import write_scan_page
+from iqt.study.prepare import prepare
 from iqt.study.quality import quality
+from iqt.study.results import Results
 from iqt.study.scans import StudyScan
 from iqt.training.checkpoints import load_card
-
-
-class Results(NamedTuple):
-    """Where a scan's results lie."""
-
-    enhanced: Path
-    sd: Path
-    mask: Path
-    labels: Path
-    page: Path
-    record: Path
-    """Its status, and everything that is known of it; a sidecar without a volume would be none of BIDS."""
-
-    @classmethod
-    def of(cls, out: Path, scan: StudyScan, suffix: str) -> Results:
-        """Those of a scan below the folder of the results."""
-        start = out / scan.folder / scan.name
-        return cls(
-            *(
-                start.with_name(f"{start.name}_{ending}.nii.gz")
-                for ending in (
-                    f"desc-enhanced_{suffix}",
-                    f"desc-sd_{suffix}",
-                    "desc-brain_mask",
-                    "desc-enhanced_dseg",
-                )
-            ),
-            out / "pages" / f"{scan.name}.html",
-            out / "records" / f"{scan.name}.json",
-        )
-
-    @property
-    def sidecar(self) -> Path:
-        """Of the enhanced scan."""
-        return beside(self.enhanced, ".json")
-
-    @property
-    def all(self) -> list[Path]:
-        """Everything that is written of a scan but its record."""
-        images = [self.enhanced, self.sidecar, self.sd, self.mask, beside(self.mask, ".json"), self.labels]
-        return [*images, *self.volumes, self.page]
-
-    @property
-    def volumes(self) -> list[Path]:
-        """What lies beside the label map."""
-        return [beside(self.labels, ending) for ending in (".json", ".tsv", VOLUMES_ENDING)]
 
 
 def process_scan(scan: StudyScan, study: Study) -> None:
@@ -87,26 +42,27 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     drawn = load_card(model)["settings"].get("diffusion") is not None
     samples = study.samples if study.samples is not None else (4 if drawn else None)
     extras = {"mask": results.mask} | ({"sd": results.sd} if samples and samples > 1 else {})
+    given = prepare(scan, study, results)
     enhance_file(
-        scan.image,
+        given.image,
         results.enhanced,
         model,
         {"samples": samples} if samples else {},
         extras,
-        scan.mask,
-        study.skull_stripped and scan.mask is None,
+        given.mask,
+        study.skull_stripped and given.mask is None,
         study.mask,
         study.keep_doubtful_masks,
         study.seed,
         study.precision,
+        given.warnings,
     )
-    record = read_json(results.sidecar)
-    source = _source(scan.image, Path(study.dataset))
-    about = {"Sources": [source], "SpatialReference": "orig"}
+    record = read_json(results.sidecar) | given.facts
+    about = {"Sources": given.sources, "SpatialReference": "orig"}
     write_json(beside(results.mask, ".json"), {"Description": "brain mask", "Type": "Brain", **about})
     enhanced = read_volume(results.enhanced)
     brain = read_on_grid(results.mask, enhanced, np.uint8) > 0
-    acquired = read_volume(scan.image)
+    acquired = read_volume(given.image)
     before = _scaled(on_grid(acquired, enhanced.data.shape, enhanced.affine, order=3).data, brain)
     voxel_ml = abs(float(np.linalg.det(enhanced.affine[:3, :3]))) / 1000
     found: dict[str, Any] = {"brain_ml": round(float(brain.sum()) * voxel_ml, 1)}
@@ -143,13 +99,6 @@ def _labels(results: Results, study: Study, about: Mapping[str, Any]) -> np.ndar
     return read_volume(results.labels, np.int32).data
 
 
-def structure_volumes(results: Results) -> dict[str, float]:
-    """Volume in mm3 by structure; empty where the scan was not labelled."""
-    path = beside(results.labels, VOLUMES_ENDING)
-    rows = read_table(path, required=("name", "volume_mm3")) if path.is_file() else []
-    return {row["name"]: float(row["volume_mm3"]) for row in rows}
-
-
 def outlined(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """An image with the borders between labels (X, Y, Z) in white, one voxel wide."""
     border = np.zeros(labels.shape, bool)
@@ -162,7 +111,3 @@ def outlined(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _scaled(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """The brain alone, on the intensity scale."""
     return np.where(brain, image, 0) / intensity_scale(image, brain)
-
-
-def _source(image: Path, dataset: Path) -> str:
-    return f"bids:raw:{image.relative_to(dataset)}" if dataset.is_dir() else f"bids:raw:{image.name}"

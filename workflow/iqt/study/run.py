@@ -16,7 +16,7 @@ from iqt.errors import UserError
 from iqt.io.batch import OK
 from iqt.io.files import read_json, write_json
 from iqt.planning.progress import FIRST_GUESS, about
-from iqt.study.process import Results
+from iqt.study.results import Results
 from iqt.study.scans import CONFIGURATION, StudyScan, find_scans
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")

@@ -1,4 +1,5 @@
-"""Which scans of a dataset a study takes, and why it leaves the others out. Only names are looked at."""
+"""Which scans of a dataset a study takes, and why it leaves the others out: by their names, or by the headers of DICOM
+files."""
 
 from __future__ import annotations
 
@@ -11,11 +12,14 @@ from typing import NamedTuple
 
 from iqt.config.study import Study
 from iqt.errors import UserError
-from iqt.imaging.contrast import contrast_of
+from iqt.imaging.contrast import contrast_in, contrast_of
 from iqt.io.naming import READABLE, image_stem
+from iqt.study.dicom import Series, is_dicom, read_series
 
 CONFIGURATION = Path("code", "study.json")
 """What a study is known by, in the folder of its results."""
+DICOM_INDEX = Path("code", "dicom.json")
+"""What the headers of DICOM files say, so that they are read once."""
 ENTITIES = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*")
 
 
@@ -24,13 +28,32 @@ class StudyScan(NamedTuple):
 
     name: str
     image: Path
+    """Of a series of DICOM files the first, of several stacks that of the first."""
     mask: Path | None = None
+    series: tuple[Path, ...] = ()
+    """The DICOM files that it consists of."""
+    stacks: tuple[StudyScan, ...] = ()
+    """The scans of one session that are combined into it."""
 
     @property
     def folder(self) -> str:
         """Below the results: `sub-X[/ses-Y]/anat`."""
         parts = [part for part in self.name.split("_") if part.startswith(("sub-", "ses-"))]
         return "/".join([*parts, "anat"])
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that it is made from."""
+        if self.stacks:
+            return [path for stack in self.stacks for path in stack.files]
+        return [*(self.series or (self.image,)), *([self.mask] if self.mask else [])]
+
+    @property
+    def followed(self) -> list[Path]:
+        """Those whose change makes it anew: of a series the first stands for all."""
+        if self.stacks:
+            return [path for stack in self.stacks for path in stack.followed]
+        return [self.image, *([self.mask] if self.mask else [])]
 
 
 class LeftOut(NamedTuple):
@@ -48,13 +71,19 @@ def find_scans(study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     """
     root = Path(study.dataset)
     if root.is_file():
+        if is_dicom(root):
+            raise UserError(f"{root}: is one file of a series of DICOM files; name their folder")
         scans, left_out = [StudyScan(f"sub-{_label(Path(root.name))}", root)], []
     elif not root.is_dir():
         raise UserError(f"{root}: no such file or folder")
+    elif next(_images(root), None) is None:
+        scans, left_out = _dicom(root, study)
     elif any(child.name.startswith("sub-") and child.is_dir() for child in root.iterdir()):
         scans, left_out = _bids(root, study)
+        left_out += _dicom_beside(root)
     else:
         scans, left_out = _folder(root, study)
+        left_out += _dicom_beside(root)
     scans, doubled = _apart(scans)
     left_out += doubled
     if study.participants != "all":
@@ -67,6 +96,8 @@ def find_scans(study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
                 f"{', '.join(sorted(there)[:10]) or 'none'}"
             )
         scans = [scan for scan in scans if scan.name.split("_")[0].removeprefix("sub-") in wanted]
+    if study.fuse:
+        scans = _by_session(scans)
     if not scans:
         told = "".join(f"\n  {one.file}: {one.reason}" for one in left_out[:10])
         raise UserError(f"{root}: holds no {study.suffix} scan to enhance{told}")
@@ -105,6 +136,18 @@ def _is_study(folder: Path) -> bool:
     return (folder / CONFIGURATION).is_file()
 
 
+def _dicom_beside(root: Path) -> list[LeftOut]:
+    """The first of the DICOM files among files that are taken: they are not."""
+    for folder, _, files in os.walk(root):
+        for name in sorted(files):
+            if name.lower().endswith((".dcm", ".ima")):
+                reason = (
+                    "DICOM files beside NIfTI or MGH files, which are taken; give the study a folder of DICOM alone"
+                )
+                return [LeftOut(Path(folder, name), reason)]
+    return []
+
+
 def _folder(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     scans, left_out = [], []
     for path in _images(root):
@@ -122,6 +165,57 @@ def _folder(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     return scans, left_out
 
 
+def _dicom(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
+    """The series of the contrast: `sub-` is the patient's id, `ses-` the day, `acq-` what the operator called it."""
+    scans, left_out = [], []
+    names: Counter[str] = Counter()
+    wanted = re.compile(study.series, re.IGNORECASE) if study.series is not None else None
+    for series in read_series(root, Path(study.out) / DICOM_INDEX):
+        reason = series.no_scan or _unwanted(series, study.suffix, wanted)
+        if reason is not None:
+            left_out.append(LeftOut(series.files[0], f"a series of {len(series.files)} files: {reason}"))
+            continue
+        header = series.header
+        parts = [f"sub-{_letters(header['patient']) or _label(Path(series.files[0].parent.name))}"]
+        parts += [f"{key}-{label}" for key, text in (("ses", header["date"]), ("acq", series.described))
+                  if (label := _letters(text))]  # fmt: skip
+        name = "_".join(parts)
+        names[name] += 1
+        name = name if names[name] == 1 else f"{name}_run-{names[name]}"
+        scans.append(StudyScan(name, series.files[0], None, series.files))
+    return scans, left_out
+
+
+def _unwanted(series: Series, suffix: str, wanted: re.Pattern[str] | None) -> str | None:
+    """Why a series is left out, by what its operator called it."""
+    called = f"called {series.described!r}" if series.described else "without a description"
+    if wanted is not None:
+        return None if wanted.search(series.described) else f"{called}, which study.series does not match"
+    found = contrast_in(series.described)
+    if found is None:
+        return f"{called}, which names no contrast; study.series (--series) chooses by a pattern"
+    return None if found == suffix else f"a {found}, {called}, and {suffix} is enhanced"
+
+
+def _by_session(scans: list[StudyScan]) -> list[StudyScan]:
+    """Scans of which several of one session are stacks of one."""
+    sessions: dict[str, list[StudyScan]] = {}
+    for scan in sorted(scans):
+        own = [part for part in scan.name.split("_") if not part.startswith(("acq-", "run-"))]
+        sessions.setdefault("_".join(own), []).append(scan)
+    return [
+        stacks[0] if len(stacks) == 1 else StudyScan(_fused(name), stacks[0].image, None, (), tuple(stacks))
+        for name, stacks in sessions.items()
+    ]
+
+
+def _fused(name: str) -> str:
+    """The entities of what is combined; BIDS has `rec` after `sub`, `ses`, `task` and `ce`."""
+    parts = [part for part in name.split("_") if not part.startswith("rec-")]
+    before = sum(part.startswith(("sub-", "ses-", "task-", "ce-")) for part in parts)
+    return "_".join([*parts[:before], "rec-fused", *parts[before:]])
+
+
 def _apart(scans: list[StudyScan]) -> tuple[list[StudyScan], list[LeftOut]]:
     """Scans whose names differ; of those with one name the first by its file, and the others left out."""
     kept: dict[str, StudyScan] = {}
@@ -137,10 +231,15 @@ def _apart(scans: list[StudyScan]) -> tuple[list[StudyScan], list[LeftOut]]:
 
 def _label(path: Path) -> str:
     """Letters and digits of a file's name, or of its path, without its ending."""
-    label = re.sub(r"[^A-Za-z0-9]", "", image_stem(path))
+    label = _letters(image_stem(path))
     if not label:
         raise UserError(f"{path}: its name has no letter or digit; rename it")
     return label.removeprefix("sub")
+
+
+def _letters(text: str | Path) -> str:
+    """The letters and digits that BIDS allows in a label."""
+    return re.sub(r"[^A-Za-z0-9]", "", str(text))
 
 
 def _images(root: Path) -> Iterator[Path]:

@@ -1,0 +1,180 @@
+"""Folders of DICOM: the series that they hold, and one of them as NIfTI, by dcm2niix (Li et al. 2016)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iqt.errors import StopError, UserError
+from iqt.io.files import read_json, replacing, write_json
+from iqt.io.naming import beside
+
+MAGIC = b"DICM"
+"""Bytes 128 to 131 of a DICOM file (PS3.10, section 7.1)."""
+READ = {
+    "uid": "SeriesInstanceUID",
+    "study": "StudyInstanceUID",
+    "patient": "PatientID",
+    "date": "StudyDate",
+    "time": "StudyTime",
+    "number": "SeriesNumber",
+    "description": "SeriesDescription",
+    "protocol": "ProtocolName",
+    "modality": "Modality",
+    "image_type": "ImageType",
+}
+"""What is read of a file's header."""
+REFORMATTED = ("LOCALIZER", "MPR", "MIP", "PROJECTION IMAGE", "SCREEN SAVE", "CSA REPORT", "ADC", "FA")
+"""Values of ImageType of what is no scan as it was acquired."""
+INSTALL = "reading DICOM needs dcm2niix and pydicom; `make setup` or `pip install iqt[dicom]` does it"
+
+
+class Series(NamedTuple):
+    """A series of DICOM files, in the words of their headers (`READ`)."""
+
+    header: dict[str, str]
+    files: tuple[Path, ...]
+
+    @property
+    def described(self) -> str:
+        """What the scanner's operator called it."""
+        return self.header["description"] or self.header["protocol"]
+
+    @property
+    def no_scan(self) -> str | None:
+        """Why it is no scan as it was acquired, if its header says so."""
+        if self.header["modality"] not in ("MR", ""):
+            return f"a series of modality {self.header['modality']}"
+        kinds = [kind for kind in REFORMATTED if kind in self.header["image_type"].split("\\")]
+        return f"no scan as it was acquired, by its image type ({kinds[0]})" if kinds else None
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == MAGIC
+    except OSError:
+        return False
+
+
+def read_series(root: Path, known: Path) -> list[Series]:
+    """The series below a folder, in the order of patient, date, number and first file.
+
+    Args:
+        known: a JSON that keeps what was read, so that no unchanged file is opened again; written where its folder is
+            there.
+
+    Raises:
+        StopError: pydicom is not installed.
+    """
+    before = read_json(known) if known.is_file() else {}
+    now: dict[str, list[Any]] = {}
+    series: dict[str, list[Path]] = defaultdict(list)
+    headers: dict[str, dict[str, str]] = {}
+    for path in _files(root):
+        try:
+            stat = path.stat()
+        except OSError:
+            continue
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        name = path.relative_to(root).as_posix()
+        old = before.get(name)
+        header = old[1] if old and old[0] == stamp else _header(path)
+        now[name] = [stamp, header]
+        if header is not None:
+            series[header["uid"]].append(path)
+            headers.setdefault(header["uid"], header)
+    if now != before and known.parent.is_dir():
+        write_json(known, now)
+    found = [Series(headers[uid], tuple(files)) for uid, files in series.items()]
+    return sorted(found, key=lambda one: (*(one.header[key] for key in ("patient", "date", "time")), _number(one)))
+
+
+def to_nifti(files: tuple[Path, ...], out: Path) -> list[str]:
+    """Write a series to `out` (.nii.gz) and what dcm2niix says of the acquisition, without names and dates, to the JSON
+    beside it. Returns what dcm2niix warns of.
+
+    Raises:
+        StopError: dcm2niix is not installed.
+        UserError: it fails, or makes none or several volumes of the series.
+    """
+    with tempfile.TemporaryDirectory(prefix="iqt-") as folder:
+        given, made = Path(folder, "given"), Path(folder, "made")
+        given.mkdir()
+        made.mkdir()
+        for number, path in enumerate(files):
+            (given / f"{number:06}.dcm").symlink_to(path.resolve())
+        command = [_program(), "-z", "n", "-b", "y", "-ba", "y", "-f", "scan", "-o", str(made), str(given)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        volumes = sorted(made.glob("*.nii"))
+        if len(volumes) != 1:
+            told = ", ".join(path.stem for path in volumes) or _last_line(done.stdout + done.stderr)
+            raise UserError(
+                f"{files[0].parent}: dcm2niix makes {len(volumes)} volumes of these {len(files)} DICOM files ({told}); "
+                "convert them yourself, and give the study the NIfTI file that it shall enhance"
+            )
+        import nibabel as nib
+
+        with replacing(out) as pending:
+            nib.save(nib.load(volumes[0]), pending)
+        sidecar = volumes[0].with_suffix(".json")
+        write_json(beside(out, ".json"), read_json(sidecar) if sidecar.is_file() else {})
+    said = re.findall(r"^Warning: (.*)$", done.stdout, re.MULTILINE)
+    return [f"dcm2niix: {text}" for text in dict.fromkeys(said)]
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (path for name in sorted(files) if is_dicom(path := Path(folder, name)))
+
+
+def _header(path: Path) -> dict[str, str] | None:
+    """`READ` of a file as text; None where it holds no image of a series (a DICOMDIR, a report)."""
+    try:
+        import pydicom
+    except ImportError:
+        raise StopError(INSTALL) from None
+    try:
+        found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*READ.values(), "Rows"])
+    except Exception:  # a damaged header makes pydicom raise what it may
+        return None
+    if "SeriesInstanceUID" not in found or "Rows" not in found:
+        return None
+    return {key: _text(found.get(name)) for key, name in READ.items()}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return "\\".join(map(str, value)) if not isinstance(value, str) and hasattr(value, "__iter__") else str(value)
+
+
+def _number(series: Series) -> tuple[int, Path]:
+    number = series.header["number"]
+    return (int(number) if number.isdecimal() else 0, series.files[0])
+
+
+def _program() -> str:
+    """dcm2niix: what its package brings, else what is on PATH."""
+    try:
+        import dcm2niix
+    except ImportError:
+        found = shutil.which("dcm2niix")
+        if found is None:
+            raise StopError(INSTALL) from None
+        return found
+    return str(dcm2niix.bin)
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it says nothing"
