@@ -38,6 +38,9 @@ def enhance(
     sampler: Annotated[str | None, typer.Option(help="ancestral, ddim or dpmpp_2m.")] = None,
     sd: Annotated[Path | None, typer.Option(help="Also write the samples' standard deviation.")] = None,
     sample: Annotated[Path | None, typer.Option(help="Also write the first sample.")] = None,
+    residual: Annotated[
+        Path | None, typer.Option(help="Also write IMAGE minus the result acquired again as IMAGE was.")
+    ] = None,
     mask: Annotated[Path | None, typer.Option(help="Brain mask of IMAGE; found without it.")] = None,
     skull_stripped: Annotated[bool, typer.Option("--skull-stripped", help="IMAGE is 0 outside the brain.")] = False,
     mask_engine: Annotated[
@@ -64,7 +67,8 @@ def enhance(
     unsaid = "neither its name nor a sidecar says the contrast: the T1w model is taken, and is wrong for any other"
     notes = [unsaid] if model is None and contrast is None else []
     given = {"samples": samples, "steps": steps, "sampler": sampler}
-    extras = {name: path for name, path in (("sd", sd), ("sample", sample)) if path is not None}
+    wanted = {"sd": sd, "sample": sample, "residual": residual}
+    extras = {name: path for name, path in wanted.items() if path is not None}
     enhance_file(
         image,
         output,

@@ -25,13 +25,13 @@ TOLERANCE = 0.25
 
 
 class Intake(NamedTuple):
-    """A scan and its brain mask (bool) on the model's grid, where the mask came from, the scan's own voxels in mm, and
+    """A scan and its brain mask (bool) on the model's grid, where the mask came from, the scan as it was acquired, and
     what a user should know."""
 
     scan: Volume
     mask: np.ndarray
     mask_source: str
-    voxel_size: list[float]
+    acquired: Volume
     warnings: list[str]
 
 
@@ -88,7 +88,7 @@ def load_scan(
     moved = soft.data >= 0.5
     if not moved.any():
         raise UserError(f"{path}: nothing of the brain mask ({origin}) is left on the model's grid; check the mask")
-    return Intake(scan, moved, origin, _rounded(source.voxel_size), warnings)
+    return Intake(scan, moved, origin, source, warnings)
 
 
 def brain_of(
@@ -147,7 +147,3 @@ def between(limits: Sequence[float]) -> str:
     """A lowest and a highest number, as a person reads them."""
     low, high = limits
     return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    return [round(float(value), 4) for value in values]

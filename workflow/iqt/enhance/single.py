@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from pydantic import ValidationError
 from iqt import __version__
 from iqt.config import Mask
 from iqt.diffusion.spread import Spread, spread_of
+from iqt.enhance.consistency import Consistency, consistency
 from iqt.enhance.intake import load_scan
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.errors import UserError
 from iqt.imaging.brain_mask import NOTICED
 from iqt.io.files import read_json, replacing, write_json
 from iqt.io.naming import beside, seed_of
-from iqt.io.volumes import SCALE_PERCENTILE, save_volume
+from iqt.io.volumes import SCALE_PERCENTILE, Volume, save_volume
 from iqt.methods import parse_method
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
@@ -47,7 +48,8 @@ def enhance_file(
 
     Args:
         sampling: changes to the model's way of sampling (`steps`, `samples`, ...).
-        extras: further volumes to write: `sd`, `sample` (the first sample), `mask` (the brain's).
+        extras: further volumes to write: `sd`, `sample` (the first sample), `mask` (the brain's), `residual` (the input
+            minus the result acquired again, in the input's voxels).
         notes: further warnings, of how the model was chosen.
 
     Raises:
@@ -84,6 +86,13 @@ def enhance_file(
     if spread is not None:
         # Outside the brain a result is 0 and nothing is expected of it.
         result = result._replace(sd=np.where(found.mask, spread.expected(result.sd), 0).astype(np.float32))
+    agreement = consistency(Volume(result.mean, found.scan.affine), found.mask, found.acquired)
+    if "residual" in extras and agreement is None:
+        raise UserError(f"{image}: the brain has too few whole voxels for --residual; leave it out")
+    doubt = _disagreement(agreement, card)
+    if doubt is not None:
+        warnings.append(doubt)
+        print(f"warning: {doubt}", file=sys.stderr, flush=True)
     facts = {
         "status": "ok",
         "input": image.name,
@@ -93,20 +102,39 @@ def enhance_file(
         **usage.get("sampling", {}),
         **result.facts,
         **({"sd": _meaning(spread)} if "sd" in extras else {}),
+        **({"unexplained": agreement.unexplained} if agreement is not None else {}),
         "intensity_scale": f"1 is what the {SCALE_PERCENTILE}th percentile in the brain is in a high-quality scan",
         "mask": found.mask_source,
-        "input_voxel_size_mm": found.voxel_size,
-        "voxel_size_mm": [round(float(size), 4) for size in found.scan.voxel_size],
+        "input_voxel_size_mm": _rounded(found.acquired.voxel_size),
+        "voxel_size_mm": _rounded(found.scan.voxel_size),
         "warnings": warnings,
     }
     made = {"sd": result.sd, "sample": result.first, "mask": found.mask.astype(np.uint8)}
-    volumes = {out: result.mean} | {path: made[name] for name, path in extras.items()}
+    volumes = {out: Volume(result.mean, found.scan.affine)}
+    for name, path in extras.items():
+        volumes[path] = agreement.difference if name == "residual" else Volume(made[name], found.scan.affine)
     with ExitStack() as stack:
         # Renamed in the opposite order, so that the record comes last.
         pending = {path: stack.enter_context(replacing(path)) for path in [record, *volumes]}
-        for path, data in volumes.items():
-            save_volume(pending[path], data, found.scan.affine)
+        for path, volume in volumes.items():
+            save_volume(pending[path], volume.data, volume.affine)
         write_json(pending[record], facts)
+
+
+def _disagreement(agreement: Consistency | None, card: Mapping[str, Any]) -> str | None:
+    """A sentence where a result explains less of its input than on any scan that the model was measured on."""
+    limit = card.get("consistency", {}).get("limit")
+    if agreement is None or limit is None or agreement.unexplained <= limit:
+        return None
+    return (
+        f"acquired again, the result leaves {100 * agreement.unexplained:.0f} % of the scan's contrast unexplained, "
+        f"more than the {100 * limit:.0f} % of the worst scan that the model was measured on: compare the two "
+        "(--residual shows where)"
+    )
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 4) for value in values]
 
 
 def _meaning(spread: Spread | None) -> dict[str, Any]:

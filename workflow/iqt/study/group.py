@@ -35,7 +35,7 @@ Made by iqt {version} from {dataset} with the model {model}. Open study.html.
 - `sub-*/[ses-*/]anat/*_desc-enhanced_*`: the enhanced scan, its label map, the structures' volumes (mm3); a JSON says
   how.
 - `*_desc-brain_mask`: where it was enhanced; outside it is 0. `*_desc-sd_*`: the standard deviation, where samples were
-  drawn.
+  drawn. `*_desc-residual_*`: the scan minus the result acquired again.
 - `group/`: every scan's status, quality and volumes, and the files that were left out.
 
 Not for diagnosis: lesions may vanish or be invented.
@@ -102,6 +102,7 @@ def _row(scan: StudyScan, record: Mapping[str, Any], results: Results, out: Path
         "warnings": record.get("warnings", []),
         "brain_ml": record.get("brain_ml"),
         "seconds": record.get("seconds"),
+        "unexplained": record.get("unexplained"),
     }
     for name in MEASURES:
         row |= {f"{name}_before": before.get(name), f"{name}_after": after.get(name)}
@@ -164,6 +165,7 @@ def _meaning(name: str) -> str:
         "warnings": "what may be wrong",
         "brain_ml": "volume of the brain mask in ml",
         "seconds": "seconds that enhancing took",
+        "unexplained": "share of the scan's standard deviation in the brain that the result, acquired again, leaves",
         "outlying": "figures that are far from the study's others",
     }
     measure = name.rpartition("_")[0]

@@ -41,7 +41,9 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     model = find_model(study.model, study.suffix)
     drawn = load_card(model)["settings"].get("diffusion") is not None
     samples = study.samples if study.samples is not None else (4 if drawn else None)
-    extras = {"mask": results.mask} | ({"sd": results.sd} if samples and samples > 1 else {})
+    extras = {"mask": results.mask, "residual": results.residual} | (
+        {"sd": results.sd} if samples and samples > 1 else {}
+    )
     given = prepare(scan, study, results)
     enhance_file(
         given.image,
@@ -78,8 +80,9 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     if isinstance(labels, np.ndarray):
         shown["structures, outlined"] = outlined(enhanced.data, labels)
     if results.sd.exists():
-        sd = read_on_grid(results.sd, enhanced)
-        shown["standard deviation"] = sd / max(float(np.percentile(sd[brain], 99)), 1e-6)
+        shown["standard deviation"] = _to_white(read_on_grid(results.sd, enhanced), brain)
+    residual = as_acquired(read_volume(results.residual), enhanced)
+    shown["unexplained by the result"] = _to_white(np.where(brain, np.abs(residual), 0), brain)
     shown["enhanced"] = enhanced.data  # last, so that the viewer begins with it
     write_scan_page(results.page, scan, {"status": "ok", **record}, shown, Volume(brain, enhanced.affine))
     return record
@@ -106,6 +109,11 @@ def outlined(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
         first, second = np.moveaxis(labels, axis, 0)[:-1], np.moveaxis(labels, axis, 0)[1:]
         np.moveaxis(border, axis, 0)[:-1] |= first != second
     return np.where(border, 2.0, image)
+
+
+def _to_white(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """An image whose 99th percentile in the brain is white."""
+    return image / max(float(np.percentile(image[brain], 99)), 1e-6)
 
 
 def _scaled(image: np.ndarray, brain: np.ndarray) -> np.ndarray:

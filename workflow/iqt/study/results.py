@@ -16,6 +16,8 @@ class Results(NamedTuple):
 
     enhanced: Path
     sd: Path
+    residual: Path
+    """The scan minus the result acquired again, in the scan's voxels."""
     mask: Path
     labels: Path
     prepared: Path
@@ -34,6 +36,7 @@ class Results(NamedTuple):
                 for ending in (
                     f"desc-enhanced_{suffix}",
                     f"desc-sd_{suffix}",
+                    f"desc-residual_{suffix}",
                     "desc-brain_mask",
                     "desc-enhanced_dseg",
                 )
@@ -56,7 +59,15 @@ class Results(NamedTuple):
     @property
     def all(self) -> list[Path]:
         """Everything that is written of a scan but its record."""
-        images = [self.enhanced, self.sidecar, self.sd, self.mask, beside(self.mask, ".json"), self.labels]
+        images = [
+            self.enhanced,
+            self.sidecar,
+            self.sd,
+            self.residual,
+            self.mask,
+            beside(self.mask, ".json"),
+            self.labels,
+        ]
         prepared = [self.prepared, beside(self.prepared, ".json"), self.prepared_mask]
         return [*images, *self.volumes, *prepared, self.page]
 
