@@ -62,13 +62,13 @@ slurm: $(READY) ## Add Snakemake's Slurm plugin to .venv
 lint: $(READY) ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile workflow/rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
 format: $(READY) ## Put the code in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt Snakefile workflow/rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt Snakefile workflow
 
 docs: $(READY) ## Write the configuration's manual and schema
 	$(BIN)/iqt config readme config/README.md

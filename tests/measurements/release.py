@@ -26,11 +26,12 @@ import pandas as pd
 from iqt.compute.devices import machine
 from iqt.config import LowField
 from iqt.degrade import simulator, tissues
+from iqt.enhance.consistency import consistency
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.evaluate.similarity import highpass_correlation, masked_psnr, multi_scale_ssim
 from iqt.io.files import read_json, read_table, write_json, write_text
 from iqt.io.naming import anat, seed_of
-from iqt.io.volumes import intensity_scale, read_on_grid, read_volume
+from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 
 GRID = {
     f"{thickness} mm, {axis}, SNR {label}": {"thickness": thickness, "axis": axis, "shift": {"snr": snr}}
@@ -90,23 +91,29 @@ def ship(model: Path, folder: Path, rows: list[dict], card: dict, people: list[s
     }
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model / "model.safetensors", folder / "model.safetensors")
-    write_json(folder / "model.json", {**card, "name": folder.name, "release": release})
+    told = scores.dropna(subset="unexplained")
+    limit = {"limit": float(told["unexplained"].max()), "n_scans": len(told), "measured_in": str(page)}
+    write_json(folder / "model.json", {**card, "name": folder.name, "consistency": limit, "release": release})
 
 
 def measure(run: Path, scan: str, name: str, enhance: Callable) -> dict[str, float]:
-    """PSNR, MS-SSIM and hfcorr of cubic interpolation and of the model's result."""
+    """PSNR, MS-SSIM and hfcorr of cubic interpolation and of the model's result, and how much of the slices the result
+    leaves unexplained."""
     high = read_volume(anat(run / "cohort", scan, "T1w.nii.gz"))
     mask = read_on_grid(anat(run / "cohort", scan, "desc-brain_mask.nii.gz"), high, np.uint8) > 0
     reference = high.data * mask / intensity_scale(high.data, mask)
-    low = high.data
+    low, thick = high.data, None
     if name != CLEAN:
         paths = tissues.probseg(run / "tissues", scan)
         maps = {tissue: read_on_grid(path, high) for tissue, path in paths.items()}
         settings = ACQUISITIONS[name]
-        low = simulator.apply(high, maps, settings, simulator.draw(settings, 1, scan)).upsampled
+        made = simulator.apply(high, maps, settings, simulator.draw(settings, 1, scan))
+        low, thick = made.upsampled, made.thick
     cubic = low * mask / intensity_scale(low, mask)
     result = enhance_volume(enhance, low, mask, seed_of(1, "enhance", scan)).mean
     scores = {}
+    if thick is not None:
+        scores["unexplained"] = consistency(Volume(result, high.affine), mask, thick).unexplained
     for which, volume in (("cubic", cubic), ("model", result)):
         scores[f"psnr_{which}"] = min(masked_psnr(reference, volume, mask), 99.0)
         scores[f"msssim_{which}"] = multi_scale_ssim(reference, volume, mask)[0]

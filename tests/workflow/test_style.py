@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
     [
         ["ruff", "check"],
         ["ruff", "format", "--check"],
-        ["snakefmt", "--check", "Snakefile", "workflow/rules"],
+        ["snakefmt", "--check", "Snakefile", "workflow"],
         ["snakemake", "--lint"],
     ],
     ids=lambda command: " ".join(command[:2]),

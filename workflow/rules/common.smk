@@ -12,7 +12,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-WORKFLOW = Path(workflow.basedir) / "workflow"
+WORKFLOW = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(WORKFLOW))
 
 from iqt.cohort.entries import Entry, index_path
@@ -34,12 +34,15 @@ from iqt.planning.plan import Plan
 # Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
+if workflow.modifier.is_module and workflow.modifier.path_modifier.prefix:
+    raise WorkflowError("iqt takes no prefix: of a module; set the key `results` of its configuration")
+
 try:
     for path in workflow.configfiles if workflow.is_main_process else ():
         require_plain_numbers(path)
     CONFIG = parse_config(config, ", ".join(map(str, workflow.configfiles)))
     PLAN = Plan(CONFIG)
-    R = Path("results") / CONFIG.name
+    R = Path(CONFIG.results) / CONFIG.name
     INDEX = index_path(CONFIG.cohort, CONFIG.suffix, R)
     METRICS_ONLY = figures_only(CONFIG, R, sys.argv) if workflow.is_main_process else []
     if METRICS_ONLY:

@@ -10,7 +10,8 @@ RUN = preflight.Run(Path(".snakemake"))
 GPU_JOBS = workflow.global_resources.get("gpu").value
 
 # Before Snakemake looks for locks, and so before it is known whether this is a dry run.
-if workflow.is_main_process:
+# A workflow that imports this one as a module has a folder, locks and handlers of its own.
+if workflow.is_main_process and not workflow.modifier.is_module:
     if RUN.drop_stale_locks(R):
         print(
             "An earlier run here was killed; its locks are dropped, and this one goes on where it was.", file=sys.stderr

@@ -50,7 +50,9 @@ class Config(Section):
     """One benchmark: everything that `results/<name>` depends on."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "demo"
-    """Folder below `results/`."""
+    """Folder below `results`."""
+    results: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]+$")] = "results"
+    """Folder of all results, from the working directory: for a workflow that imports this one as a module."""
     seed: Seed = 1
     """Every random draw follows from this number and from what is drawn."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100)] | None = None

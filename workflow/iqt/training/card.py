@@ -56,6 +56,13 @@ class TrainedGrid(BaseModel):
     acquired: Acquired | None = None
 
 
+class Agreement(BaseModel):
+    """How much of a scan a result may leave unexplained (`iqt.enhance.consistency`) before it is worth a warning: what
+    the worst of the scans left that the model was measured on."""
+
+    limit: Annotated[float, Field(allow_inf_nan=False, ge=0, le=1)]
+
+
 class Card(BaseModel):
     """What every card has; further keys are for people."""
 
@@ -73,6 +80,7 @@ class EnhancementCard(Card):
 
     standardisation: Standardisation
     grid: TrainedGrid | None = None
+    consistency: Agreement | None = None
 
 
 def check_card(path: Path, card: Any, models: Mapping[str, type[Card]] | None = None) -> None:
