@@ -21,6 +21,7 @@ from iqt.cli import (  # noqa: F401  (they register)
     enhance,
     evaluate,
     experiments,
+    machine,
     parcellate,
     provenance,
     report,
@@ -29,6 +30,7 @@ from iqt.cli import (  # noqa: F401  (they register)
 )
 from iqt.cli.options import app
 from iqt.errors import UserError
+from iqt.terminal import LEVEL, coloured
 
 REMEDIES = {
     errno.ENOSPC: "free some space",
@@ -54,12 +56,13 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        sys.exit(f"iqt: error: {error}")
+        sys.exit(f"iqt: {coloured('error', 'error:')} {error}")
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"iqt: error: {where}{error.strerror}; {REMEDIES[error.errno]} and run the same command again")
+        remedy = f"{REMEDIES[error.errno]} and run the same command again"
+        sys.exit(f"iqt: {coloured('error', 'error:')} {where}{error.strerror}; {remedy}")
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
@@ -70,11 +73,17 @@ def main() -> None:
 @app.callback()
 def common(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say warnings and errors alone.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         print(f"iqt {__version__}")
         raise typer.Exit
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose: one of the two")
+    if quiet or verbose:
+        os.environ[LEVEL] = "quiet" if quiet else "verbose"
     if threads is not None:  # read by numerical libraries when they are first imported, which is later
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[name] = str(threads)

@@ -14,13 +14,12 @@ app = typer.Typer(
     help="Image quality transfer for low-field brain MRI. The benchmark itself is run by Snakemake: see the README.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 plot = typer.Typer(help="Draw one figure, as every given --out (.png, .svg or .pdf).", no_args_is_help=True)
 config_app = typer.Typer(help="Check a configuration, or write its schema and its manual.", no_args_is_help=True)
 stage = typer.Typer(help="What the workflow's rules call: a stage on the scans of a list.", no_args_is_help=True)
-SCAN, TRAINING, BENCHMARK = "A scan of your own", "Networks", "A benchmark"
+SCAN, TRAINING, BENCHMARK, HELP = "A scan of your own", "Networks", "A benchmark", "When something is wrong"
 """Panels of the help."""
 app.add_typer(stage, name="stage", hidden=True)
 app.add_typer(plot, name="plot", hidden=True)

@@ -7,7 +7,6 @@ in a bucket, the scans of a BIDS tree) is listed once into an index, which later
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from iqt.cohort.split import id_column, participant_id
 from iqt.config import Cohort
 from iqt.errors import UserError
 from iqt.io.files import read_table, read_text, write_table
+from iqt.terminal import note
 
 
 def list_entries(cohort: Cohort, suffix: str, index: Path) -> dict[str, Entry]:
@@ -32,7 +32,7 @@ def list_entries(cohort: Cohort, suffix: str, index: Path) -> dict[str, Entry]:
 
 def make_index(cohort: Cohort, suffix: str, index: Path) -> list[Entry]:
     """Ask the source what it holds and write it down."""
-    print(f"iqt: listing the {suffix} scans of cohort.{cohort.source} into {index}", file=sys.stderr)
+    note(f"listing the {suffix} scans of cohort.{cohort.source} into {index}")
     entries = _list_source(cohort, suffix)
     names = [entry.scan for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []

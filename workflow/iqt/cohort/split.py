@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from iqt.config import Split
 from iqt.errors import UserError
 from iqt.io.files import read_table
 from iqt.io.naming import seed_of
+from iqt.terminal import note
 
 SPLITS = ("train", "val", "test")
 MISSING = ("", "n/a", "na", "nan", "none", "null")
@@ -166,10 +166,9 @@ def _families(
         )
     if split.family is None:
         if table and absent:
-            print(
-                f"Note: {split.table} has no row of {len(absent)} of the source's {len(by_person)} people "
-                f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}), who are a stratum of their own",
-                file=sys.stderr,
+            note(
+                f"{split.table} has no row of {len(absent)} of the source's {len(by_person)} people "
+                f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}), who are a stratum of their own"
             )
         return {person: person for person in by_person}
     if absent:
@@ -180,10 +179,9 @@ def _families(
     families = {person: table[person][split.family].strip() for person in by_person}
     alone = [person for person, family in families.items() if _is_missing(family)]
     if alone:
-        print(
-            f"Note: {split.table} gives no {split.family} to {len(alone)} people ({', '.join(alone[:5])}"
-            f"{', ...' if len(alone) > 5 else ''}), who count as a family each",
-            file=sys.stderr,
+        note(
+            f"{split.table} gives no {split.family} to {len(alone)} people ({', '.join(alone[:5])}"
+            f"{', ...' if len(alone) > 5 else ''}), who count as a family each"
         )
     return {person: person if _is_missing(family) else family for person, family in families.items()}
 
@@ -230,10 +228,9 @@ def _given(path: str, by_person: Mapping[str, list[str]]) -> dict[str, list[str]
             people[name].append(person)
     unnamed = [person for person in by_person if person not in seen]
     if unnamed:
-        print(
-            f"Note: {path} gives no split to {len(unnamed)} of the source's {len(by_person)} people "
-            f"({', '.join(unnamed[:5])}{', ...' if len(unnamed) > 5 else ''}), who are not read",
-            file=sys.stderr,
+        note(
+            f"{path} gives no split to {len(unnamed)} of the source's {len(by_person)} people "
+            f"({', '.join(unnamed[:5])}{', ...' if len(unnamed) > 5 else ''}), who are not read"
         )
     empty = [name for name in SPLITS if not people[name]]
     if empty:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
-import sys
 from typing import Any, get_args
 
 import torch
@@ -14,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from iqt.compute.gpus import claim_gpus
 from iqt.config.section import Precision
 from iqt.errors import UserError
+from iqt.terminal import note
 
 
 @functools.cache
@@ -24,7 +24,7 @@ def best_device() -> torch.device:
         device, name = torch.device("cuda"), torch.cuda.get_device_name()
     else:
         device, name = torch.device("cpu"), f"the CPU, {torch.get_num_threads()} threads; no GPU is visible"
-    print(f"runs on {name}", file=sys.stderr, flush=True)
+    note(f"runs on {name}")
     return device
 
 

@@ -11,7 +11,6 @@ import fcntl
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from iqt.errors import UserError
+from iqt.terminal import note
 
 JOBS = "IQT_GPU_JOBS"
 """Variable in which a local run tells its jobs N of `--resources gpu=N`: more than there are cards asks for sharing.
@@ -72,7 +72,7 @@ def claim_gpus(number: int = 1) -> list[str]:
         if mine:
             break
         if not said:
-            print("waiting for a GPU that no other job uses", file=sys.stderr, flush=True)
+            note("waiting for a GPU that no other job uses")
             said = True
         time.sleep(WAIT_S)
     sharing = str(jobs_per_card(len(names)))

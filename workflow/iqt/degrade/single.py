@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from iqt.imaging.kinds import kind_of
 from iqt.io import batch, naming
 from iqt.io.files import read_json, write_json
 from iqt.io.volumes import read_volume, save_volume, say_doubts
+from iqt.terminal import Bar, warn
 
 
 class Extras(NamedTuple):
@@ -127,29 +127,33 @@ def _simulate_file(
     extras: Extras,
     engine: Tissues,
 ) -> None:
-    volume = read_volume(image)
-    simulator.check(volume, settings, drawn)
-    found = tissues.FoundTissues("none", None, [])
-    if settings.needs_tissues:
-        found = tissues.tissues_of_file(volume, given, suffix, engine)
-    observe = None
-    if extras.preview is not None:
-        from iqt.degrade.preview import Preview
+    with Bar(finding_tissues=60, simulating=35, writing=5) as bar:
+        bar.phase("finding_tissues")
+        volume = read_volume(image)
+        simulator.check(volume, settings, drawn)
+        found = tissues.FoundTissues("none", None, [])
+        if settings.needs_tissues:
+            found = tissues.tissues_of_file(volume, given, suffix, engine)
+        observe = None
+        if extras.preview is not None:
+            from iqt.degrade.preview import Preview
 
-        observe = Preview(volume)
-    result = simulator.apply(volume, found.maps, settings, drawn, suffix, observe)
-    save_volume(out, result.thick.data, result.thick.affine)
-    if extras.space_hq is not None:
-        save_volume(extras.space_hq, result.upsampled, volume.affine)
-    if extras.preview is not None:
-        observe.save(extras.preview)
+            observe = Preview(volume)
+        bar.phase("simulating")
+        result = simulator.apply(volume, found.maps, settings, drawn, suffix, observe)
+        bar.phase("writing")
+        save_volume(out, result.thick.data, result.thick.affine)
+        if extras.space_hq is not None:
+            save_volume(extras.space_hq, result.upsampled, volume.affine)
+        if extras.preview is not None:
+            observe.save(extras.preview)
     made = {"draw": drawn.to_dict(), "measured": result.measured}
     sidecar = naming.beside(Path(out), ".json")
     warnings = say_doubts(image, volume.doubts) + found.warnings
     if kind_of(volume.data) != "image":  # which a digital phantom may be
         warnings.append(f"{image.name} holds a few values in patches, as a mask or a label map does and no MRI scan")
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     write_json(
         sidecar,
         {"status": batch.OK, **describe(scan, seed, suffix, found.engine, settings, made), "warnings": warnings},

@@ -16,6 +16,7 @@ from iqt.io.batch import OK
 from iqt.io.files import write_json
 from iqt.io.naming import anat, seed_of
 from iqt.io.volumes import intensity_scale, read_on_grid
+from iqt.terminal import warn
 
 VOXELS = 200_000
 """Voxels of a scan that are looked at, drawn evenly: as many of each, so that a large brain weighs no more."""
@@ -44,7 +45,7 @@ def calibrate_spread(
             result, low, mask, _ = enhance_scan(enhance, scan, cohort, lowfield, suffix, usage["kind"], seed)
             truth = read_on_grid(anat(cohort, scan, f"{suffix}.nii.gz"), low)
         except UserError as error:
-            print(f"iqt: warning: {scan} is left out: {error}", file=sys.stderr, flush=True)
+            warn(f"{scan} is left out: {error}")
             continue
         error = truth[mask] / intensity_scale(truth, mask) - result.mean[mask]
         chosen = rng.integers(error.size, size=VOXELS)
@@ -53,6 +54,6 @@ def calibrate_spread(
     try:
         record = {"status": OK, **fit_spread(found, usage, lowfield.name).written()}
     except UserError as error:
-        print(f"iqt: warning: {error}", file=sys.stderr, flush=True)
+        warn(str(error))
         record = {"status": str(error)}
     write_json(out, record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from iqt.enhance.progress import Progress
 from iqt.enhance.tiling import Tiling, largest_tile, smaller_tiles
 from iqt.errors import StopError
 from iqt.io.naming import seed_of
+from iqt.terminal import note
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card, load_weights
 
@@ -85,7 +85,7 @@ class Enhancer:
             edges = " x ".join(map(str, tiling.edges))
             if not tile:
                 raise StopError(f"memory does not suffice for a tile of {edges} voxels; free some, or use fewer jobs")
-            print(f"out of memory with tiles of {edges} voxels; goes on with {tile}", file=sys.stderr, flush=True)
+            note(f"out of memory with tiles of {edges} voxels; goes on with {tile}")
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +22,7 @@ from iqt.io.files import read_json, replacing, write_json
 from iqt.io.naming import beside, seed_of
 from iqt.io.volumes import SCALE_PERCENTILE, Volume, save_volume
 from iqt.methods import parse_method
+from iqt.terminal import Bar, note, warn
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
 
@@ -65,34 +65,30 @@ def enhance_file(
     samples = usage.get("sampling", {}).get("samples", 1)
     if "sd" in extras and samples < 2:
         raise UserError("--sd: a standard deviation needs several samples; give --samples 4, say")
-    found = load_scan(image, mask, stripped, engine, card["grid"], card.get("suffix"), keep_doubtful_mask)
-    if found.mask_source == NOTICED:
-        print(f"note: {image.name} is taken as skull-stripped: it shows one piece of a brain's size", file=sys.stderr)
-    warnings = [*notes, *found.warnings]
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    with Bar(finding_the_brain=35, enhancing=50, comparing=15) as bar:
+        bar.phase("finding_the_brain")
+        found = load_scan(image, mask, stripped, engine, card["grid"], card.get("suffix"), keep_doubtful_mask)
+        if found.mask_source == NOTICED:
+            note(f"{image.name} is taken as skull-stripped: it shows one piece of a brain's size")
+        warnings = [*notes, *found.warnings]
+        for warning in warnings:
+            warn(warning)
 
-    enhance = load_method(model, usage, precision)
-    from tqdm import tqdm
-
-    with tqdm(desc="enhance", unit="tile", disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
-
-        result = enhance_volume(enhance, found.scan.data, found.mask, seed_of(seed, "enhance", image.name), progress)
-    spread = spread_of(model, usage) if result.sd is not None else None
-    if spread is not None:
-        # Outside the brain a result is 0 and nothing is expected of it.
-        result = result._replace(sd=np.where(found.mask, spread.expected(result.sd), 0).astype(np.float32))
-    agreement = consistency(Volume(result.mean, found.scan.affine), found.mask, found.acquired)
-    if "residual" in extras and agreement is None:
-        raise UserError(f"{image}: the brain has too few whole voxels for --residual; leave it out")
-    doubt = _disagreement(agreement, card)
-    if doubt is not None:
-        warnings.append(doubt)
-        print(f"warning: {doubt}", file=sys.stderr, flush=True)
+        enhance = load_method(model, usage, precision)
+        bar.phase("enhancing")
+        result = enhance_volume(enhance, found.scan.data, found.mask, seed_of(seed, "enhance", image.name), bar.within)
+        bar.phase("comparing")
+        spread = spread_of(model, usage) if result.sd is not None else None
+        if spread is not None:
+            # Outside the brain a result is 0 and nothing is expected of it.
+            result = result._replace(sd=np.where(found.mask, spread.expected(result.sd), 0).astype(np.float32))
+        agreement = consistency(Volume(result.mean, found.scan.affine), found.mask, found.acquired)
+        if "residual" in extras and agreement is None:
+            raise UserError(f"{image}: the brain has too few whole voxels for --residual; leave it out")
+        doubt = _disagreement(agreement, card)
+        if doubt is not None:
+            warnings.append(doubt)
+            warn(doubt)
     facts = {
         "status": "ok",
         "input": image.name,

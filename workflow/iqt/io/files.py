@@ -9,13 +9,13 @@ import hashlib
 import io
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from iqt.errors import UserError
+from iqt.terminal import note
 
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
@@ -153,7 +153,7 @@ def read_text(path: str | Path) -> str:
         text = content.decode("cp1252")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: holds no text in UTF-8 (byte {error.start}); save it as UTF-8") from None
-    print(f"Note: {path} is no UTF-8 and is read in the code page Windows-1252", file=sys.stderr)
+    note(f"{path} is no UTF-8 and is read in the code page Windows-1252")
     return text
 
 

@@ -13,7 +13,6 @@ name, and the corpus callosum, which belongs to the white matter of the nearer s
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from scipy.spatial import cKDTree
 
 from iqt.errors import UserError
 from iqt.io.files import read_table
+from iqt.terminal import warn
 
 LARGEST_LABEL = np.iinfo(np.int16).max
 COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mirror", "merges")
@@ -75,10 +75,9 @@ class LabelTable:
         if lost:
             listed = ", ".join(map(str, sorted(lost)))
             voxels = np.count_nonzero(np.isin(labels, lost))
-            print(
-                f"iqt: warning: {source}: labels {listed} ({voxels} voxels) are not in the look-up table and count as "
-                "background; list them in its column merges to keep them",
-                file=sys.stderr,
+            warn(
+                f"{source}: labels {listed} ({voxels} voxels) are not in the look-up table and count as "
+                "background; list them in its column merges to keep them"
             )
         return classes
 

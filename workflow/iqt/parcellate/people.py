@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from iqt.io.labels import LabelTable
 from iqt.io.naming import anat
 from iqt.io.volumes import Volume, bounding_box, intensity_scale, read_on_grid, read_volume
 from iqt.networks.multiview import IN_SLICES
+from iqt.terminal import warn
 
 
 class Person(NamedTuple):
@@ -71,7 +71,7 @@ def read_people(
             people.append(read_person(cohort, scan, suffix, table, voxel_size))
         except UserError as error:
             reason = str(error)
-            print(f"iqt: warning: {scan} is left out: {reason}", file=sys.stderr, flush=True)
+            warn(f"{scan} is left out: {reason}")
     if not people:
         raise UserError(
             f"the built-in parcellator has nothing to learn from: {reason}. Give the cohort labels, or set "

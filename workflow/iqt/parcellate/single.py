@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ from iqt.parcellate.volumes import (
     write_agreement,
     write_structures,
 )
+from iqt.terminal import Bar, warn
 
 
 class Files(NamedTuple):
@@ -67,11 +67,15 @@ def parcellate_file(files: Files, model: Path, lut: Path | None, precision: str)
     reader = load_reader(model, precision)
     table = table_of(reader.ids) if lut is None else lut
     require_names(table, reader.ids)
-    scan = _read(files, reader.suffix)
-    start = time.monotonic()
-    labels = reader.read(scan.volume, scan.brain)
-    record = {"seconds": time.monotonic() - start, "engine": ENGINE, "version": reader.version}
-    _save(files, scan, labels, record, table)
+    with Bar(finding_the_brain=30, labelling=60, writing=10) as bar:
+        bar.phase("finding_the_brain")
+        scan = _read(files, reader.suffix)
+        bar.phase("labelling")
+        start = time.monotonic()
+        labels = reader.read(scan.volume, scan.brain)
+        record = {"seconds": time.monotonic() - start, "engine": ENGINE, "version": reader.version}
+        bar.phase("writing")
+        _save(files, scan, labels, record, table)
 
 
 def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSurfer) -> None:
@@ -154,7 +158,7 @@ def _read(files: Files, contrast: str | None) -> Scan:
         other = compared.data
         warnings += say_doubts(files.against, compared.doubts)
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     volume = volume._replace(data=volume.data / intensity_scale(volume.data, brain))
     return Scan(volume, brain, origin, other, warnings)
 

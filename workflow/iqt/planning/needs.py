@@ -3,12 +3,12 @@ Snakefile, so nothing heavy is imported here."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 
 from iqt.cohort.entries import Entry
 from iqt.config import Config
 from iqt.errors import UserError
+from iqt.terminal import note
 
 BRINGING_ALL = ("template", "labelmaps")
 """Sources whose scans all have labels and posteriors."""
@@ -53,8 +53,7 @@ def check_needs(config: Config, entries: Mapping[str, Entry], splits: Mapping[st
             "scan alone) or fast, or say where they are"
         )
     if lacking:
-        print(
-            f"Note: {len(lacking)} of {len(every)} scans have no {what} ({', '.join(lacking[:5])}"
-            f"{', ...' if len(lacking) > 5 else ''}) and will be left out: tissues.engine is {config.tissues.engine}",
-            file=sys.stderr,
+        note(
+            f"{len(lacking)} of {len(every)} scans have no {what} ({', '.join(lacking[:5])}"
+            f"{', ...' if len(lacking) > 5 else ''}) and will be left out: tissues.engine is {config.tissues.engine}"
         )

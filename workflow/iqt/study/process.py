@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from iqt.study.prepare import prepare
 from iqt.study.quality import quality
 from iqt.study.results import Results
 from iqt.study.scans import StudyScan
+from iqt.terminal import warn
 from iqt.training.checkpoints import load_card
 
 
@@ -93,7 +93,7 @@ def _labels(results: Results, study: Study, about: Mapping[str, Any]) -> np.ndar
     try:
         parcellate_file(Files(results.enhanced, results.labels, results.mask), PARCELLATOR, None, study.precision)
     except UserError as error:
-        print(f"warning: no structures: {error}", file=sys.stderr, flush=True)
+        warn(f"no structures: {error}")
         for path in (results.labels, *results.volumes):
             path.unlink(missing_ok=True)
         return str(error)
