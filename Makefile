@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-full test test-all bench-data bench-masks bench-judge bench-step bench-parcellator weights-parcellator weights-t1w test-archives test-conda test-faults test-slurm test-speed setup slurm
-.PHONY: lint format docs bench-speed experiments sampling-sweep scale constraints pins report clean
+.PHONY: lint format docs site bench-speed experiments sampling-sweep scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -73,6 +73,9 @@ format: $(READY) ## Put the code in order
 docs: $(READY) ## Write the configuration's manual and schema
 	$(BIN)/iqt config readme config/README.md
 	$(BIN)/iqt config schema config/schema.json
+
+site: $(READY) ## Build the documentation site into results/site, offline
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
 constraints: ## Renew envs/constraints.txt from the pins of pyproject.toml, indirect dependencies at their newest
 	rm -rf $(VENV) && : > envs/constraints.txt

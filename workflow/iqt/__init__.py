@@ -1,3 +1,3 @@
 """iqt: image quality transfer for low-field brain MRI, the package behind the Snakemake workflow."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

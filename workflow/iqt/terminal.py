@@ -65,7 +65,7 @@ class Bar:
         names = list(self._shares)
         self._begin = sum(self._shares[before] for before in names[: names.index(name)])
         self._share = self._shares[name]
-        self._bar.set_description(name.replace("_", " "), refresh=False)
+        self._bar.set_description_str(name.replace("_", " "), refresh=False)
         self._at(self._begin)
 
     def within(self, done: int, total: int) -> None:

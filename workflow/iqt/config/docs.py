@@ -50,6 +50,10 @@ def readme() -> str:
         "| `sweep.yaml` | the demo's diffusion model under every sampler, from 1 to 50 network calls |",
         "| `experiments.yaml` | ablations, samplers, baselines, patches, generalisation and uncertainty |",
         "| `smoke.yaml` | the same chain, as small as it can be, for tests |",
+        "| `openneuro.yaml` | the benchmark on real brains: 36 people of OpenNeuro ds002748, hours on two cores |",
+        "| `openneuro-full.yaml` | the same with the full-size network, for a GPU |",
+        "| `release/t1w.yaml` | what the shipped model was trained with |",
+        "| `study.yaml` | a study of one's own scans: another set of keys, in docs/study.md |",
         "",
     ]
     seen: set[type[Section]] = set()

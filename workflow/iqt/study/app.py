@@ -10,8 +10,8 @@ from iqt.errors import UserError
 from iqt.study.run import run_study
 
 
-def main() -> None:
-    """Run the study that the command line asks for; a UserError ends in its message and exit status 1."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of BIDS Apps."""
     parser = argparse.ArgumentParser(prog="iqt-bids", description="Enhance the low-field scans of a BIDS dataset.")
     parser.add_argument("bids_dir", help="the dataset")
     parser.add_argument("output_dir", help="folder of the results")
@@ -27,7 +27,12 @@ def main() -> None:
     parser.add_argument("--skull-stripped", action="store_true", help="scans are 0 outside the brain")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     parser.add_argument("-v", "--version", action="version", version=f"iqt {__version__}")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the study that the command line asks for; a UserError ends in its message and exit status 1."""
+    given = build_parser().parse_args()
     settings = {
         "dataset": given.bids_dir,
         "out": given.output_dir,
