@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from iqt import __version__
 from iqt.cli import app
 from iqt.errors import UserError
 from iqt.io.files import checksum, read_json, read_table
@@ -189,7 +191,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path, repository: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_installed_package_parcellates_outside_the_checkout(tmp_path: Path, repository: Path) -> None:
+def test_an_installed_package_works_outside_the_checkout(tmp_path: Path, repository: Path) -> None:
     """A wheel in an environment of its own, which has the dependencies but not the checkout."""
     source = tmp_path / "source"  # a build leaves files where it reads
     for name in ("workflow", "resources"):
@@ -217,9 +219,20 @@ def test_an_installed_package_parcellates_outside_the_checkout(tmp_path: Path, r
     made = person("901", 2.0)
     save_volume(tmp_path / "T1w.nii.gz", made.T1w, made.affine)
     code = "import iqt.cli, sys; sys.argv[0] = 'iqt'; iqt.cli.main()"
-    command = [tmp_path / "env/bin/python", "-c", code, "parcellate", "T1w.nii.gz", "dseg.nii.gz"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+
+    def iqt(*words: str) -> str:
+        command = [tmp_path / "env/bin/python", "-c", code, *words]
+        alone = os.environ | {"PYTHONPATH": ""}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=alone)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert iqt("--version").split() == ["iqt", __version__]
+    assert "t1w-unet" in iqt("models")
+    assert "a phantom in" in iqt("doctor")
+    iqt("parcellate", "T1w.nii.gz", "dseg.nii.gz")
+    assert "1 of 1 scans enhanced" in iqt("study", "T1w.nii.gz", "study", "--no-parcellate")
+    assert (tmp_path / "study" / "study.html").is_file()
     assert (np.asarray(nib.load(tmp_path / "dseg.nii.gz").dataobj) > 0).any()
     installed = Path(paths["purelib"], "iqt", "resources")
     assert not installed.is_symlink()

@@ -87,6 +87,7 @@ def test_exit_statuses_are_what_the_manual_says(tmp_path: Path, repository: Path
         return subprocess.run([BIN / "iqt", *map(str, words)], cwd=tmp_path, capture_output=True).returncode
 
     assert status("models") == 0
+    assert status("--version") == 0
     assert status("enhance", "none.nii.gz", "out.nii.gz") == 1
     assert status("enhance", "--no-such-option") == 2
     told = (repository / "docs" / "running.md").read_text()

@@ -70,16 +70,21 @@ def main() -> None:
             job.close()
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"iqt {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say warnings and errors alone.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    if version:
-        print(f"iqt {__version__}")
-        raise typer.Exit
     if quiet and verbose:
         raise UserError("--quiet and --verbose: one of the two")
     if quiet or verbose:
