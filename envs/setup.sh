@@ -4,7 +4,7 @@
 set -eu
 python=$1
 venv=$2
-extras=workflow,masks,dicom,site,test${3:+,$3}
+extras=workflow,masks,dicom,export,site,test${3:+,$3}
 here=$(dirname "$0")
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"

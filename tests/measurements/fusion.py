@@ -12,11 +12,14 @@ from __future__ import annotations
 import argparse
 import datetime
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import torch
 from scipy.spatial.transform import Rotation
 
 from iqt.compute.devices import machine
@@ -46,6 +49,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", default="val")
     parser.add_argument("--people", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=2, help="people at once")
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     parser.add_argument("--smooth", type=float, nargs="*", default=[fusion.SMOOTH])
     parser.add_argument("--iterations", type=int, nargs="*", default=[fusion.ITERATIONS])
@@ -53,17 +57,23 @@ def main() -> None:
     given = parser.parse_args()
     rows = read_table(given.run / "cohort/participants.tsv", required=("scan", "split"))
     people = [row["scan"] for row in rows if row["split"] == given.split][: given.people]
+    card = load_card(find_model(None, "T1w"))
+    tasks = [(given, name, scan) for name in given.sets for scan in people]
+    found = []
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
+        for rows in pool.map(work, tasks):
+            found += rows
+            print(pd.DataFrame(rows).to_string(), flush=True)
+    write_text(given.out, table(pd.DataFrame(found), given, card["name"]))
+
+
+def work(task: tuple[argparse.Namespace, str, str]) -> list[dict]:
+    given, name, scan = task
+    torch.set_num_threads(1)
     model = find_model(None, "T1w")
     card = load_card(model)
-    enhance = load_method(
-        model, {key: card["settings"][key] for key in ("kind", "tiling") if key in card["settings"]}, "auto"
-    )
-    found = []
-    for name in given.sets:
-        for scan in people:
-            found += [{"set": name, "scan": scan, **row} for row in measure(given, scan, SETS[name], enhance)]
-            print(pd.DataFrame(found).tail(12).to_string(), flush=True)
-    write_text(given.out, table(pd.DataFrame(found), given, card["name"]))
+    enhance = load_method(model, {key: card["settings"][key] for key in ("kind", "tiling")}, "auto")
+    return [{"set": name, "scan": scan, **row} for row in measure(given, scan, SETS[name], enhance)]
 
 
 def measure(given: argparse.Namespace, scan: str, settings: dict, enhance) -> list[dict]:

@@ -21,6 +21,7 @@ from iqt.cli import (  # noqa: F401  (they register)
     enhance,
     evaluate,
     experiments,
+    export,
     machine,
     parcellate,
     provenance,

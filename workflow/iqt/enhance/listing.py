@@ -29,7 +29,7 @@ def _describe(name: str, folder: Path) -> str:
         "contrast": f"{card.get('suffix')}{default}",
         "network": f"{card['kind']}, {card['n_parameters']:,} parameters, {size:.1f} MB",
         "writes": in_mm(card["grid"]["voxel_size_mm"]),
-        "trained on": _acquired(card["grid"].get("acquired")),
+        "trained on": acquired_in_words(card["grid"].get("acquired")),
         "people": release.get("data", "not recorded"),
         "measured": release.get("measured", "not recorded"),
         "limits": release.get("limits", "not recorded"),
@@ -40,7 +40,8 @@ def _describe(name: str, folder: Path) -> str:
     return "\n".join([name, *(f"  {key.ljust(width)}  {value}" for key, value in facts.items())])
 
 
-def _acquired(acquired: Mapping[str, Any] | None) -> str:
+def acquired_in_words(acquired: Mapping[str, Any] | None) -> str:
+    """What scans a model knows: the `acquired` of its card's grid."""
     if acquired is None:
         return "not recorded"
     axes = ", ".join(acquired["slice_axes"])
