@@ -72,7 +72,7 @@ def work(task: tuple[argparse.Namespace, str, str]) -> list[dict]:
     torch.set_num_threads(1)
     model = find_model(None, "T1w")
     card = load_card(model)
-    enhance = load_method(model, {key: card["settings"][key] for key in ("kind", "tiling")}, "auto")
+    enhance = load_method(model, {"kind": card["kind"]}, "auto")
     return [{"set": name, "scan": scan, **row} for row in measure(given, scan, SETS[name], enhance)]
 
 

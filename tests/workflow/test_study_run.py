@@ -163,3 +163,49 @@ def test_a_folder_of_dicom_with_stacks_of_a_session(tmp_path: Path) -> None:
     # DICOM files do not say who the authors of a dataset are.
     issues = [one for one in json.loads(done.stdout)["issues"]["issues"] if one["code"] != "TOO_FEW_AUTHORS"]
     assert [issue for issue in issues if issue["severity"] in ("error", "warning")] == []
+
+
+def test_whatever_lies_in_a_folder_is_named_with_its_reason(tmp_path: Path) -> None:
+    """Nothing here can be enhanced, and the study says of each why, and ends well."""
+    root, out, rng = tmp_path / "all sorts", tmp_path / "out", np.random.default_rng(1)
+    made = person("01", 4.0)
+    head, affine = made.T1w.astype(np.float32), made.affine
+    write = {
+        "four_dimensions_T1w.nii.gz": np.stack([head] * 3, axis=-1),
+        "three_slices_T1w.nii.gz": head[:, :, 20:23],
+        "ct_T1w.nii.gz": np.where(head > 0, head - 300, -1000).astype(np.float32),
+        "phantom_T1w.nii.gz": np.pad(np.ones((20, 20, 20), np.float32), 10),
+        "noise_T1w.nii.gz": rng.normal(0, 1, head.shape).astype(np.float32),
+        "nan_T1w.nii.gz": np.where(rng.random(head.shape) < 0.01, np.nan, head).astype(np.float32),
+    }
+    root.mkdir()
+    for name, data in write.items():
+        nib.save(nib.Nifti1Image(data, affine), root / name)
+    (root / "truncated_T1w.nii.gz").write_bytes((root / "nan_T1w.nii.gz").read_bytes()[:2000])
+    (root / "brain_T2w.nii.gz").touch()
+    for number in range(2000):
+        (root / f"note {number}.txt").touch()
+    done = run(BIN / "iqt", "study", root, out, "--no-parcellate", "--cores", 2, folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 of 7 scans enhanced" in done.stdout
+    status = {
+        row["scan"].removeprefix("sub-").removesuffix("T1w"): row["status"]
+        for row in read_table(out / "group/scans.tsv")
+    }
+    for name, reason in {
+        "fourdimensions": "a single 3D volume is needed",
+        "threeslices": "3",
+        "ct": "signed",
+        "phantom": "",
+        "noise": "",
+        "nan": "NaN",
+        "truncated": "is it complete?",
+    }.items():
+        assert status[name] != "ok", name
+        assert reason in status[name], (name, status[name])
+    assert [row["reason"] for row in read_table(out / "group" / "left_out.tsv")] == [
+        "a T2w by its name, and T1w is enhanced"
+    ]
+    text = (out / "study.html").read_text()
+    assert all(f"sub-{name}T1w" in text for name in status)
+    assert not list(out.rglob("*desc-enhanced*"))

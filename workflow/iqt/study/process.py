@@ -62,6 +62,11 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     record = read_json(results.sidecar) | given.facts
     about = {"Sources": given.sources, "SpatialReference": "orig"}
     write_json(beside(results.mask, ".json"), {"Description": "brain mask", "Type": "Brain", **about})
+    described = {results.residual: "the scan minus the result acquired again as the scan was, on the result's scale"}
+    if "sd" in extras:
+        described[results.sd] = "standard deviation of the error to be expected, on the result's scale"
+    for path, text in described.items():
+        write_json(beside(path, ".json"), {"Description": text, "SkullStripped": True, **about})
     enhanced = read_volume(results.enhanced)
     brain = read_on_grid(results.mask, enhanced, np.uint8) > 0
     acquired = read_volume(given.image)

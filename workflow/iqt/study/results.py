@@ -68,6 +68,7 @@ class Results(NamedTuple):
             beside(self.mask, ".json"),
             self.labels,
         ]
+        images += [beside(path, ".json") for path in (self.sd, self.residual)]
         prepared = [self.prepared, beside(self.prepared, ".json"), self.prepared_mask]
         return [*images, *self.volumes, *prepared, self.page]
 

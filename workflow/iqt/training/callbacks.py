@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from iqt.errors import UserError
 from iqt.io.files import replacing, write_table
 
+READ_EVERY = 50
+"""Steps whose losses are read at once."""
 WINDOW = 20
 """Steps over which losses are averaged before they are compared."""
 DIVERGED = 10.0
@@ -28,6 +33,7 @@ class History(pl.Callback):
         self.path, self.steps = path, steps
         self.rows: list[dict] = []
         self.losses: list[float] = []
+        """Since the last row; `Losses` reads them."""
         self.seconds = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, _task: pl.LightningModule) -> None:
@@ -42,8 +48,7 @@ class History(pl.Callback):
     def on_train_batch_start(self, _trainer, _task, _batch, _index: int) -> None:
         self.waited += time.monotonic() - self.ended
 
-    def on_train_batch_end(self, _trainer, _task, outputs: dict, _batch, _index: int) -> None:
-        self.losses.append(float(outputs["loss"]))
+    def on_train_batch_end(self, _trainer, _task, _outputs: dict, _batch, _index: int) -> None:
         self.ended = time.monotonic()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, _task: pl.LightningModule) -> None:
@@ -94,34 +99,74 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
-class LossGuard(pl.Callback):
-    """Stops a training whose loss diverges; what it compares travels with a checkpoint. It starts anew where the task's
-    loss changes its meaning (`Task.phase`)."""
+class LossGuard:
+    """Stops a training whose loss is not finite or diverges; what it compares travels with a checkpoint. It starts anew
+    where the task's loss changes its meaning (`Task.phase`)."""
 
     def __init__(self) -> None:
         self.first: list[float] = []
         self.last: list[float] = []
         self.phase = 0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: dict, _batch, _index: int) -> None:
-        loss = float(outputs["loss"])
-        if task.phase != self.phase:
-            self.first, self.last, self.phase = [], [], task.phase
+    def look(self, loss: float, step: int, rate: float, phase: int) -> None:
+        """UserError where the loss of a step, at a learning rate, shows that the training goes wrong."""
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the training loss is {loss} at step {step} with learning rate {rate:.2g}; "
+                "lower training.learning_rate or training.gradient_clip"
+            )
+        if phase != self.phase:
+            self.first, self.last, self.phase = [], [], phase
         if len(self.first) < WINDOW:
             self.first.append(loss)
             return
         self.last = [*self.last, loss][-WINDOW:]
         before, now = sum(self.first) / WINDOW, sum(self.last) / WINDOW
         if len(self.last) == WINDOW and now > DIVERGED * before:
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise UserError(
-                f"the training diverges: the mean loss of the last {WINDOW} steps is {now:.4g} at step "
-                f"{trainer.global_step} with learning rate {rate:.2g}, but was {before:.4g} at first; lower "
-                "training.learning_rate or training.gradient_clip"
+                f"the training diverges: the mean loss of the last {WINDOW} steps is {now:.4g} at step {step} with "
+                f"learning rate {rate:.2g}, but was {before:.4g} at first; lower training.learning_rate or "
+                "training.gradient_clip"
             )
 
+
+class Losses(pl.Callback):
+    """Reads the losses of the last steps all at once, since every reading makes a GPU wait: for the history, for
+    TensorBoard, and for the guard, whose state a checkpoint carries."""
+
+    def __init__(self, history: History) -> None:
+        self.history, self.guard = history, LossGuard()
+        self.unread: list[tuple[Tensor, int, float, int]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: dict, _batch, _index: int) -> None:
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.unread.append((outputs["loss"].detach(), trainer.global_step - 1, rate, task.phase))
+        if len(self.unread) >= READ_EVERY:
+            self._read(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, _task: pl.LightningModule) -> None:
+        self._read(trainer)
+
+    def _read(self, trainer: pl.Trainer) -> None:
+        unread, self.unread = self.unread, []
+        if not unread:
+            return
+        values = torch.stack([loss for loss, *_ in unread]).tolist()
+        for value, (_, step, rate, phase) in zip(values, unread, strict=True):
+            self.guard.look(value, step, rate, phase)
+        self.history.losses += values
+        trainer.logger.log_metrics({"train_loss": values[-1]}, unread[-1][1])
+
     def state_dict(self) -> dict:
-        return {"first": self.first, "last": self.last, "phase": self.phase}
+        return {"first": self.guard.first, "last": self.guard.last, "phase": self.guard.phase}
 
     def load_state_dict(self, state: dict) -> None:
-        self.first, self.last, self.phase = state["first"], state["last"], state["phase"]
+        self.guard.first, self.guard.last, self.guard.phase = state["first"], state["last"], state["phase"]
+
+
+class Averages(EMAWeightAveraging):
+    """The moving average of the weights. It counts its updates on the CPU, so that asking for them is no wait."""
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        super().on_train_start(trainer, task)
+        self._average_model.n_averaged = self._average_model.n_averaged.cpu()

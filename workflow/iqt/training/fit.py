@@ -15,7 +15,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import (
     EarlyStopping,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
     TQDMProgressBar,
@@ -31,7 +30,7 @@ from iqt.config import Training
 from iqt.errors import UserError
 from iqt.io.files import read_json, write_json
 from iqt.io.naming import seed_of
-from iqt.training.callbacks import AtomicCheckpointIO, History, LossGuard
+from iqt.training.callbacks import AtomicCheckpointIO, Averages, History, Losses
 
 
 class Task(pl.LightningModule):
@@ -75,15 +74,13 @@ class Task(pl.LightningModule):
 
     def training_step(self, batch: dict, _index: int) -> Tensor:
         self._seed_items("train", batch)
-        loss = self.loss(batch)
-        if not torch.isfinite(loss):
-            rate = self.optimizers().param_groups[0]["lr"]
-            raise UserError(
-                f"the training loss is {loss.item()} at step {self.global_step} with learning rate {rate:.2g}; "
-                "lower training.learning_rate or training.gradient_clip"
-            )
-        self.log("train_loss", loss, sync_dist=True)
-        return loss
+        return self.loss(batch)
+
+    def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
+        """All but the items' indices, which seed random numbers: reading them would make a GPU wait."""
+        index = {"index": batch["index"]} if "index" in batch else {}
+        rest = {name: values for name, values in batch.items() if name != "index"}
+        return super().transfer_batch_to_device(rest, device, dataloader_idx) | index
 
     def validation_step(self, batch: dict, _index: int) -> None:
         self._seed_items("validation", batch)
@@ -226,8 +223,8 @@ def _trainer(task: Task, settings: Training, out: Path, bfloat16: bool, devices:
     checkpoint = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks = [
         # On the network's device: it would otherwise average on the CPU, where the network still is at that point.
-        EMAWeightAveraging(device=best_device(), decay=settings.ema_decay),
-        LossGuard(),
+        Averages(device=best_device(), decay=settings.ema_decay),
+        Losses(history),
         history,
         LearningRateMonitor("step"),
         # After the history, whose rows a checkpoint carries, and the best before the last, which carries its score.

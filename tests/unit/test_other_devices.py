@@ -1,0 +1,215 @@
+"""Nothing that may run on a GPU mixes devices or makes it wait, as far as can be told without one."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import copy
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from iqt.config import Training
+from iqt.config.benchmark import DEFAULT_METHODS
+from iqt.enhance import models
+from iqt.enhance.models import Enhancer
+from iqt.methods import parse_method
+from iqt.training import fit as fitting
+from iqt.training.fit import fit
+from strange_device import DEVICE, Strange
+
+NETWORK = {"channels": 8, "multipliers": [1, 2], "tokens": [4, 2], "blocks": 1, "groups": 4}
+UNET = {"kind": "unet", "network": {"channels": [4, 8]}}
+METHODS = {
+    "unet": UNET,
+    "esrgan, at first": {"kind": "esrgan", "adversarial": {"pretrain": 0.9}},
+    "esrgan, in the game": {"kind": "esrgan", "adversarial": {"pretrain": 0.0, "perceptual": 0.1}},
+    "diffusion_iqt": {"kind": "diffusion_iqt", "network": NETWORK},
+    "diffusion_iqt, levels": {
+        "kind": "diffusion_iqt",
+        "network": NETWORK,
+        "diffusion": {"schedule": "linear", "levels": [-2, 2], "pure_noise": 0.5, "loss_weight": "min_snr"},
+    },
+    "diffusion_iqt, v": {"kind": "diffusion_iqt", "network": NETWORK, "diffusion": {"objective": "v"}},
+    "flow": {"kind": "flow", "start": UNET, "network": NETWORK},
+}
+SAMPLINGS = {
+    "diffusion_iqt": [
+        {"sampler": "ancestral", "steps": 3, "samples": 2},
+        {"sampler": "ddim", "steps": 2, "eta": 0.5},
+        {"sampler": "dpmpp_2m", "steps": 3, "times": "logsnr"},
+    ],
+    "flow": [{"solver": "heun", "steps": 2, "samples": 2}],
+}
+STANDARD = {"input_mean": 0.5, "input_sd": 0.3, "target_mean": 0.0, "target_sd": 0.1}
+
+
+def test_every_kind_that_is_trained_is_looked_at() -> None:
+    from iqt.methods import kinds
+
+    assert {name for name, kind in kinds().items() if kind.trained} == {entry["kind"] for entry in METHODS.values()}
+    assert set(DEFAULT_METHODS) >= {"unet", "diffusion_iqt"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_training_step_stays_on_its_device_and_waits_for_nothing(name: str) -> None:
+    method = parse_method(METHODS[name])
+    task = method.task(method.build(), STANDARD)
+    task.prepare(Training(steps=100), seed=1)
+    task.to(DEVICE)
+    shape = (2, 1, *method.patches.region)
+    batch = {key: torch.empty(shape, device=DEVICE) for key in ("lowfield", "hq")}
+    batch["index"] = torch.arange(2)  # stays where it is: `Task.transfer_batch_to_device`
+    with Strange() as strange:
+        loss = task.training_step(batch, 0)
+        loss.backward()
+        assert strange.waits == []
+        task._seed_items("validation", batch)
+        figures = task.validate(batch)
+        assert strange.waits == []
+    assert loss.device == DEVICE
+    assert {value.device.type for value in figures.values()} == {"meta"}
+
+
+def test_indices_of_a_batch_stay_on_the_cpu() -> None:
+    method = parse_method(UNET)
+    task = method.task(method.build(), STANDARD)
+    moved = task.transfer_batch_to_device({"hq": torch.zeros(2), "index": torch.arange(2)}, DEVICE, 0)
+    assert (moved["hq"].device.type, moved["index"].device.type) == ("meta", "cpu")
+
+
+USES = [(kind, sampling) for kind, all_of_it in SAMPLINGS.items() for sampling in all_of_it]
+
+
+@pytest.mark.parametrize(("kind", "sampling"), [("unet", {}), ("esrgan, at first", {}), *USES])
+def test_a_volume_is_enhanced_on_its_device_and_fetched_once_a_sample(
+    kind: str, sampling: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In several tiles, of which some lie outside the brain."""
+    entry = METHODS[kind]
+    method = parse_method(entry)
+    card = {"settings": method.trained_by(), "standardisation": STANDARD, "n_parameters": 1, "kind": method.kind}
+    usage = {"kind": method.kind, "tiling": {"tile": 32, "overlap": 16, "batch": 2}}
+    used = parse_method({**entry, **usage, **({"sampling": sampling} if sampling else {})})
+    monkeypatch.setattr(models, "load_card", lambda folder: card)
+    monkeypatch.setattr(models, "load_weights", lambda folder, network: None)
+    monkeypatch.setattr(models, "method_of", lambda folder, card, usage: used)
+    monkeypatch.setattr(models, "best_device", lambda: DEVICE)
+    monkeypatch.setattr(models, "autocast", lambda precision, device: contextlib.nullcontext())
+    enhancer = Enhancer(tmp_path, usage, "float32")
+    mask = torch.zeros(70, 40, 33, dtype=torch.bool)
+    mask[:40] = True
+    with Strange() as strange:
+        enhancer(torch.rand(mask.shape), 1, mask)
+    fetched = collections.Counter(strange.waits)
+    assert list(fetched.values()) == [used.samples], strange.waits
+
+
+class Regions(Dataset):
+    """Random regions of one edge, each with its index."""
+
+    def __init__(self, count: int, edge: int) -> None:
+        self.count, self.edge = count, edge
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict:
+        generator = torch.Generator().manual_seed(index)
+        volumes = torch.rand(2, 1, *(self.edge,) * 3, generator=generator)
+        return {"lowfield": volumes[0], "hq": volumes[1], "index": index}
+
+
+class Waits(torch.overrides.TorchFunctionMode):
+    """Counts what would make a GPU wait for the host, but for what lies on the CPU by design."""
+
+    BY_DESIGN = ("_seed_items", "update_parameters", "__iter__", "default_collate", "_single_tensor_adam")
+    """The last is the CPU's; a GPU has a fused one, which asks for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.where: collections.Counter[str] = collections.Counter()
+
+    def __torch_function__(self, func, _types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in ("item", "__float__", "__bool__", "__int__", "tolist", "numpy"):
+            import traceback
+
+            names = [frame.name for frame in traceback.extract_stack()]
+            if not set(names) & set(self.BY_DESIGN):
+                self.where[" < ".join(names[-4:-1])] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def waits_of(steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
+    """What a whole training of so many steps waits for, with one validation at its end."""
+    method = parse_method({**METHODS["diffusion_iqt"], "patches": {"patch": 8, "grid": [1, 1, 1]}})
+    task = method.task(method.build(), STANDARD)
+    settings = Training(steps=steps, batch_size=1, validation_regions=1, validate_every=steps, warmup=1)
+    with Waits() as waits:
+        out = tmp_path / str(steps)
+        fit(task, Regions(steps, 8), Regions(1, 8), settings, out, 1, "float32", {"test": 1})
+    with (tmp_path / str(steps) / "history.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == 1
+    return waits.where
+
+
+def test_a_training_waits_at_most_once_in_fifty_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moving average counts on the CPU (below), and indices stay there (above)."""
+    few, many = (waits_of(steps, tmp_path, monkeypatch) for steps in (50, 250))
+    more = many - few
+    assert sum(more.values()) <= 200 / 50, more
+
+
+def test_the_average_counts_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = fitting.Averages.on_train_start
+
+    def spy(self, trainer, task) -> None:
+        self._average_model.n_averaged = self._average_model.n_averaged.to(DEVICE)
+        monkeypatch.setattr(self._average_model, "n_averaged", torch.tensor(0), raising=False)
+        real(self, trainer, task)
+        seen.append(self._average_model.n_averaged.device.type)
+
+    monkeypatch.setattr(fitting.Averages, "on_train_start", spy)
+    waits_of(2, tmp_path, monkeypatch)
+    assert seen == ["cpu"]
+
+
+def test_the_watch_notices_what_it_is_for() -> None:
+    values = torch.empty(3, device=DEVICE)
+    with Strange() as strange:
+        assert float(values.sum()) == 1.0
+        assert len(values.cpu()) == 3
+        with pytest.raises(RuntimeError, match="a generator of cpu for random numbers on meta"):
+            torch.randn(3, generator=torch.Generator(), device=DEVICE)
+        with pytest.raises(RuntimeError):
+            values + torch.ones(3)
+    assert len(strange.waits) == 2
+    assert copy.copy(strange.waits)
+
+
+CHOSEN = {
+    "indices": ("0,1", ["0", "1"]),
+    "spaces": (" 1 , 0 ", ["1", "0"]),
+    "ids": ("GPU-a,GPU-b", ["GPU-a", "GPU-b"]),
+    "slices of a card": ("MIG-3f8a,MIG-77b1", ["MIG-3f8a", "MIG-77b1"]),
+    "slices by number": ("MIG-GPU-a/1/0", ["MIG-GPU-a/1/0"]),
+    "none": ("", []),
+    "none by number": ("-1", []),
+    "all before the first that is none": ("0,-1", ["0"]),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_cuda_visible_devices_is_read_as_cuda_reads_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from iqt.compute.gpus import claim_gpus, visible_gpus
+
+    text, wanted = CHOSEN[name]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("IQT_GPU_JOBS", raising=False)
+    assert visible_gpus() == wanted
+    assert claim_gpus() == wanted, "what Slurm hands out is kept"
