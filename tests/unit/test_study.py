@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import binary_erosion
 
 from iqt.config.study import Study, parse_study
 from iqt.errors import UserError
-from iqt.io.files import write_json
+from iqt.io.files import read_json, write_json
 from iqt.study.group import far_from_others
 from iqt.study.process import outlined
 from iqt.study.quality import entropy_focus, quality
 from iqt.study.run import run_study
 from iqt.study.scans import find_scans
+
+BIN = Path(sys.executable).parent
 
 
 def touch(root: Path, *names: str) -> None:
@@ -154,6 +160,28 @@ def test_quality_is_what_its_definitions_say() -> None:
     assert cleaner["snr_wm"] > found["snr_wm"]
     assert cleaner["cjv"] < found["cjv"]
     assert set(quality(image, np.zeros_like(labels))) == {"efc"}
+
+
+def test_quality_is_what_niimath_makes_of_mriqcs_definitions(tmp_path: Path) -> None:
+    image, labels = tissue(0.05, np.random.default_rng(2))
+    image = (1000 * np.pad(image, 4)).astype(np.float32)
+    labels = np.pad(labels, 4)
+    found = quality(image, labels)
+    # Its white matter has lost its outermost voxels too; what is neither that nor CSF counts as grey there.
+    white = binary_erosion(labels == 2)
+    theirs = np.select([white, labels == 42], [3, 2], 0).astype(np.int16)
+    theirs[0, 0, :2] = 1  # it wants some CSF
+    for name, data in (("image", image), ("labels", theirs)):
+        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / f"{name}.nii")
+    command = [BIN / "niimath", "--qc", "image.nii", "--seg", "labels.nii", "--csf", "1", "--wm", "3"]
+    command += ["--erode", "0", "--raw", "--json", "qc.json"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    wanted = read_json(tmp_path / "qc.json")
+    for ours, name in {"snr_wm": "snr_wm", "snr_gm": "snr_gm", "cnr": "cnr_noair", "cjv": "cjv"}.items():
+        assert found[ours] == pytest.approx(wanted[name], rel=2e-3), ours
+    brain = labels > 0
+    box = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(brain))
+    assert entropy_focus(image[box]) == pytest.approx(wanted["efc_brain"], rel=1e-2)
 
 
 def test_entropy_focus_is_one_for_a_flat_image_and_falls_where_energy_gathers() -> None:
