@@ -48,12 +48,15 @@ def collect(panels: Sequence[Path]) -> dict[str, Any]:
     return {"people": people, "left_out": left_out}
 
 
-def person_of(name: str, volumes: Mapping[str, np.ndarray], voxel_size: np.ndarray) -> dict[str, Any]:
+def person_of(
+    name: str, volumes: Mapping[str, np.ndarray], voxel_size: np.ndarray, quality: int = QUALITY
+) -> dict[str, Any]:
     """A scan as the viewer reads it: its `name`, `shape` (X, Y, Z), `voxel` sizes in mm, `columns` of its mosaic, and
     `volumes`: name and JPEG (base64) of each. A mosaic holds the axial slices from below, row by row, anterior up.
 
     Args:
         volumes: (X, Y, Z) uint8 along R, A, S, all of one shape.
+        quality: of the JPEGs.
     """
     shape = next(iter(volumes.values())).shape
     return {
@@ -61,11 +64,11 @@ def person_of(name: str, volumes: Mapping[str, np.ndarray], voxel_size: np.ndarr
         "shape": list(shape),
         "voxel": [round(float(edge), 4) for edge in voxel_size],
         "columns": mosaic_columns(shape[2]),
-        "volumes": [{"name": label, "data": mosaic(volume)} for label, volume in volumes.items()],
+        "volumes": [{"name": label, "data": mosaic(volume, quality)} for label, volume in volumes.items()],
     }
 
 
-def mosaic(volume: np.ndarray) -> str:
+def mosaic(volume: np.ndarray, quality: int = QUALITY) -> str:
     """A volume (X, Y, Z; uint8) as one JPEG of its axial slices, in base64."""
     width, height, depth = volume.shape
     columns = mosaic_columns(depth)
@@ -74,7 +77,7 @@ def mosaic(volume: np.ndarray) -> str:
         row, column = divmod(place, columns)
         sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = volume[:, ::-1, place].T
     buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    Image.fromarray(sheet).save(buffer, "JPEG", quality=quality, optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
