@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from iqt.enhance.consistency import consistency
+from iqt.enhance.consistency import Consistency, consistency
+from iqt.enhance.single import _disagreement
 from iqt.imaging.acquisition import Acquisition
 from iqt.io.volumes import Volume
 from people import person
@@ -69,3 +70,24 @@ def test_too_small_a_brain_says_nothing() -> None:
     mask[9:11, 9:11, 9:11] = True
     image = Volume(np.random.default_rng(1).normal(size=mask.shape).astype(np.float32), np.eye(4))
     assert consistency(image, mask, image) is None
+
+
+def test_bright_and_dark_in_each_others_place_explain_nothing() -> None:
+    made = person("01", 2.0)
+    truth = np.where(made.mask, made.T1w, 0).astype(np.float32)
+    found = consistency(
+        Volume(np.where(made.mask, 900 - truth, 0), made.affine), made.mask, acquire(truth, made.affine, (1, 1, 3))
+    )
+    assert found.unexplained == 1.0
+    assert np.abs(found.difference.data).max() < 20
+
+
+@pytest.mark.parametrize(("unexplained", "limit", "said"), [(0.4, 0.3, True), (0.2, 0.3, False), (0.9, None, False)])
+def test_a_warning_comes_beyond_the_limit_of_the_card_alone(
+    unexplained: float, limit: float | None, said: bool
+) -> None:
+    nothing = Volume(np.zeros((1, 1, 1), np.float32), np.eye(4))
+    card = {"consistency": None if limit is None else {"limit": limit}}
+    text = _disagreement(Consistency(unexplained, nothing), card)
+    assert (text is not None) == said
+    assert not said or "40 %" in text

@@ -57,6 +57,7 @@ def test_series_are_chosen_by_what_the_operator_called_them(tmp_path: Path) -> N
     assert {len(scan.series) for scan in scans} == {SHAPE[2]}
     reasons = sorted(one.reason for one in left_out)
     assert reasons == [
+        "a DICOM file whose header cannot be read",
         "a series of 9 files: a T2w, called 'T2 (AXI)', and T1w is enhanced",
         "a series of 9 files: a series of modality CT",
         "a series of 9 files: called 'Map Scan', which names no contrast; study.series (--series) chooses by a pattern",
@@ -74,19 +75,42 @@ def test_series_are_chosen_by_what_the_operator_called_them(tmp_path: Path) -> N
 def test_a_header_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, known = tmp_path / "exam", tmp_path / "out" / "code" / "dicom.json"
     write_series(root, slab(), np.diag([1.6, 1.6, 5.0, 1]), "T1")
-    assert len(dicom.read_series(root, known)) == 1
-    assert not known.exists(), "nothing is written before there is a folder for results"
-    known.parent.mkdir(parents=True)
+    (root / "notes.txt").write_text("not an image")
+    assert len(dicom.read_series(root, None)[0]) == 1
+    find_scans(study(root))
+    assert not known.parent.exists(), "nothing is written into a folder that is no study's"
     first = dicom.read_series(root, known)
-    monkeypatch.setattr(dicom, "_header", lambda path: pytest.fail(f"{path} is read again"))
+    for name in ("_header", "is_dicom"):
+        monkeypatch.setattr(dicom, name, lambda path: pytest.fail(f"{path} is opened again"))
     assert dicom.read_series(root, known) == first
-    assert "Somebody" not in known.read_text()
+    text = known.read_text()
+    for private in ("Somebody", "1.2.826", "101500"):
+        assert private not in text
+
+
+def test_no_two_patients_become_one_and_no_two_visits(tmp_path: Path) -> None:
+    root, affine = tmp_path / "export", np.diag([1.6, 1.6, 5.0, 1])
+    write_series(root / "one", slab(), affine, "T1", patient="P-01", study="1.2.826.0.1.1")
+    write_series(root / "two", slab(), affine, "T1", patient="P_01", study="1.2.826.0.1.2")
+    write_series(root / "two", slab(), affine, "T1", patient="P_01", study="1.2.826.0.1.3", number=2)
+    write_series(root / "three", slab(), affine, "T1", patient="sub-07", study="1.2.826.0.1.4", date="")
+    for name in ("a", "b"):
+        write_series(root / name / "T1", slab(), affine, "T1", patient="", study=f"1.2.826.0.2.{ord(name)}", date="")
+    scans, _ = find_scans(study(root, fuse=True))
+    assert sorted(scan.name for scan in scans) == [
+        "sub-07_acq-T1",
+        "sub-P01_ses-20260301_acq-T1",
+        "sub-P01x2_ses-20260301_acq-T1",
+        "sub-P01x2_ses-20260301x2_acq-T1",
+        "sub-a_acq-T1",
+        "sub-b_acq-T1",
+    ]
 
 
 def test_voxels_keep_their_place_and_names_stay_behind(tmp_path: Path) -> None:
     data, affine = slab(), oblique()
     write_series(tmp_path / "exam", data, affine, "T1 (COR)")
-    (series,) = dicom.read_series(tmp_path / "exam", tmp_path / "none.json")
+    ((series,), _) = dicom.read_series(tmp_path / "exam", None)
     out = tmp_path / "sub-01_T1w.nii.gz"
     dicom.to_nifti(series.files, out)
     found = read_volume(out)
@@ -101,11 +125,14 @@ def test_voxels_keep_their_place_and_names_stay_behind(tmp_path: Path) -> None:
     assert json.loads(told)["MagneticFieldStrength"] == pytest.approx(0.064)
     assert "Somebody" not in told
     assert "20260301" not in told
+    assert "101500" not in told
+    header = nib.load(out).header
+    assert (bytes(header["descrip"]), bytes(header["aux_file"])) == (b"", b"")
 
 
 def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:
     write_series(tmp_path / "exam", slab(), np.diag([1.6, 1.6, 5.0, 1]), "T1")
-    (series,) = dicom.read_series(tmp_path / "exam", tmp_path / "none.json")
+    ((series,), _) = dicom.read_series(tmp_path / "exam", None)
     for path in series.files:
         path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(UserError, match=r"exam: dcm2niix makes 0 volumes of these 9 DICOM files"):
@@ -113,10 +140,19 @@ def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "out.nii.gz").exists()
 
 
+def bids(folder: Path) -> Path:
+    path = folder / "bids" / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    return folder / "bids"
+
+
 def test_a_pattern_or_a_file_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"study\.series: .*is no regular expression"):
         study(tmp_path, series="T1 (AXI")
     write_series(tmp_path / "exam", slab(), np.diag([1.6, 1.6, 5.0, 1]), "T1")
+    with pytest.raises(UserError, match="no series here is taken by it"):
+        find_scans(study(bids(tmp_path), series="T1"))
     with pytest.raises(UserError, match="one file of a series of DICOM files; name their folder"):
         find_scans(study(next((tmp_path / "exam").iterdir())))
 
@@ -125,9 +161,11 @@ def test_dicom_beside_other_images_is_said_to_be_left_out(tmp_path: Path) -> Non
     root = tmp_path / "data"
     root.mkdir()
     (root / "one_T1w.nii.gz").touch()
-    (root / "0001.dcm").touch()
-    (root / "0002.dcm").touch()
+    for name in ("0001", "0002"):
+        (root / name).write_bytes(b"\0" * 128 + b"DICM")
+    (root / "sourcedata").mkdir()
+    (root / "sourcedata" / "0000").write_bytes(b"\0" * 128 + b"DICM")
     scans, (left_out,) = find_scans(study(root))
     assert [scan.name for scan in scans] == ["sub-oneT1w"]
-    assert left_out.file == root / "0001.dcm"
+    assert left_out.file == root / "0001"
     assert left_out.reason.startswith("DICOM files beside NIfTI")

@@ -126,7 +126,7 @@ class Regions(Dataset):
 class Waits(torch.overrides.TorchFunctionMode):
     """Counts what would make a GPU wait for the host, but for what lies on the CPU by design."""
 
-    BY_DESIGN = ("_seed_items", "update_parameters", "__iter__", "default_collate", "_single_tensor_adam")
+    BY_DESIGN = ("_seed_items", "__iter__", "default_collate", "_single_tensor_adam")
     """The last is the CPU's; a GPU has a fused one, which asks for nothing."""
 
     def __init__(self) -> None:
@@ -157,25 +157,30 @@ def waits_of(steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> col
 
 
 def test_a_training_waits_at_most_once_in_fifty_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The moving average counts on the CPU (below), and indices stay there (above)."""
+    """Beside the indices of items, which stay on the CPU (above)."""
     few, many = (waits_of(steps, tmp_path, monkeypatch) for steps in (50, 250))
     more = many - few
     assert sum(more.values()) <= 200 / 50, more
 
 
-def test_the_average_counts_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    real = fitting.Averages.on_train_start
+def test_the_average_is_the_exponential_one_of_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As computed beside it from the weights that each step left."""
+    expected: dict[str, torch.Tensor] = {}
+    real = fitting.Averages.on_train_batch_end
 
-    def spy(self, trainer, task) -> None:
-        self._average_model.n_averaged = self._average_model.n_averaged.to(DEVICE)
-        monkeypatch.setattr(self._average_model, "n_averaged", torch.tensor(0), raising=False)
-        real(self, trainer, task)
-        seen.append(self._average_model.n_averaged.device.type)
+    def spy(self, trainer, task, *rest) -> None:
+        for name, weight in task.named_parameters():
+            now = weight.detach().clone()
+            before = expected.get(name)
+            expected[name] = now if before is None else self.decay * before + (1 - self.decay) * now
+        real(self, trainer, task, *rest)
+        for name, average in self._average_model.module.named_parameters():
+            torch.testing.assert_close(average, expected[name], rtol=1e-5, atol=1e-7)
+        assert int(self._average_model.n_averaged) == trainer.global_step
 
-    monkeypatch.setattr(fitting.Averages, "on_train_start", spy)
-    waits_of(2, tmp_path, monkeypatch)
-    assert seen == ["cpu"]
+    monkeypatch.setattr(fitting.Averages, "on_train_batch_end", spy)
+    waits_of(5, tmp_path, monkeypatch)
+    assert expected
 
 
 def test_the_watch_notices_what_it_is_for() -> None:

@@ -99,6 +99,21 @@ def test_a_folder_of_files_is_told_apart_by_names_then_by_folders(tmp_path: Path
     assert [scan.name for scan in single] == ["sub-patient7"]
 
 
+def test_stacks_that_are_combined_keep_names_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "data"
+    touch(root, *(f"sub-01/anat/sub-01_rec-{rec}_run-{run}_T1w.nii.gz" for rec in ("norm", "orig") for run in (1, 2)))
+    touch(root, "sub-02/anat/sub-02_T1w.nii.gz")
+    scans, _ = find_scans(study(root, fuse=True))
+    assert [(scan.name, len(scan.stacks)) for scan in scans] == [
+        ("sub-01_rec-normfused", 2),
+        ("sub-01_rec-origfused", 2),
+        ("sub-02", 0),
+    ]
+    assert capsys.readouterr().err == ""
+    find_scans(study(root, fuse=True, participants=["02"]))
+    assert "note: nothing is combined" in capsys.readouterr().err
+
+
 def test_nothing_to_enhance_is_said(tmp_path: Path) -> None:
     root = tmp_path / "data"
     touch(root, "sub-01/anat/sub-01_T2w.nii.gz")

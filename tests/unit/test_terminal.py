@@ -121,17 +121,26 @@ def test_a_report_of_a_fault_hides_paths_keys_and_people(tmp_path: Path) -> None
     config.write_text(
         yaml.safe_dump(
             {
-                "cohort": {"source": "hcp", "hcp": {"root": "/data/secret place", "subjects": ["100307"]}},
+                "cohort": {
+                    "source": "hcp",
+                    "hcp": {"root": "/data/secret place", "subjects": ["100307"]},
+                    "split": {"train": [100307, 100408], "test": ["sub-100307"]},
+                },
                 "lowfield": {"main": {"preset": "iqt-4x"}},
                 "methods": {"unet": {"kind": "unet", "training": {"steps": 300}}},
                 "report": {"people": ["sub-100307"]},
-                "key": "AKIAIOSFODNN7EXAMPLE+/x",
+                "seed": 1,
+                "note": "AKIAIOSFODNN7EXAMPLE",
             }
         )
     )
     done = CliRunner().invoke(app, ["bug-report", "--config", str(config)])
     assert done.exit_code == 0, done.output
-    for private in ("secret", "100307", "AKIA", str(tmp_path)):
+    for private in ("secret", "100307", "100408", "AKIA", str(tmp_path)):
         assert private not in done.output
     for wanted in ("steps: 300", "preset: iqt-4x", "kind: unet", f"iqt {__version__}", "torch 2.13.0"):
         assert wanted in done.output
+    config.write_text("a: [b")
+    done = CliRunner().invoke(app, ["bug-report", "--config", str(config)])
+    assert isinstance(done.exception, UserError)
+    assert "cannot be read as YAML" in str(done.exception)

@@ -194,10 +194,10 @@ def test_whatever_lies_in_a_folder_is_named_with_its_reason(tmp_path: Path) -> N
     }
     for name, reason in {
         "fourdimensions": "a single 3D volume is needed",
-        "threeslices": "3",
+        "threeslices": "slices",
         "ct": "signed",
-        "phantom": "",
-        "noise": "",
+        "phantom": "brain",
+        "noise": "brain",
         "nan": "NaN",
         "truncated": "is it complete?",
     }.items():

@@ -17,12 +17,23 @@ from typing import Any, NamedTuple
 import yaml
 
 from iqt import __version__
+from iqt.errors import UserError
 
 OK, ABSENT, FAILED = "ok", "not there", "FAILED"
 LITTLE_GB = 10
 """Free space below which a run of any size is in danger."""
 SHOWN = ("iqt", "torch", "numpy", "nibabel", "lightning", "snakemake", "dipy", "deepbet", "dcm2niix")
 """Packages whose versions a report names."""
+
+
+HIDDEN = "(hidden)"
+WORD = r"[a-z][a-z_]{0,24}|iqt-\d+x|64mT|T1w|T2w|FLAIR|[RASt]|x0"
+"""Texts that are shown."""
+PRIVATE = (
+    *("participants", "subjects", "people", "profile", "split", "dataset", "out", "path", "root", "table", "given"),
+    *("train", "val", "test", "name", "series", "home", "license", "lpips", "results", "key", "secret", "token"),
+)
+"""Keys whose values are not."""
 
 
 class Finding(NamedTuple):
@@ -52,7 +63,10 @@ def bug_report(config: Path | None = None) -> str:
     lines += [f"- Python {platform.python_version()}, {platform.system()} {platform.release()} {platform.machine()}"]
     lines += ["", "### This machine", "```", table(examine(smoke=False)), "```"]
     if config is not None:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        try:
+            content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{config}: cannot be read as YAML ({' '.join(str(error).split())})") from None
         shown = yaml.safe_dump(without_private(content), sort_keys=False)
         lines += ["", "### Configuration, without paths and keys", "```yaml", shown.rstrip(), "```"]
     return "\n".join(lines)
@@ -67,18 +81,20 @@ def version(package: str) -> str:
 
 
 def without_private(content: Any) -> Any:
-    """A configuration whose texts are hidden but for single short words, such as names of methods and presets; people
-    are never shown."""
+    """A configuration whose texts are hidden but for short lower-case words and a few others, such as kinds of methods
+    and presets; of whom and what the cohort and the report consist is never shown."""
     if isinstance(content, Mapping):
-        return {
-            key: "(hidden)" if str(key) in ("participants", "subjects", "people", "profile") else without_private(value)
-            for key, value in content.items()
-        }
+        return {key: HIDDEN if _private(key) else without_private(value) for key, value in content.items()}
     if isinstance(content, list):
         return [without_private(each) for each in content]
-    if isinstance(content, str) and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,24}", content):
-        return "(hidden)"
+    if isinstance(content, str) and not re.fullmatch(WORD, content):
+        return HIDDEN
     return content
+
+
+def _private(key: Any) -> bool:
+    """Whether what a key holds may tell of people or places."""
+    return not isinstance(key, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", key) or key in PRIVATE
 
 
 def _python() -> Finding:
@@ -110,7 +126,6 @@ def _gpu() -> Finding:
 
 
 def _models() -> Finding:
-    from iqt.errors import UserError
     from iqt.io.shipped import MODELS, find_model
 
     try:
@@ -133,7 +148,8 @@ def _dicom() -> Finding:
     lacking = [name for name in ("dcm2niix", "pydicom") if not importlib.util.find_spec(name)]
     if lacking and not (lacking == ["dcm2niix"] and shutil.which("dcm2niix")):
         return Finding("DICOM", ABSENT, f"{', '.join(lacking)} not installed (pip install 'iqt[dicom]')")
-    return Finding("DICOM", OK, f"dcm2niix {version('dcm2niix')}")
+    own = importlib.util.find_spec("dcm2niix") is not None
+    return Finding("DICOM", OK, f"dcm2niix {version('dcm2niix')}" if own else "dcm2niix on PATH")
 
 
 def _workflow() -> Finding:
@@ -146,19 +162,17 @@ def _fsl() -> Finding:
     found = shutil.which("fast") or shutil.which("bet")
     if found is None:
         return Finding("FSL", ABSENT, "only for tissues.engine: fast and mask.engine: bet")
-    return Finding("FSL", OK, str(Path(found).parent))
+    return Finding("FSL", OK, "on PATH")
 
 
 def _fastsurfer() -> Finding:
-    from iqt.errors import UserError
     from iqt.parcellate.fastsurfer.program import find_program
 
     try:
-        return Finding("FastSurfer", OK, str(find_program(None)))
+        find_program(None)
     except UserError:
-        return Finding(
-            "FastSurfer", ABSENT, "only for parcellate.engine: fastsurfer; the shipped parcellator needs none"
-        )
+        return Finding("FastSurfer", ABSENT, "only for parcellate.engine: fastsurfer; a parcellator ships with iqt")
+    return Finding("FastSurfer", OK, "found")
 
 
 def _disk() -> Finding:

@@ -60,7 +60,7 @@ def bench_speed(
             )
     full, small = found[config].methods[method], found[trained]
     recommended = small.methods[method].sampling
-    run = Path("results") / small.name
+    run = Path(small.results) / small.name
     model = run / "models" / Plan(small).model_of(method) / f"seed-{small.training_seeds[0]}"
     # Quality first: it fails at once where the run is not there.
     quality = measure_quality(run, model, recommended, small.suffix, precision)

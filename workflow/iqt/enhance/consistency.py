@@ -51,9 +51,10 @@ def consistency(result: Volume, mask: np.ndarray, acquired: Volume) -> Consisten
     difference = np.zeros(acquired.data.shape, np.float32)
     rest = measured - (level + slope * again)
     spread = float(measured.std())
-    # A negative slope is an inverted contrast; what is left is then told in units of the input.
-    difference[compared] = rest / max(slope, 1e-3 * spread)
-    unexplained = min(1.0, float(rest.std()) / spread) if spread else 1.0
+    # Where bright and dark have changed places nothing is explained, and the rest is told in standard deviations.
+    scale, explained = (slope, True) if slope > 0 and spread else (max(spread, 1e-12), False)
+    difference[compared] = rest / scale
+    unexplained = min(1.0, float(rest.std()) / spread) if explained else 1.0
     return Consistency(round(unexplained, 4), Volume(difference, acquired.affine))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,7 @@ from iqt.io.files import read_json, replacing, write_json
 from iqt.io.naming import beside, seed_of
 from iqt.io.volumes import SCALE_PERCENTILE, Volume, save_volume
 from iqt.methods import parse_method
-from iqt.terminal import Bar, note, warn
+from iqt.terminal import Bar, detail, note, warn
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
 
@@ -77,6 +78,7 @@ def enhance_file(
         enhance = load_method(model, usage, precision)
         bar.phase("enhancing")
         result = enhance_volume(enhance, found.scan.data, found.mask, seed_of(seed, "enhance", image.name), bar.within)
+        detail(f"{card.get('name')} ({model}): {json.dumps(result.facts)}; brain: {found.mask_source}")
         bar.phase("comparing")
         spread = spread_of(model, usage) if result.sd is not None else None
         if spread is not None:
@@ -84,7 +86,9 @@ def enhance_file(
             result = result._replace(sd=np.where(found.mask, spread.expected(result.sd), 0).astype(np.float32))
         agreement = consistency(Volume(result.mean, found.scan.affine), found.mask, found.acquired)
         if "residual" in extras and agreement is None:
-            raise UserError(f"{image}: the brain has too few whole voxels for --residual; leave it out")
+            warnings.append("the brain has too few whole voxels to compare the result with: no residual is written")
+            warn(warnings[-1])
+            extras = {name: path for name, path in extras.items() if name != "residual"}
         doubt = _disagreement(agreement, card)
         if doubt is not None:
             warnings.append(doubt)
@@ -119,7 +123,7 @@ def enhance_file(
 
 def _disagreement(agreement: Consistency | None, card: Mapping[str, Any]) -> str | None:
     """A sentence where a result explains less of its input than on any scan that the model was measured on."""
-    limit = card.get("consistency", {}).get("limit")
+    limit = (card.get("consistency") or {}).get("limit")
     if agreement is None or limit is None or agreement.unexplained <= limit:
         return None
     return (

@@ -15,7 +15,7 @@ from typing import Any
 from iqt.enhance.run import MARGIN
 from iqt.errors import UserError
 from iqt.export.card import model_card
-from iqt.io.files import replacing, write_json, write_text
+from iqt.io.files import new_folder, write_json, write_text
 from iqt.io.volumes import SCALE_PERCENTILE
 from iqt.methods.unet import UNetMethod
 from iqt.training.card import method_of
@@ -25,7 +25,9 @@ SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/downlo
 RUN = (
     "python -m monai.bundle run --config_file {folder}/configs/inference.json --bundle_root {folder} --image IN.nii.gz"
 )
-USE = """Without iqt, with MONAI 1.4 or newer, on a skull-stripped scan:
+SCALED = f"$lambda d: {{**d, 'image': d['image'] / np.percentile(d['image'][d['mask'] > 0], {SCALE_PERCENTILE})}}"
+"""The intensity scale: what the percentile in the brain is becomes 1."""
+USE = """With MONAI 1.4 or newer, and without iqt, on a skull-stripped scan:
 
     {run}
 
@@ -49,15 +51,14 @@ def write_bundle(model: Path, out: Path) -> None:
         raise UserError(
             f"{model}: a model of kind {card['kind']} has no network that MONAI knows; a bundle is made of a unet alone"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is there already; name a new folder")
     network = method.build()
     load_weights(model, network)
-    write_json(out / "configs" / "metadata.json", _metadata(card, method))
-    write_json(out / "configs" / "inference.json", _inference(card, method))
-    write_text(out / "docs" / "README.md", model_card(card, USE.format(run=RUN.format(folder=out.name))))
-    with replacing(out / "models" / "model.pt") as pending:
-        torch.save(network.state_dict(), pending)
+    with new_folder(out) as folder:
+        write_json(folder / "configs" / "metadata.json", _metadata(card, method))
+        write_json(folder / "configs" / "inference.json", _inference(card, method))
+        write_text(folder / "docs" / "README.md", model_card(card, USE.format(run=RUN.format(folder=out.name))))
+        (folder / "models").mkdir()
+        torch.save(network.state_dict(), folder / "models" / "model.pt")
 
 
 def _metadata(card: Mapping[str, Any], method: UNetMethod) -> dict[str, Any]:
@@ -145,6 +146,7 @@ def _inference(card: Mapping[str, Any], method: UNetMethod) -> dict[str, Any]:
                     "padding_mode": "nearest",
                 },
                 {"_target_": "Lambdad", "keys": "mask", "func": "$lambda x: (x >= 0.5).float()"},
+                {"_target_": "MaskIntensityd", "keys": "image", "mask_key": "mask"},
                 {
                     "_target_": "CropForegroundd",
                     "keys": keys,
@@ -152,11 +154,7 @@ def _inference(card: Mapping[str, Any], method: UNetMethod) -> dict[str, Any]:
                     "margin": MARGIN,
                     "allow_smaller": True,
                 },
-                {
-                    "_target_": "Lambdad",
-                    "keys": "image",
-                    "func": f"$lambda x: x / np.percentile(x[x != 0], {SCALE_PERCENTILE})",
-                },
+                {"_target_": "Lambda", "func": SCALED},
                 {"_target_": "DivisiblePadd", "keys": keys, "k": list(method.patches.region), "method": "end"},
                 {"_target_": "CopyItemsd", "keys": "image", "names": "lowfield"},
                 {

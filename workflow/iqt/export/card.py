@@ -28,8 +28,6 @@ Enhances low-field brain MRI ({suffix}): it writes {voxels}, brain alone, where 
 
 ## Use
 
-    iqt enhance IN.nii.gz OUT.nii.gz --model {name}
-
 {use}
 ## What it was trained on
 
@@ -68,7 +66,7 @@ def model_card(card: Mapping[str, Any], use: str = "") -> str:
         suffix=card.get("suffix") or UNKNOWN,
         voxels=f"voxels of {in_mm(card['grid']['voxel_size_mm'])}",
         limits=f"Trained on {release['limits']}." if "limits" in release else "",
-        use=use,
+        use=use or f"    iqt enhance IN.nii.gz OUT.nii.gz --model {card.get('name') or 'FOLDER'}\n",
         data=release.get("data") or _data(card.get("data", {})),
         acquired=acquired_in_words(card["grid"].get("acquired")),
         n_parameters=card["n_parameters"],

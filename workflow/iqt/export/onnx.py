@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iqt.errors import StopError, UserError
 from iqt.export.card import model_card
-from iqt.io.files import replacing, write_text
+from iqt.io.files import new_folder, write_text
 from iqt.methods.base import Learned
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card, load_weights
@@ -59,8 +59,6 @@ def write_onnx(model: Path, out: Path) -> None:
     method = method_of(model, card)
     if method.calls != 1:
         raise UserError(f"{model}: a model of kind {card['kind']} calls its network several times; ONNX holds one pass")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is there already; name a new folder")
     network = method.build()
     load_weights(model, network)
     whole = Whole(network, method, card["standardisation"]).eval()
@@ -84,7 +82,7 @@ def write_onnx(model: Path, out: Path) -> None:
         apart = float(np.abs(found - wanted).max())
         if not apart <= AGREEMENT:
             raise UserError(f"{model}: onnxruntime and torch differ by up to {apart:.3g}; nothing is written")
-        with replacing(out / "model.onnx") as pending:
-            onnx.save(graph, pending)
     use = USE.format(edges=" x ".join(map(str, edges)), percentile=SCALE_PERCENTILE)
-    write_text(out / "README.md", model_card(card, use))
+    with new_folder(out) as folder:
+        onnx.save(graph, folder / "model.onnx")
+        write_text(folder / "README.md", model_card(card, use))

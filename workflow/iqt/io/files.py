@@ -49,6 +49,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to fill; it takes `path`'s place when the block ends without an error.
+
+    Raises:
+        UserError: `path` is there already, and no empty folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: is there already; name a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{PARTIAL}{path.name}-", dir=path.parent) as made:
+        folder = Path(made) / path.name
+        folder.mkdir()
+        yield folder
+        os.replace(folder, path)
+
+
 def sweep(paths: Iterable[str | Path]) -> None:
     """Remove what killed processes left of these files under temporary names; each folder is read once."""
     names: dict[Path, set[str]] = {}

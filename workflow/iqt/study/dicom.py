@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from iqt.errors import StopError, UserError
 from iqt.io.files import read_json, replacing, write_json
 from iqt.io.naming import beside
+from iqt.terminal import detail
 
 MAGIC = b"DICM"
 """Bytes 128 to 131 of a DICOM file (PS3.10, section 7.1)."""
@@ -23,14 +25,41 @@ READ = {
     "study": "StudyInstanceUID",
     "patient": "PatientID",
     "date": "StudyDate",
-    "time": "StudyTime",
     "number": "SeriesNumber",
     "description": "SeriesDescription",
     "protocol": "ProtocolName",
     "modality": "Modality",
     "image_type": "ImageType",
 }
-"""What is read of a file's header."""
+"""What is read of a file's header; the two UIDs are kept as hashes."""
+DAMAGED = "damaged"
+"""In the place of a header that cannot be read."""
+KEPT = (
+    "Modality",
+    "MagneticFieldStrength",
+    "ImagingFrequency",
+    "Manufacturer",
+    "ManufacturersModelName",
+    "SoftwareVersions",
+    "SeriesDescription",
+    "ProtocolName",
+    "ScanningSequence",
+    "SequenceVariant",
+    "SequenceName",
+    "MRAcquisitionType",
+    "ImageType",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "EchoTime",
+    "RepetitionTime",
+    "InversionTime",
+    "FlipAngle",
+    "PixelBandwidth",
+    "ConversionSoftware",
+    "ConversionSoftwareVersion",
+)
+"""What is kept of the JSON that dcm2niix writes: nothing of people, places, days or free text but what the series is
+called."""
 REFORMATTED = ("LOCALIZER", "MPR", "MIP", "PROJECTION IMAGE", "SCREEN SAVE", "CSA REPORT", "ADC", "FA")
 """Values of ImageType of what is no scan as it was acquired."""
 INSTALL = "reading DICOM needs dcm2niix and pydicom; `make setup` or `pip install iqt[dicom]` does it"
@@ -65,17 +94,18 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_series(root: Path, known: Path) -> list[Series]:
-    """The series below a folder, in the order of patient, date, number and first file.
+def read_series(root: Path, known: Path | None) -> tuple[list[Series], list[Path]]:
+    """The series below a folder, in the order of patient, day, number and first file, and the damaged DICOM files.
 
     Args:
-        known: a JSON that keeps what was read, so that no unchanged file is opened again; written where its folder is
-            there.
+        known: a JSON that keeps what was read, so that no unchanged file is opened again; None to keep nothing.
 
     Raises:
         StopError: pydicom is not installed.
     """
-    before = read_json(known) if known.is_file() else {}
+    before = read_json(known) if known is not None and known.is_file() else {}
+    before = before if isinstance(before, dict) else {}
+    damaged = []
     now: dict[str, list[Any]] = {}
     series: dict[str, list[Path]] = defaultdict(list)
     headers: dict[str, dict[str, str]] = {}
@@ -89,13 +119,15 @@ def read_series(root: Path, known: Path) -> list[Series]:
         old = before.get(name)
         header = old[1] if old and old[0] == stamp else _header(path)
         now[name] = [stamp, header]
-        if header is not None:
+        if header == DAMAGED:
+            damaged.append(path)
+        elif header is not None:
             series[header["uid"]].append(path)
             headers.setdefault(header["uid"], header)
-    if now != before and known.parent.is_dir():
+    if known is not None and now != before:
         write_json(known, now)
     found = [Series(headers[uid], tuple(files)) for uid, files in series.items()]
-    return sorted(found, key=lambda one: (*(one.header[key] for key in ("patient", "date", "time")), _number(one)))
+    return sorted(found, key=lambda one: (one.header["patient"], one.header["date"], _number(one))), damaged
 
 
 def to_nifti(files: tuple[Path, ...], out: Path) -> list[str]:
@@ -114,6 +146,7 @@ def to_nifti(files: tuple[Path, ...], out: Path) -> list[str]:
             (given / f"{number:06}.dcm").symlink_to(path.resolve())
         command = [_program(), "-z", "n", "-b", "y", "-ba", "y", "-f", "scan", "-o", str(made), str(given)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        detail(f"dcm2niix: {done.stdout.strip()}")
         volumes = sorted(made.glob("*.nii"))
         if len(volumes) != 1:
             told = ", ".join(path.stem for path in volumes) or _last_line(done.stdout + done.stderr)
@@ -123,22 +156,30 @@ def to_nifti(files: tuple[Path, ...], out: Path) -> list[str]:
             )
         import nibabel as nib
 
+        image = nib.load(volumes[0])
+        image.header["descrip"], image.header["aux_file"] = b"", b""  # which may hold a time, or what somebody wrote
         with replacing(out) as pending:
-            nib.save(nib.load(volumes[0]), pending)
+            nib.save(image, pending)
         sidecar = volumes[0].with_suffix(".json")
-        write_json(beside(out, ".json"), read_json(sidecar) if sidecar.is_file() else {})
-    said = re.findall(r"^Warning: (.*)$", done.stdout, re.MULTILINE)
+        told = read_json(sidecar) if sidecar.is_file() else {}
+        write_json(beside(out, ".json"), {key: told[key] for key in KEPT if key in told})
+    said = re.findall(r"^(?:Warning|Error): (.*)$", done.stdout, re.MULTILINE)
+    if done.returncode and not said:
+        said = [_last_line(done.stdout + done.stderr)]
     return [f"dcm2niix: {text}" for text in dict.fromkeys(said)]
 
 
 def _files(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (path for name in sorted(files) if is_dicom(path := Path(folder, name)))
+        yield from (Path(folder, name) for name in sorted(files))
 
 
-def _header(path: Path) -> dict[str, str] | None:
-    """`READ` of a file as text; None where it holds no image of a series (a DICOMDIR, a report)."""
+def _header(path: Path) -> dict[str, str] | str | None:
+    """`READ` of a file as text; None where it is no DICOM file or holds no image of a series (a DICOMDIR, a report),
+    `DAMAGED` where it cannot be read."""
+    if not is_dicom(path):
+        return None
     try:
         import pydicom
     except ImportError:
@@ -146,10 +187,11 @@ def _header(path: Path) -> dict[str, str] | None:
     try:
         found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*READ.values(), "Rows"])
     except Exception:  # a damaged header makes pydicom raise what it may
-        return None
+        return DAMAGED
     if "SeriesInstanceUID" not in found or "Rows" not in found:
         return None
-    return {key: _text(found.get(name)) for key, name in READ.items()}
+    header = {key: _text(found.get(name)) for key, name in READ.items()}
+    return header | {key: hashlib.sha256(header[key].encode()).hexdigest()[:12] for key in ("uid", "study")}
 
 
 def _text(value: Any) -> str:

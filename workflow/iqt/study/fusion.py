@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.sparse.linalg import LinearOperator, cg
 
-from iqt.degrade.register import center, describe, on_grid, register
+from iqt.degrade.register import COVERED, center, describe, field_of_view, on_grid, register
 from iqt.errors import UserError
 from iqt.imaging.acquisition import Acquisition
 from iqt.imaging.resample import over_field
@@ -66,6 +66,8 @@ def combine(stacks: Sequence[Stack]) -> Combined:
             apart = float(np.median(found.residual)) if found.residual else np.inf
             if apart > max(stack.scan.voxel_size):
                 raise UserError(f"it lies {apart:.1f} mm from its place after registration")
+            if found.covered < COVERED:
+                raise UserError(f"it shows only {100 * found.covered:.0f} % of the brain after registration")
         except UserError as error:
             warnings.append(f"{stack.name} is not used: {error}")
             continue
@@ -76,7 +78,9 @@ def combine(stacks: Sequence[Stack]) -> Combined:
     if len(placed) < 2:
         raise UserError(f"no two of the {len(stacks)} stacks can be combined: {'; '.join(warnings)}")
     grid = _grid(target, placed)
-    mask = np.mean([on_grid(_mask(stack), grid) for stack in placed], axis=0) >= 0.5
+    # A stack has a say where it shows anything.
+    says = np.sum([field_of_view(stack.scan, grid) for stack in placed], axis=0)
+    mask = np.sum([on_grid(_mask(stack), grid) for stack in placed], axis=0) >= 0.5 * np.maximum(says, 1)
     return Combined(Volume(reconstruct([stack.scan for stack in placed], grid), grid.affine), mask, told, warnings)
 
 

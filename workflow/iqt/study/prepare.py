@@ -10,7 +10,7 @@ import numpy as np
 from iqt.config.study import Study
 from iqt.enhance.intake import brain_of
 from iqt.errors import StopError, UserError
-from iqt.imaging.checks import scan_problems
+from iqt.imaging.checks import mask_problems, scan_problems
 from iqt.io.volumes import read_volume, save_volume, say_doubts
 from iqt.study.dicom import to_nifti
 from iqt.study.fusion import Stack, combine
@@ -63,7 +63,10 @@ def _combined(scan: StudyScan, study: Study, results: Results) -> Prepared:
     if len(usable) == 1:
         warnings.append(f"{usable[0][1].name} is enhanced alone: no other stack of its session is usable")
         return given[0]._replace(warnings=warnings)
-    found = combine([stack for _, stack in usable])
+    try:
+        found = combine([stack for _, stack in usable])
+    except UserError as error:
+        return given[0]._replace(warnings=[*warnings, f"{usable[0][1].name} is enhanced alone: {error}"])
     save_volume(results.prepared, found.volume.data, found.volume.affine)
     save_volume(results.prepared_mask, found.mask.astype(np.uint8), found.volume.affine)
     facts = {"combined": found.stacks}
@@ -81,8 +84,9 @@ def _stack(scan: StudyScan, study: Study) -> tuple[Prepared, Stack]:
     inside, _, unsure = brain_of(
         given.image, source, given.mask, study.skull_stripped and given.mask is None, study.mask
     )
-    if not inside.any():
-        raise UserError("its brain mask is empty")
+    doubtful = mask_problems(inside, source.affine)
+    if doubtful and not (study.keep_doubtful_masks and inside.any()):
+        raise UserError(f"{'; '.join(doubtful)}")
     warned = [f"{scan.name}: {text}" for text in (*given.warnings, *doubts, *unsure)]
     return given._replace(warnings=warned), Stack(scan.name, source, inside)
 

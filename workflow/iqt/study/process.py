@@ -62,7 +62,9 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     record = read_json(results.sidecar) | given.facts
     about = {"Sources": given.sources, "SpatialReference": "orig"}
     write_json(beside(results.mask, ".json"), {"Description": "brain mask", "Type": "Brain", **about})
-    described = {results.residual: "the scan minus the result acquired again as the scan was, on the result's scale"}
+    described = {}
+    if results.residual.exists():
+        described[results.residual] = "the scan minus the result acquired again as it was, on the result's scale"
     if "sd" in extras:
         described[results.sd] = "standard deviation of the error to be expected, on the result's scale"
     for path, text in described.items():
@@ -86,8 +88,9 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
         shown["structures, outlined"] = outlined(enhanced.data, labels)
     if results.sd.exists():
         shown["standard deviation"] = _to_white(read_on_grid(results.sd, enhanced), brain)
-    residual = as_acquired(read_volume(results.residual), enhanced)
-    shown["unexplained by the result"] = _to_white(np.where(brain, np.abs(residual), 0), brain)
+    if results.residual.exists():
+        residual = as_acquired(read_volume(results.residual), enhanced)
+        shown["unexplained by the result"] = _to_white(np.where(brain, np.abs(residual), 0), brain)
     shown["enhanced"] = enhanced.data  # last, so that the viewer begins with it
     write_scan_page(results.page, scan, {"status": "ok", **record}, shown, Volume(brain, enhanced.affine))
     return record

@@ -18,6 +18,7 @@ from iqt.io.files import read_json, write_json
 from iqt.planning.progress import FIRST_GUESS, about
 from iqt.study.results import Results
 from iqt.study.scans import CONFIGURATION, StudyScan, find_scans
+from iqt.terminal import LEVEL, detail
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 
@@ -32,9 +33,9 @@ def run_study(
             installed, or it failed.
     """
     study = parse_study(settings | {key: str(Path(settings[key]).absolute()) for key in ("dataset", "out")})
-    scans, left_out = find_scans(study)
     out = Path(study.out)
     _require_own(out, study, force)
+    scans, left_out = find_scans(study)
     if dry_run:
         print(_told(study, scans, len(left_out), cores or len(os.sched_getaffinity(0))))
         return
@@ -44,11 +45,13 @@ def run_study(
     configuration = out / CONFIGURATION
     write_json(configuration, {"study": study.model_dump(mode="json")})
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out)]
-    command += ["--configfile", str(configuration), "--cores", str(cores or "all"), "--logger", "iqt"]
+    command += ["--configfile", str(configuration), "--cores", str(cores or "all")]
+    command += ["--quiet", "all"] if os.environ.get(LEVEL) == "quiet" else ["--logger", "iqt"]
     command += ["--rerun-incomplete", "--keep-going", *(["every_scan"] if scans_alone else [])]
     gpus = visible_gpus()
     command += ["--resources", f"gpu={len(gpus)}"] if gpus else []
     environment = os.environ | {"IQT_STUDY_COMMAND": shlex.join(["iqt", *sys.argv[1:]])}
+    detail(shlex.join(command))
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         raise UserError(

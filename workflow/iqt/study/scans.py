@@ -3,6 +3,7 @@ files."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -15,11 +16,14 @@ from iqt.errors import UserError
 from iqt.imaging.contrast import contrast_in, contrast_of
 from iqt.io.naming import READABLE, image_stem
 from iqt.study.dicom import Series, is_dicom, read_series
+from iqt.terminal import note
 
 CONFIGURATION = Path("code", "study.json")
 """What a study is known by, in the folder of its results."""
 DICOM_INDEX = Path("code", "dicom.json")
 """What the headers of DICOM files say, so that they are read once."""
+NO_RAW = ("derivatives", "sourcedata", "code")
+"""Folders of a BIDS dataset that hold no raw scans in NIfTI."""
 ENTITIES = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*")
 
 
@@ -47,6 +51,17 @@ class StudyScan(NamedTuple):
         if self.stacks:
             return [path for stack in self.stacks for path in stack.files]
         return [*(self.series or (self.image,)), *([self.mask] if self.mask else [])]
+
+    @property
+    def dicom(self) -> bool:
+        """Whether it is made from DICOM files, of which `followed` holds a few alone."""
+        return bool(self.series) or any(stack.dicom for stack in self.stacks)
+
+    @property
+    def stamp(self) -> str:
+        """What changes when one of its files does."""
+        facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in self.files if path.is_file()]
+        return f"{len(facts)} files, {sum(size for size, _ in facts)} bytes, {max((at for _, at in facts), default=0)}"
 
     @property
     def followed(self) -> list[Path]:
@@ -84,6 +99,8 @@ def find_scans(study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     else:
         scans, left_out = _folder(root, study)
         left_out += _dicom_beside(root)
+    if study.series is not None and not any(scan.series for scan in scans):
+        raise UserError(f"{root}: study.series chooses among DICOM series, and no series here is taken by it")
     scans, doubled = _apart(scans)
     left_out += doubled
     if study.participants != "all":
@@ -98,6 +115,8 @@ def find_scans(study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
         scans = [scan for scan in scans if scan.name.split("_")[0].removeprefix("sub-") in wanted]
     if study.fuse:
         scans = _by_session(scans)
+        if not any(scan.stacks for scan in scans):
+            note("nothing is combined: no session has several scans of the contrast, by the names of BIDS or DICOM")
     if not scans:
         told = "".join(f"\n  {one.file}: {one.reason}" for one in left_out[:10])
         raise UserError(f"{root}: holds no {study.suffix} scan to enhance{told}")
@@ -108,7 +127,7 @@ def _bids(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     scans, left_out, suffix = [], [], study.suffix
     for path in _images(root):
         inside = path.relative_to(root)
-        if inside.parts[0] in ("derivatives", "sourcedata", "code") or path.parent.name != "anat":
+        if inside.parts[0] in NO_RAW or path.parent.name != "anat":
             continue
         stem = image_stem(path.name)
         entities, _, kind = stem.rpartition("_")
@@ -138,13 +157,13 @@ def _is_study(folder: Path) -> bool:
 
 def _dicom_beside(root: Path) -> list[LeftOut]:
     """The first of the DICOM files among files that are taken: they are not."""
-    for folder, _, files in os.walk(root):
-        for name in sorted(files):
-            if name.lower().endswith((".dcm", ".ima")):
-                reason = (
-                    "DICOM files beside NIfTI or MGH files, which are taken; give the study a folder of DICOM alone"
-                )
-                return [LeftOut(Path(folder, name), reason)]
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in NO_RAW and name[0] != ".")
+        looked_at = [name for name in sorted(files) if not name.endswith((*READABLE, ".json", ".tsv"))][:3]
+        for path in (Path(folder, name) for name in looked_at):
+            if is_dicom(path):
+                reason = "DICOM files beside NIfTI or MGH files, which are taken"
+                return [LeftOut(path, f"{reason}; give the study a folder of DICOM alone")]
     return []
 
 
@@ -167,23 +186,57 @@ def _folder(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
 
 def _dicom(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     """The series of the contrast: `sub-` is the patient's id, `ses-` the day, `acq-` what the operator called it."""
-    scans, left_out = [], []
+    ours = (Path(study.out) / CONFIGURATION).is_file()  # else nothing may be written there
+    found, damaged = read_series(root, Path(study.out) / DICOM_INDEX if ours else None)
+    scans, left_out = [], [LeftOut(path, "a DICOM file whose header cannot be read") for path in damaged]
     names: Counter[str] = Counter()
     wanted = re.compile(study.series, re.IGNORECASE) if study.series is not None else None
-    for series in read_series(root, Path(study.out) / DICOM_INDEX):
+    visits = _visits(found, root)
+    for series in found:
         reason = series.no_scan or _unwanted(series, study.suffix, wanted)
         if reason is not None:
             left_out.append(LeftOut(series.files[0], f"a series of {len(series.files)} files: {reason}"))
             continue
-        header = series.header
-        parts = [f"sub-{_letters(header['patient']) or _label(Path(series.files[0].parent.name))}"]
-        parts += [f"{key}-{label}" for key, text in (("ses", header["date"]), ("acq", series.described))
-                  if (label := _letters(text))]  # fmt: skip
-        name = "_".join(parts)
+        called = _letters(series.described)
+        name = visits[series.header["uid"]] + (f"_acq-{called}" if called else "")
         names[name] += 1
         name = name if names[name] == 1 else f"{name}_run-{names[name]}"
         scans.append(StudyScan(name, series.files[0], None, series.files))
     return scans, left_out
+
+
+def _visits(found: list[Series], root: Path) -> dict[str, str]:
+    """`sub-X[_ses-Y]` of each series, by its uid: no two patients share a label, nor two visits of one."""
+    patients: dict[str, str] = {}
+    visits: dict[tuple[str, str], str] = {}
+    labelled = {}
+    for series in found:
+        header = series.header
+        # Without an id the folder below the dataset's stands for a patient.
+        inside = series.files[0].relative_to(root).parts
+        patient = header["patient"] or (f"/{inside[0]}" if len(inside) > 1 else f"/{root.name}")
+        person = _apart_from(patients, patient, _letters(patient.removeprefix("sub-")) or "unknown")
+        day = header["date"] or ("" if not _other_visit(found, series) else "unknown")
+        of_person = {key[1]: label for key, label in visits.items() if key[0] == patient}
+        visit = _apart_from(of_person, header["study"], _letters(day)) if day else ""
+        visits[patient, header["study"]] = visit
+        labelled[header["uid"]] = f"sub-{person}" + (f"_ses-{visit}" if visit else "")
+    return labelled
+
+
+def _other_visit(found: list[Series], series: Series) -> bool:
+    """Whether the patient of a series was scanned in another study, too."""
+    own = series.header
+    return any(one.header["patient"] == own["patient"] and one.header["study"] != own["study"] for one in found)
+
+
+def _apart_from(known: dict[str, str], key: str, label: str) -> str:
+    """The label of a key: what it has, or a new one that no other key has."""
+    if key not in known:
+        taken = set(known.values())
+        labels = itertools.chain([label], (f"{label}x{number}" for number in itertools.count(2)))
+        known[key] = next(each for each in labels if each not in taken)
+    return known[key]
 
 
 def _unwanted(series: Series, suffix: str, wanted: re.Pattern[str] | None) -> str | None:
@@ -211,9 +264,10 @@ def _by_session(scans: list[StudyScan]) -> list[StudyScan]:
 
 def _fused(name: str) -> str:
     """The entities of what is combined; BIDS has `rec` after `sub`, `ses`, `task` and `ce`."""
+    own = "".join(part.removeprefix("rec-") for part in name.split("_") if part.startswith("rec-"))
     parts = [part for part in name.split("_") if not part.startswith("rec-")]
     before = sum(part.startswith(("sub-", "ses-", "task-", "ce-")) for part in parts)
-    return "_".join([*parts[:before], "rec-fused", *parts[before:]])
+    return "_".join([*parts[:before], f"rec-{own}fused", *parts[before:]])
 
 
 def _apart(scans: list[StudyScan]) -> tuple[list[StudyScan], list[LeftOut]]:

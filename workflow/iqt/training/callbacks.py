@@ -165,8 +165,29 @@ class Losses(pl.Callback):
 
 
 class Averages(EMAWeightAveraging):
-    """The moving average of the weights. It counts its updates on the CPU, so that asking for them is no wait."""
+    """The moving average of the weights, in a few operations over all of them at once. Lightning's own asks the GPU for
+    the number of updates at every step, and then works tensor by tensor."""
 
-    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        super().on_train_start(trainer, task)
-        self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+    def __init__(self, device: torch.device, decay: float) -> None:
+        super().__init__(device=device, decay=decay)
+        self.decay = decay
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, task: pl.LightningModule, _outputs: dict, _batch: Any, _index: int
+    ) -> None:
+        if trainer.global_step <= self._latest_update_step:
+            return
+        self._latest_update_step = trainer.global_step
+        module = self._average_model.module
+        averages = [*module.parameters(), *module.buffers()]
+        weights = [*task.parameters(), *task.buffers()]
+        moving = [average.is_floating_point() and trainer.global_step > 1 for average in averages]
+        smooth = [pair for pair, moves in zip(zip(averages, weights, strict=True), moving, strict=True) if moves]
+        rest = [pair for pair, moves in zip(zip(averages, weights, strict=True), moving, strict=True) if not moves]
+        if smooth:
+            ours, theirs = map(list, zip(*smooth, strict=True))
+            torch._foreach_lerp_(ours, theirs, 1 - self.decay)
+        for average, weight in rest:
+            average.copy_(weight)
+        self._average_model.n_averaged += 1
