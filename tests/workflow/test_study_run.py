@@ -175,7 +175,7 @@ def test_whatever_lies_in_a_folder_is_named_with_its_reason(tmp_path: Path) -> N
         "three_slices_T1w.nii.gz": head[:, :, 20:23],
         "ct_T1w.nii.gz": np.where(head > 0, head - 300, -1000).astype(np.float32),
         "phantom_T1w.nii.gz": np.pad(np.ones((20, 20, 20), np.float32), 10),
-        "noise_T1w.nii.gz": rng.normal(0, 1, head.shape).astype(np.float32),
+        "noise_T1w.nii.gz": np.abs(rng.normal(100, 30, head.shape)).astype(np.float32),
         "nan_T1w.nii.gz": np.where(rng.random(head.shape) < 0.01, np.nan, head).astype(np.float32),
     }
     root.mkdir()
@@ -196,7 +196,7 @@ def test_whatever_lies_in_a_folder_is_named_with_its_reason(tmp_path: Path) -> N
         "fourdimensions": "a single 3D volume is needed",
         "threeslices": "slices",
         "ct": "signed",
-        "phantom": "brain",
+        "phantom": "a mask, not an MRI scan",
         "noise": "brain",
         "nan": "NaN",
         "truncated": "is it complete?",

@@ -34,7 +34,7 @@ from iqt.planning.plan import Plan
 # Rules find python through PATH, and a Snakemake started by its full path would leave them the system's.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
-if workflow.modifier.is_module and workflow.modifier.path_modifier.prefix:
+if workflow.modifier.path_modifier.prefix:
     raise WorkflowError("iqt takes no prefix: of a module; set the key `results` of its configuration")
 
 try:

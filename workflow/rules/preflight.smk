@@ -11,7 +11,7 @@ GPU_JOBS = workflow.global_resources.get("gpu").value
 
 # Before Snakemake looks for locks, and so before it is known whether this is a dry run.
 # A workflow that imports this one as a module has a folder, locks and handlers of its own.
-if workflow.is_main_process and not workflow.modifier.is_module:
+if workflow.is_main_process and workflow.modifier.is_main_snakefile():
     if RUN.drop_stale_locks(R):
         print(
             "An earlier run here was killed; its locks are dropped, and this one goes on where it was.", file=sys.stderr

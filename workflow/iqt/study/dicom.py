@@ -182,13 +182,17 @@ def _header(path: Path) -> dict[str, str] | str | None:
         return None
     try:
         import pydicom
+        from pydicom.uid import MediaStorageDirectoryStorage
     except ImportError:
         raise StopError(INSTALL) from None
     try:
         found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*READ.values(), "Rows"])
     except Exception:  # a damaged header makes pydicom raise what it may
         return DAMAGED
-    if "SeriesInstanceUID" not in found or "Rows" not in found:
+    if "SeriesInstanceUID" not in found:
+        index = found.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+        return None if index else DAMAGED
+    if "Rows" not in found:
         return None
     header = {key: _text(found.get(name)) for key, name in READ.items()}
     return header | {key: hashlib.sha256(header[key].encode()).hexdigest()[:12] for key in ("uid", "study")}

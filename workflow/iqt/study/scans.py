@@ -211,12 +211,10 @@ def _visits(found: list[Series], root: Path) -> dict[str, str]:
     visits: dict[tuple[str, str], str] = {}
     labelled = {}
     for series in found:
-        header = series.header
-        # Without an id the folder below the dataset's stands for a patient.
-        inside = series.files[0].relative_to(root).parts
-        patient = header["patient"] or (f"/{inside[0]}" if len(inside) > 1 else f"/{root.name}")
+        header, patient = series.header, _patient(series, root)
         person = _apart_from(patients, patient, _letters(patient.removeprefix("sub-")) or "unknown")
-        day = header["date"] or ("" if not _other_visit(found, series) else "unknown")
+        others = {one.header["study"] for one in found if _patient(one, root) == patient}
+        day = header["date"] or ("unknown" if len(others) > 1 else "")
         of_person = {key[1]: label for key, label in visits.items() if key[0] == patient}
         visit = _apart_from(of_person, header["study"], _letters(day)) if day else ""
         visits[patient, header["study"]] = visit
@@ -224,10 +222,10 @@ def _visits(found: list[Series], root: Path) -> dict[str, str]:
     return labelled
 
 
-def _other_visit(found: list[Series], series: Series) -> bool:
-    """Whether the patient of a series was scanned in another study, too."""
-    own = series.header
-    return any(one.header["patient"] == own["patient"] and one.header["study"] != own["study"] for one in found)
+def _patient(series: Series, root: Path) -> str:
+    """Who a series is of: without an id the folder below the dataset's stands for a patient."""
+    inside = series.files[0].relative_to(root).parts
+    return series.header["patient"] or (f"/{inside[0]}" if len(inside) > 1 else f"/{root.name}")
 
 
 def _apart_from(known: dict[str, str], key: str, label: str) -> str:
