@@ -76,13 +76,13 @@ def test_a_header_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     root, known = tmp_path / "exam", tmp_path / "out" / "code" / "dicom.json"
     write_series(root, slab(), np.diag([1.6, 1.6, 5.0, 1]), "T1")
     (root / "notes.txt").write_text("not an image")
-    assert len(dicom.read_series(root, None)[0]) == 1
+    assert len(dicom.read_series(root, root.iterdir(), None)[0]) == 1
     find_scans(study(root))
     assert not known.parent.exists(), "nothing is written into a folder that is no study's"
-    first = dicom.read_series(root, known)
+    first = dicom.read_series(root, sorted(root.iterdir()), known)
     for name in ("_header", "is_dicom"):
         monkeypatch.setattr(dicom, name, lambda path: pytest.fail(f"{path} is opened again"))
-    assert dicom.read_series(root, known) == first
+    assert dicom.read_series(root, sorted(root.iterdir()), known) == first
     text = known.read_text()
     for private in ("Somebody", "1.2.826", "101500"):
         assert private not in text
@@ -110,7 +110,7 @@ def test_no_two_patients_become_one_and_no_two_visits(tmp_path: Path) -> None:
 def test_voxels_keep_their_place_and_names_stay_behind(tmp_path: Path) -> None:
     data, affine = slab(), oblique()
     write_series(tmp_path / "exam", data, affine, "T1 (COR)")
-    ((series,), _) = dicom.read_series(tmp_path / "exam", None)
+    ((series,), _) = dicom.read_series(tmp_path / "exam", sorted((tmp_path / "exam").iterdir()), None)
     out = tmp_path / "sub-01_T1w.nii.gz"
     dicom.to_nifti(series.files, out)
     found = read_volume(out)
@@ -133,7 +133,7 @@ def test_voxels_keep_their_place_and_names_stay_behind(tmp_path: Path) -> None:
 
 def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:
     write_series(tmp_path / "exam", slab(), np.diag([1.6, 1.6, 5.0, 1]), "T1")
-    ((series,), _) = dicom.read_series(tmp_path / "exam", None)
+    ((series,), _) = dicom.read_series(tmp_path / "exam", sorted((tmp_path / "exam").iterdir()), None)
     for path in series.files:
         path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(UserError, match=r"exam: dcm2niix makes 0 volumes of these 9 DICOM files"):

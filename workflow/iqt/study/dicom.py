@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,8 +93,9 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_series(root: Path, known: Path | None) -> tuple[list[Series], list[Path]]:
-    """The series below a folder, in the order of patient, day, number and first file, and the damaged DICOM files.
+def read_series(root: Path, files: Iterable[Path], known: Path | None) -> tuple[list[Series], list[Path]]:
+    """The series among files below a folder, in the order of patient, day, number and first file, and the damaged DICOM
+    files.
 
     Args:
         known: a JSON that keeps what was read, so that no unchanged file is opened again; None to keep nothing.
@@ -109,7 +109,7 @@ def read_series(root: Path, known: Path | None) -> tuple[list[Series], list[Path
     now: dict[str, list[Any]] = {}
     series: dict[str, list[Path]] = defaultdict(list)
     headers: dict[str, dict[str, str]] = {}
-    for path in _files(root):
+    for path in files:
         try:
             stat = path.stat()
         except OSError:
@@ -126,7 +126,7 @@ def read_series(root: Path, known: Path | None) -> tuple[list[Series], list[Path
             headers.setdefault(header["uid"], header)
     if known is not None and now != before:
         write_json(known, now)
-    found = [Series(headers[uid], tuple(files)) for uid, files in series.items()]
+    found = [Series(headers[uid], tuple(paths)) for uid, paths in series.items()]
     return sorted(found, key=lambda one: (one.header["patient"], one.header["date"], _number(one))), damaged
 
 
@@ -167,12 +167,6 @@ def to_nifti(files: tuple[Path, ...], out: Path) -> list[str]:
     if done.returncode and not said:
         said = [_last_line(done.stdout + done.stderr)]
     return [f"dcm2niix: {text}" for text in dict.fromkeys(said)]
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files))
 
 
 def _header(path: Path) -> dict[str, str] | str | None:

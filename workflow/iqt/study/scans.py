@@ -6,8 +6,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,11 +156,10 @@ def _is_study(folder: Path) -> bool:
 
 
 def _dicom_beside(root: Path) -> list[LeftOut]:
-    """The first of the DICOM files among files that are taken: they are not."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if name not in NO_RAW and name[0] != ".")
-        looked_at = [name for name in sorted(files) if not name.endswith((*READABLE, ".json", ".tsv"))][:3]
-        for path in (Path(folder, name) for name in looked_at):
+    """The first of the DICOM files among files that are taken: they are not. A few of each folder are looked at."""
+    for _, files in itertools.groupby(_files(root, NO_RAW), key=lambda path: path.parent):
+        others = (path for path in files if not path.name.endswith((*READABLE, ".json", ".tsv")))
+        for path in itertools.islice(others, 3):
             if is_dicom(path):
                 reason = "DICOM files beside NIfTI or MGH files, which are taken"
                 return [LeftOut(path, f"{reason}; give the study a folder of DICOM alone")]
@@ -187,7 +186,7 @@ def _folder(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
 def _dicom(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     """The series of the contrast: `sub-` is the patient's id, `ses-` the day, `acq-` what the operator called it."""
     ours = (Path(study.out) / CONFIGURATION).is_file()  # else nothing may be written there
-    found, damaged = read_series(root, Path(study.out) / DICOM_INDEX if ours else None)
+    found, damaged = read_series(root, _files(root), Path(study.out) / DICOM_INDEX if ours else None)
     scans, left_out = [], [LeftOut(path, "a DICOM file whose header cannot be read") for path in damaged]
     names: Counter[str] = Counter()
     wanted = re.compile(study.series, re.IGNORECASE) if study.series is not None else None
@@ -207,17 +206,17 @@ def _dicom(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
 
 def _visits(found: list[Series], root: Path) -> dict[str, str]:
     """`sub-X[_ses-Y]` of each series, by its uid: no two patients share a label, nor two visits of one."""
-    patients: dict[str, str] = {}
-    visits: dict[tuple[str, str], str] = {}
+    studies: dict[str, set[str]] = defaultdict(set)
+    for series in found:
+        studies[_patient(series, root)].add(series.header["study"])
+    people: dict[str, str] = {}
+    visits: dict[str, dict[str, str]] = defaultdict(dict)
     labelled = {}
     for series in found:
         header, patient = series.header, _patient(series, root)
-        person = _apart_from(patients, patient, _letters(patient.removeprefix("sub-")) or "unknown")
-        others = {one.header["study"] for one in found if _patient(one, root) == patient}
-        day = header["date"] or ("unknown" if len(others) > 1 else "")
-        of_person = {key[1]: label for key, label in visits.items() if key[0] == patient}
-        visit = _apart_from(of_person, header["study"], _letters(day)) if day else ""
-        visits[patient, header["study"]] = visit
+        person = _apart_from(people, patient, _letters(patient.removeprefix("sub-")) or "unknown")
+        day = header["date"] or ("unknown" if len(studies[patient]) > 1 else "")
+        visit = _apart_from(visits[patient], header["study"], _letters(day)) if day else ""
         labelled[header["uid"]] = f"sub-{person}" + (f"_ses-{visit}" if visit else "")
     return labelled
 
@@ -295,6 +294,14 @@ def _letters(text: str | Path) -> str:
 
 
 def _images(root: Path) -> Iterator[Path]:
+    return (path for path in _files(root) if path.name.endswith(READABLE) and path.name[0] != ".")
+
+
+def _files(root: Path, without: Collection[str] = ()) -> Iterator[Path]:
+    """Every file below a folder, folder by folder in the order of their names, but for hidden folders, studies, and
+    folders of the names `without`."""
     for folder, folders, files in os.walk(root, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_study(Path(folder, name)))
-        yield from (Path(folder, name) for name in sorted(files) if name.endswith(READABLE) and name[0] != ".")
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and name not in without and not _is_study(Path(folder, name))
+        )
+        yield from (Path(folder, name) for name in sorted(files))
