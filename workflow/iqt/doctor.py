@@ -126,13 +126,13 @@ def _gpu() -> Finding:
 
 
 def _models() -> Finding:
-    from iqt.io.shipped import MODELS, find_model
+    from iqt.io.shipped import PARCELLATOR, enhancement_models, find_model
 
     try:
         find_model(None, "T1w")
     except UserError as error:
         return Finding("shipped models", FAILED, str(error))
-    return Finding("shipped models", OK, ", ".join(sorted(path.name for path in MODELS.iterdir() if path.is_dir())))
+    return Finding("shipped models", OK, ", ".join([PARCELLATOR.name, *enhancement_models()]))
 
 
 def _masks() -> Finding:

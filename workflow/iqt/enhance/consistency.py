@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from iqt.imaging.orientation import ras_voxel_size
 from iqt.imaging.resample import lost_between, on_grid
 from iqt.io.volumes import Volume
 
@@ -32,10 +32,9 @@ class Consistency(NamedTuple):
 
 
 def consistency(result: Volume, mask: np.ndarray, acquired: Volume) -> Consistency | None:
-    """How a result (X, Y, Z) with its brain mask agrees with the scan that it was made from; None where the brain has
-    too few whole voxels to say."""
-    size, edges = result.voxel_size, _edges_along(result.affine, acquired)
-    sigma = lost_between(size, edges)
+    """How a result (X, Y, Z), in RAS order, with its brain mask agrees with the scan that it was made from; None where
+    the brain has too few whole voxels to say."""
+    sigma = lost_between(result.voxel_size, ras_voxel_size(acquired.affine, acquired.data.shape))
 
     def acquire(data: np.ndarray) -> np.ndarray:
         blurred = ndimage.gaussian_filter(data.astype(np.float32), sigma, mode="nearest")
@@ -56,11 +55,3 @@ def consistency(result: Volume, mask: np.ndarray, acquired: Volume) -> Consisten
     difference[compared] = rest / scale
     unexplained = min(1.0, float(rest.std()) / spread) if explained else 1.0
     return Consistency(round(unexplained, 4), Volume(difference, acquired.affine))
-
-
-def _edges_along(affine: np.ndarray, acquired: Volume) -> np.ndarray:
-    """Edges in mm of the acquired voxels along the axes of a grid, that of the axis that runs nearest."""
-    turn = nib.orientations.ornt_transform(nib.io_orientation(acquired.affine), nib.io_orientation(affine))
-    edges = np.empty(3)
-    edges[turn[:, 0].astype(int)] = acquired.voxel_size
-    return edges

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 
 from iqt.config import Mask
@@ -14,6 +13,7 @@ from iqt.errors import UserError
 from iqt.imaging.brain_mask import find_brain
 from iqt.imaging.checks import brain_where_not_zero, mask_problems, scan_problems
 from iqt.imaging.contrast import contrast_warnings
+from iqt.imaging.orientation import ras_voxel_size
 from iqt.imaging.resample import over_field
 from iqt.io.nifti import in_mm
 from iqt.io.volumes import Volume, read_mask, read_volume, say_doubts
@@ -65,7 +65,7 @@ def load_scan(
     if problems:
         raise UserError(f"{path}: {'; '.join(problems)}")
     warnings = say_doubts(path, source.doubts)
-    warnings += contrast_warnings(path, contrast) + _range_warnings(source.voxel_size, source.affine, grid)
+    warnings += contrast_warnings(path, contrast) + _range_warnings(source, grid)
     inside, origin, doubts = brain_of(path, source, mask, stripped, settings)
     warnings += doubts
     doubtful = mask_problems(inside, source.affine)
@@ -108,14 +108,12 @@ def brain_of(
     return found.data > 0, origin, []
 
 
-def _range_warnings(voxel_size: np.ndarray, affine: np.ndarray, grid: Mapping[str, Any]) -> list[str]:
+def _range_warnings(source: Volume, grid: Mapping[str, Any]) -> list[str]:
     """Where a scan's voxels are unlike those that the model saw, sentences that name both."""
     trained = grid.get("acquired") or _as_before(grid)
     if trained is None:
         return []
-    # Axes of the scan in RAS order, whatever their order in the file.
-    own = np.empty(3)
-    own[nib.io_orientation(affine)[:, 0].astype(int)] = voxel_size
+    own = ras_voxel_size(source.affine, source.data.shape)
     sliced = ["RAS".index(axis) for axis in trained["slice_axes"]]
     for axis in sliced:
         within = [_within(each, trained["in_plane_mm"]) for each in np.delete(own, axis)]

@@ -125,9 +125,9 @@ def same_place(volume: Volume, reference: Volume) -> bool:
     """Whether two volumes have the same voxels, as far as a header written with few digits tells."""
     if volume.data.shape != reference.data.shape:
         return False
-    corners = np.stack(np.meshgrid(*((0, side - 1) for side in reference.data.shape)), axis=-1).reshape(-1, 3)
-    there = nib.affines.apply_affine(np.linalg.inv(reference.affine) @ volume.affine, corners)
-    return bool(np.abs(there - corners).max() <= SAME_PLACE)
+    outermost = corners(reference.data.shape)
+    there = nib.affines.apply_affine(np.linalg.inv(reference.affine) @ volume.affine, outermost)
+    return bool(np.abs(there - outermost).max() <= SAME_PLACE)
 
 
 def as_stored_in(volume: Volume, reference: Volume) -> Volume | None:
@@ -240,13 +240,20 @@ def intensity_scale(data: np.ndarray, mask: np.ndarray) -> float:
     return scale
 
 
-def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice, slice]:
-    """The smallest box around a mask, widened by `margin` voxels and cut at the volume's border."""
+def corners(shape: Sequence[int]) -> np.ndarray:
+    """(8, 3) indices of a volume's outermost voxels."""
+    return np.stack(np.meshgrid(*((0, side - 1) for side in shape)), axis=-1).reshape(-1, 3)
+
+
+def bounding_box(mask: np.ndarray, margin: int | Sequence[int] = 0) -> tuple[slice, slice, slice]:
+    """The smallest box around a mask, widened by `margin` voxels (along each axis) and cut at the volume's border."""
+    margins = np.broadcast_to(margin, 3)
     box = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
         filled = np.flatnonzero(mask.any(axis=others))
         if filled.size == 0:
             raise UserError("the brain mask is empty")
-        box.append(slice(max(0, filled[0] - margin), min(mask.shape[axis], filled[-1] + 1 + margin)))
+        wider = int(margins[axis])
+        box.append(slice(max(0, filled[0] - wider), min(mask.shape[axis], filled[-1] + 1 + wider)))
     return tuple(box)

@@ -19,7 +19,7 @@ from iqt.degrade.register import COVERED, center, describe, field_of_view, on_gr
 from iqt.errors import UserError
 from iqt.imaging.acquisition import Acquisition
 from iqt.imaging.resample import over_field
-from iqt.io.volumes import Volume, bounding_box, intensity_scale
+from iqt.io.volumes import Volume, bounding_box, corners, intensity_scale
 
 VOXEL_MM = 1.0
 """Voxels of the combined volume."""
@@ -122,11 +122,7 @@ def _roughness(volume: np.ndarray) -> np.ndarray:
 def _brain_alone(stack: Stack) -> Stack:
     """The stack cut to the box of its brain and a margin, on the intensity scale."""
     scale = intensity_scale(stack.scan.data, stack.mask)
-    edges = np.ceil(MARGIN_MM / stack.scan.voxel_size).astype(int)
-    box = tuple(
-        slice(max(0, side.start - edge), side.stop + edge)
-        for side, edge in zip(bounding_box(stack.mask, 0), edges, strict=True)
-    )
+    box = bounding_box(stack.mask, np.ceil(MARGIN_MM / stack.scan.voxel_size).astype(int))
     affine = stack.scan.affine @ nib.affines.from_matvec(np.eye(3), [side.start for side in box])
     data = np.ascontiguousarray(stack.scan.data[box], np.float32) / scale
     return Stack(stack.name, Volume(data, affine), stack.mask[box])
@@ -139,12 +135,8 @@ def _mask(stack: Stack) -> Volume:
 def _grid(target: Volume, stacks: Sequence[Stack]) -> Volume:
     """The part of the reference's grid, or of its continuation, that the stacks' boxes take."""
     to_grid = np.linalg.inv(target.affine)
-    corners = np.concatenate(
-        [nib.affines.apply_affine(to_grid @ stack.scan.affine, _corners(stack.mask.shape)) for stack in stacks]
+    ends = np.concatenate(
+        [nib.affines.apply_affine(to_grid @ stack.scan.affine, corners(stack.mask.shape)) for stack in stacks]
     )
-    low, high = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int)
+    low, high = np.floor(ends.min(axis=0)).astype(int), np.ceil(ends.max(axis=0)).astype(int)
     return Volume(np.empty(high - low + 1, np.float32), target.affine @ nib.affines.from_matvec(np.eye(3), low))
-
-
-def _corners(shape: tuple[int, ...]) -> np.ndarray:
-    return np.stack(np.meshgrid(*((0, side - 1) for side in shape)), axis=-1).reshape(-1, 3)
