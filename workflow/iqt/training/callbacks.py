@@ -158,10 +158,10 @@ class Losses(pl.Callback):
         trainer.logger.log_metrics({"train_loss": values[-1]}, unread[-1][1])
 
     def state_dict(self) -> dict:
-        return {"first": self.guard.first, "last": self.guard.last, "phase": self.guard.phase}
+        return dict(vars(self.guard))
 
     def load_state_dict(self, state: dict) -> None:
-        self.guard.first, self.guard.last, self.guard.phase = state["first"], state["last"], state["phase"]
+        vars(self.guard).update(state)
 
 
 class Averages(EMAWeightAveraging):
@@ -180,14 +180,14 @@ class Averages(EMAWeightAveraging):
             return
         self._latest_update_step = trainer.global_step
         module = self._average_model.module
-        averages = [*module.parameters(), *module.buffers()]
-        weights = [*task.parameters(), *task.buffers()]
-        moving = [average.is_floating_point() and trainer.global_step > 1 for average in averages]
-        smooth = [pair for pair, moves in zip(zip(averages, weights, strict=True), moving, strict=True) if moves]
-        rest = [pair for pair, moves in zip(zip(averages, weights, strict=True), moving, strict=True) if not moves]
+        averages, weights = ([*each.parameters(), *each.buffers()] for each in (module, task))
+        smooth = []
+        for average, weight in zip(averages, weights, strict=True):
+            # The first weights are the average themselves, and so are counts at any time.
+            if trainer.global_step == 1 or not average.is_floating_point():
+                average.copy_(weight)
+            else:
+                smooth.append((average, weight))
         if smooth:
-            ours, theirs = map(list, zip(*smooth, strict=True))
-            torch._foreach_lerp_(ours, theirs, 1 - self.decay)
-        for average, weight in rest:
-            average.copy_(weight)
+            torch._foreach_lerp_(*map(list, zip(*smooth, strict=True)), 1 - self.decay)
         self._average_model.n_averaged += 1
