@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that most people need; `make help` lists the rest.
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-full test test-all bench-data bench-masks bench-judge bench-step bench-parcellator weights-parcellator weights-t1w test-archives test-conda test-faults test-slurm test-speed setup slurm
-.PHONY: lint format docs site bench-speed experiments sampling-sweep scale constraints pins report clean
+.PHONY: lint format docs site bench-speed gpu gpu-bundle experiments sampling-sweep scale constraints pins report clean
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -107,6 +107,16 @@ weights-parcellator: $(READY) ## Train the 3D parcellator on label maps: make we
 
 bench-step: $(READY) ## Measure a training step beside its convolutions alone (two minutes, on a quiet machine)
 	$(BIN)/python tests/measurements/step.py docs/measurements/step.md
+
+gpu: $(READY) ## On a machine with a GPU: does it compute the same, and how fast (eight minutes) [STORE=PATCH STORE]
+	$(BIN)/iqt bench gpu --out results/gpu $(if $(STORE),--store $(STORE))
+	cp results/gpu/gpu.md docs/measurements/gpu.md
+
+gpu-bundle: $(READY) ## Pack that for a machine with torch and no network, into results/gpu-bundle [RUN=FOLDER OF A RUN] [CHECK=1]
+	rm -rf results/gpu-bundle
+	$(BIN)/iqt bench gpu-bundle results/gpu-bundle \
+	  $(if $(RUN),--store $(RUN)/store/main --participants $(RUN)/cohort/participants.tsv)
+	$(if $(CHECK),PYTHON=$(BIN)/python sh results/gpu-bundle/start.sh --check --minutes 4 --out results/gpu-check)
 
 bench-speed: $(READY) ## Measure what one volume costs and gives against the authors' protocol (half an hour)
 	$(SNAKEMAKE) cohort lowfield models

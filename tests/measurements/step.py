@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import statistics
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
+from iqt.bench.passes import convolution_seconds, pass_seconds
 from iqt.compute.devices import best_device, machine, use_bfloat16
 from iqt.config import Painting, Training, VolumetricNetwork
 from iqt.io.files import write_text
@@ -82,7 +82,9 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         for name, subject in subjects(Path(folder)).items():
-            alone, whole, loop = convolutions(subject), one_pass(subject), in_the_loop(subject, Path(folder))
+            alone = convolution_seconds(subject.build(), subject.inputs, "auto", REPEATS)
+            whole = pass_seconds(subject.build(), subject.inputs, subject.loss, "auto", REPEATS)
+            loop = in_the_loop(subject, Path(folder))
             figures = f"{alone:.3f} | {whole:.3f} | {whole / alone:.2f} | {loop:.3f} | {loop / whole:.2f}"
             lines.append(f"| {name} | {figures} |")
             print(lines[-1], flush=True)
@@ -126,60 +128,6 @@ def parcellator(folder: Path) -> Subject:
         items,
         Training.model_validate(PARCELLATOR),
     )
-
-
-def timed(work: Callable[[], None]) -> float:
-    for _ in range(3):
-        work()
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def autocast() -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16("auto", best_device()))
-
-
-def one_pass(subject: Subject) -> float:
-    network = subject.build()
-
-    def work() -> None:
-        network.zero_grad()
-        with autocast():
-            loss = subject.loss(network(*subject.inputs))
-        loss.backward()
-
-    return timed(work)
-
-
-def convolutions(subject: Subject) -> float:
-    network, seen = subject.build(), []
-    for module in network.modules():
-        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-            module.register_forward_hook(
-                lambda module, inputs, _output: seen.append((module, inputs[0].detach().clone()))
-            )
-    with torch.no_grad(), autocast():
-        network(*subject.inputs)
-    seen = [(module, features.requires_grad_()) for module, features in seen]
-
-    def work() -> None:
-        for module, features in seen:
-            with autocast():
-                made = functional_of(module)(features)
-            made.backward(torch.ones_like(made))
-            features.grad = module.weight.grad = None
-
-    return timed(work)
-
-
-def functional_of(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The convolution alone, without what a subclass does around it."""
-    plain = nn.ConvTranspose3d if isinstance(module, nn.ConvTranspose3d) else nn.Conv3d
-    return lambda features: plain.forward(module, features)
 
 
 def in_the_loop(subject: Subject, folder: Path) -> float:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from nilearn.datasets import load_mni152_brain_mask
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -59,10 +58,10 @@ class Cost(NamedTuple):
         return self.seconds * self.tiles * self.calls
 
 
-def measure_costs(method: DiffusionIQTMethod, recommended: int, precision: str) -> list[Cost]:
-    """Cost of each way on the template brain; `recommended` is our number of network calls. The
-    network must be one whose patches are padded with their neighbours."""
-    mask, region, device = template_mask(), method.patches.region, best_device()
+def measure_costs(method: DiffusionIQTMethod, mask: np.ndarray, recommended: int, precision: str) -> list[Cost]:
+    """Cost of each way on a volume with the brain in `mask` (X, Y, Z); `recommended` is our number of network calls.
+    The network must be one whose patches are padded with their neighbours."""
+    region, device = method.patches.region, best_device()
     network = method.build().eval().to(device)  # with channels first in memory, as theirs
     with halo_padding():
         theirs = measure_call(network, region, "float32")
@@ -98,10 +97,22 @@ def measure_layouts(method: DiffusionIQTMethod, precision: str) -> dict[str, flo
 
 def template_mask() -> np.ndarray:
     """The template's brain mask in the middle of a grid of 256^3 voxels of 1 mm."""
-    brain = np.asarray(load_mni152_brain_mask(resolution=1).dataobj) > 0
-    mask = np.zeros((EDGE,) * 3, bool)
-    mask[tuple(slice((EDGE - size) // 2, (EDGE - size) // 2 + size) for size in brain.shape)] = brain
-    return mask
+    from nilearn.datasets import load_mni152_brain_mask
+
+    return _in_the_middle(np.asarray(load_mni152_brain_mask(resolution=1).dataobj) > 0)
+
+
+def template_volume() -> tuple[np.ndarray, np.ndarray]:
+    """The template on the same grid, (X, Y, Z) float32, and its brain mask."""
+    from nilearn.datasets import load_mni152_template
+
+    return _in_the_middle(np.asarray(load_mni152_template(resolution=1).dataobj, np.float32)), template_mask()
+
+
+def _in_the_middle(volume: np.ndarray) -> np.ndarray:
+    whole = np.zeros((EDGE,) * 3, volume.dtype)
+    whole[tuple(slice((EDGE - size) // 2, (EDGE - size) // 2 + size) for size in volume.shape)] = volume
+    return whole
 
 
 def our_tiling(network: nn.Module, method: DiffusionIQTMethod, mask: np.ndarray, precision: str) -> Tiling:

@@ -40,7 +40,7 @@ def bench_speed(
     precision: PrecisionOption = "auto",
 ) -> None:
     """What one volume costs and what comes of it: the authors' protocol, MONAI's model, and ours."""
-    from iqt.bench.cost import measure_costs, measure_layouts, monai_network
+    from iqt.bench.cost import measure_costs, measure_layouts, monai_network, template_mask
     from iqt.bench.page import write_speed
     from iqt.bench.quality import measure_quality
     from iqt.config import read_config
@@ -64,7 +64,7 @@ def bench_speed(
     model = run / "models" / Plan(small).model_of(method) / f"seed-{small.training_seeds[0]}"
     # Quality first: it fails at once where the run is not there.
     quality = measure_quality(run, model, recommended, small.suffix, precision)
-    costs = measure_costs(full, recommended.steps * recommended.samples, precision)
+    costs = measure_costs(full, template_mask(), recommended.steps * recommended.samples, precision)
     layouts = {
         "full": measure_layouts(full, precision),
         "trained": measure_layouts(small.methods[method], precision),
@@ -73,3 +73,49 @@ def bench_speed(
     sizes = {"ours": ours, "monai": count_parameters(monai_network(ours, len(full.network.multipliers)))}
     write_speed(out, costs, layouts, sizes, quality, f"The network of `{trained}` after its run")
     print(out.read_text(encoding="utf-8"), end="")
+
+
+FullConfig = Annotated[Path, typer.Option("--config", help="Configuration of the full-size networks.")]
+FULL = Path("config/openneuro-full.yaml")
+
+
+@bench.command("gpu")
+def bench_gpu(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("results/gpu"),
+    minutes: Annotated[float, typer.Option(min=0.5, max=120, help="How long it may take in all.")] = 8,
+    check: Annotated[bool, typer.Option("--check", help="At toy size, on the CPU too: does everything run?")] = False,
+    config: FullConfig = FULL,
+    store: Annotated[
+        Path | None, typer.Option(help="Patch store to train on, with a participants.tsv in it; or a packed one.")
+    ] = None,
+    volume: Annotated[Path | None, typer.Option(help="Volume of a bundle; the template brain without it.")] = None,
+) -> None:
+    """All that a first session on a GPU should tell: agreement with the CPU, speed, memory, a short training."""
+    from iqt.bench.gpu.session import PAGE, problems, require_gpu, run_session
+
+    for path in (config, store, volume):
+        if path is not None and not path.exists():
+            raise UserError(f"{path}: no such file or folder")
+    if not check:
+        require_gpu()
+    results = run_session(out, config, minutes, check, volume, store)
+    print((out / PAGE).read_text(encoding="utf-8"), end="")
+    found = problems(results)
+    if found:
+        raise UserError("; ".join(found))
+
+
+@bench.command("gpu-bundle")
+def bench_gpu_bundle(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    config: FullConfig = FULL,
+    store: Annotated[Path | None, typer.Option(help="Patch store of a run; what fits is packed without names.")] = None,
+    participants: Annotated[Path | None, typer.Option(help="participants.tsv of that run.")] = None,
+) -> None:
+    """Pack a session for a machine that has torch and little else, and no network: there, `sh start.sh`."""
+    from iqt.bench.gpu.bundle import make_bundle
+
+    if (store is None) != (participants is None):
+        raise UserError("--store and --participants belong together; give both or none")
+    size = make_bundle(out, config, store, participants)
+    print(f"{out}: {size / 1e6:.0f} MB; on the machine with the GPU: sh {out.name}/start.sh")

@@ -1,0 +1,222 @@
+"""All that a first session on a GPU should tell, within minutes: each step in a process of its own with a limit of its
+own, so that one that fails, hangs or breaks the card's context costs the others nothing."""
+
+from __future__ import annotations
+
+import datetime
+import multiprocessing
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iqt import __version__
+from iqt.bench.gpu.data import shrink_volume, template_store, unpack_store, write_template_volume
+from iqt.bench.gpu.page import write_page
+from iqt.bench.gpu.setup import Setup
+from iqt.errors import UserError
+from iqt.io.files import read_json, write_json
+from iqt.terminal import note
+
+RESULTS, PAGE = "gpu.json", "gpu.md"
+LEAST_SECONDS = 5
+"""A step with less than this left is not begun."""
+
+
+class Step(NamedTuple):
+    """A part of a session: what it measures, and the share of the minutes that it may take at most; None for what is
+    left."""
+
+    name: str
+    told: str
+    share: float | None
+
+
+STEPS = (
+    Step("machine", "card and versions", 0.06),
+    Step("agreement", "GPU against CPU, bfloat16, repeats, resuming", 0.16),
+    Step("step", "training steps, eager", 0.14),
+    Step("volume", "whole volumes", 0.17),
+    Step("compiled", "training steps, compiled", 0.17),
+    Step("training", "a short training against a U-Net", None),
+)
+
+
+def run_session(
+    out: Path, config: Path, minutes: float, toy: bool, volume: Path | None = None, store: Path | None = None
+) -> dict[str, Any]:
+    """Run every step within `minutes`, write `gpu.json` and `gpu.md` into `out`, and return what the former holds.
+
+    Args:
+        config: a configuration with the entries `diffusion_iqt` and `unet`.
+        toy: run on whatever device there is, at toy size.
+        volume: as `Setup.volume`; the template brain where it is left out.
+        store: a patch store with its `participants.tsv`, or what `pack_store` wrote; copies of the template without it.
+    """
+    began = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    setup, data = prepare(out, config, toy, volume, store)
+    results: dict[str, Any] = {
+        "date": str(datetime.date.today()),
+        "iqt": __version__,
+        "minutes": minutes,
+        "toy": toy,
+        "trained_on": data,
+        "steps": {},
+    }
+    for number, step in enumerate(STEPS, start=1):
+        left = 60 * minutes - (time.monotonic() - began)
+        limit = left if step.share is None else min(left, 60 * minutes * step.share)
+        note(f"[{number}/{len(STEPS)}] {step.told}, {max(0, limit):.0f} s at most")
+        results["steps"][step.name] = run_step(step.name, setup, limit)
+        results["seconds"] = round(time.monotonic() - began, 1)
+        write_json(out / RESULTS, results)
+        write_page(out / PAGE, results)
+    return results
+
+
+def prepare(out: Path, config: Path, toy: bool, volume: Path | None, store: Path | None) -> tuple[Setup, str]:
+    """The setup of a session, and in words what it trains on."""
+    if volume is None:
+        volume = out / "volume.npz"
+        write_template_volume(volume)
+    if toy:
+        shrink_volume(volume, out / "toy-volume.npz")
+        volume = out / "toy-volume.npz"
+    if store is None or toy:
+        said = "copies of the template brain with noise, which tell speed and no quality"
+        store = template_store(volume, out / "template")
+    else:
+        said = "a patch store of real scans"
+        store = unpack_store(store, out / "store") if store.is_file() else store
+    return Setup(out.resolve(), config.resolve(), volume.resolve(), store.resolve(), toy), said
+
+
+def run_step(name: str, setup: Setup, seconds: float) -> dict[str, Any]:
+    """What a step measured before its end or its limit, with `status` (ok, or what went wrong) and `seconds`."""
+    path = setup.out / "steps" / f"{name}.json"
+    path.unlink(missing_ok=True)
+    if seconds < LEAST_SECONDS:
+        return {"status": "not begun: no time was left"}
+    began = time.monotonic()
+    process = multiprocessing.get_context("spawn").Process(target=_work, args=(name, setup, path, seconds))
+    process.start()
+    process.join(seconds)
+    status = "ok"
+    if process.is_alive():
+        status = f"stopped after {seconds:.0f} s"
+        process.kill()
+        process.join()
+    elif process.exitcode:
+        status = f"ended with exit status {process.exitcode}"
+    measured = read_json(path) if path.exists() else {}
+    return {"status": status, **measured, "seconds": round(time.monotonic() - began, 1)}
+
+
+def _work(name: str, setup: Setup, path: Path, seconds: float) -> None:
+    """Run a step in this process, and write what it has measured whenever there is more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    measured: dict[str, Any] = {}
+    try:
+        for part in WORK[name](setup, seconds):
+            measured |= part
+            write_json(path, measured)
+    except Exception as error:
+        traceback.print_exc()
+        write_json(
+            path, {**measured, "status": f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        )
+
+
+def _machine(_setup: Setup, _seconds: float) -> Iterator[dict[str, Any]]:
+    import torch
+
+    yield {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("torch", "numpy", "lightning", "triton", "monai", "pydantic")},
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "cpus": multiprocessing.cpu_count(),
+    }
+    from iqt.compute.devices import best_device, machine, use_bfloat16
+
+    device = best_device()
+    yield {**machine(), "device": device.type, "precision": "bfloat16" if use_bfloat16("auto", device) else "float32"}
+    if device.type == "cuda":
+        card = torch.cuda.get_device_properties(device)
+        yield {"gpu_gib": card.total_memory / 2**30, "capability": f"{card.major}.{card.minor}"}
+        asked = "driver_version,clocks.sm,clocks.mem,power.limit,persistence_mode"
+        command = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader"]
+        yield {"nvidia_smi": subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _agreement(setup: Setup, _seconds: float) -> Iterator[dict[str, Any]]:
+    from iqt.bench.gpu.agreement import agreement
+
+    yield from agreement(setup)
+
+
+def _step(setup: Setup, _seconds: float) -> Iterator[dict[str, Any]]:
+    from iqt.bench.gpu.speed import step_times
+
+    yield from step_times(setup)
+
+
+def _compiled(setup: Setup, _seconds: float) -> Iterator[dict[str, Any]]:
+    from iqt.bench.gpu.speed import compiled_step
+
+    yield from compiled_step(setup)
+
+
+def _volume(setup: Setup, _seconds: float) -> Iterator[dict[str, Any]]:
+    from iqt.bench.gpu.speed import volume_times
+
+    yield from volume_times(setup)
+
+
+def _training(setup: Setup, seconds: float) -> Iterator[dict[str, Any]]:
+    from iqt.bench.gpu.training import short_trainings
+
+    yield from short_trainings(setup, seconds)
+
+
+WORK: dict[str, Callable[[Setup, float], Iterator[dict[str, Any]]]] = {
+    "machine": _machine,
+    "agreement": _agreement,
+    "step": _step,
+    "volume": _volume,
+    "compiled": _compiled,
+    "training": _training,
+}
+
+
+def require_gpu() -> None:
+    """UserError where no GPU is visible."""
+    from iqt.compute.gpus import visible_gpus
+
+    if not visible_gpus():
+        raise UserError("no GPU is visible here; --check runs everything on the CPU at toy size")
+
+
+def problems(results: dict[str, Any]) -> list[str]:
+    """What went wrong in a session, and which figures lie outside their bars; running out of time is no fault."""
+    from iqt.bench.gpu.bars import BARS
+
+    states = {name: step["status"] for name, step in results["steps"].items()}
+    found = [f"{name}: {state}" for name, state in states.items() if state.startswith(("failed", "ended"))]
+    measured = results["steps"].get("agreement", {})
+    for name, bar in BARS.items():
+        if name in measured and not bar.met(measured[name]):
+            found.append(f"{bar.told}: {measured[name]:.3g}, which is outside {bar.limit:g}")
+    return found

@@ -1,0 +1,83 @@
+"""What a session on a GPU works with: the networks at full or toy size, a volume, and a store to train from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from iqt.config import Config, parse_config, read_config
+from iqt.methods.diffusion_iqt import DiffusionIQTMethod
+from iqt.planning.plan import Plan
+
+DIFFUSION, REGRESSION = "diffusion_iqt", "unet"
+"""Entries of the configuration that are measured; the second has about as many parameters as the first."""
+STANDARD = {"input_mean": 0.0, "input_sd": 1.0, "target_mean": 0.0, "target_sd": 0.1}
+"""Standardisation of networks that nobody trained."""
+TOY: dict[str, Any] = {
+    "name": "toy",
+    "patches": {"patch": 8, "grid": [2, 2, 2]},
+    "training": {"batch_size": 2, "learning_rate": 1e-3},
+    "methods": {
+        "cubic": {"kind": "cubic"},
+        DIFFUSION: {
+            "kind": "diffusion_iqt",
+            "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "stem": 1, "heads": 1, "head_dim": 4,
+                        "tokens": [4, 2], "groups": 4},
+            "sampling": {"sampler": "ddim", "steps": 2},
+        },
+        REGRESSION: {"kind": "unet", "network": {"channels": [4, 8]}},
+    },
+}  # fmt: skip
+"""The configuration by which a session is tried without a GPU."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every step is given. `toy` stands for small sizes, on whatever device there is.
+
+    Args:
+        out: folder of the session's results.
+        config: a configuration with the entries `diffusion_iqt` and `unet`; its sampling is the recommended one.
+        volume: NPZ with `data` (X, Y, Z), standardised, and `mask`, (X, Y, Z) bool.
+        store: folder of a run's patch store with its `participants.tsv` in it.
+    """
+
+    out: Path
+    config: Path
+    volume: Path
+    store: Path
+    toy: bool = False
+
+    @functools.cached_property
+    def settings(self) -> Config:
+        return parse_config(TOY, "the toy configuration") if self.toy else read_config(self.config)
+
+    def trained_by(self, name: str) -> dict[str, Any]:
+        """What the weights of an entry depend on, as training takes it."""
+        return Plan(self.settings).trained_by(name)
+
+    @property
+    def diffusion(self) -> DiffusionIQTMethod:
+        return self.settings.methods[DIFFUSION]
+
+    def read_volume(self) -> tuple[Tensor, np.ndarray]:
+        """The standardised volume, and where it is brain."""
+        with np.load(self.volume) as held:
+            return torch.from_numpy(held["data"].astype(np.float32)), held["mask"]
+
+
+def with_random_weights(network: nn.Module, seed: int) -> nn.Module:
+    """The network with no weight left at zero, as the last layer of a fresh diffusion model is: its output would not
+    depend on anything before."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.dim() > 1 and not weight.any():
+                weight.copy_(torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5)
+    return network
