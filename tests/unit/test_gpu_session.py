@@ -16,7 +16,6 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from iqt.bench.gpu import bundle as bundling
-from iqt.bench.gpu import data as session_data
 from iqt.bench.gpu.agreement import agreement, device_difference, resume_difference
 from iqt.bench.gpu.bars import BARS
 from iqt.bench.gpu.bundle import make_bundle
@@ -165,7 +164,6 @@ def test_a_bundle_runs_where_torch_and_little_else_is_installed(
 ) -> None:
     small = np.zeros((96, 96, 96), np.float16)
     small[24:72, 24:72, 24:72] = np.random.default_rng(0).standard_normal((48, 48, 48))
-    monkeypatch.setattr(session_data, "TOY_STEP", 3)
 
     def write(out: Path) -> None:
         np.savez_compressed(out, data=small, mask=small != 0)

@@ -6,19 +6,30 @@ import collections
 import contextlib
 import copy
 import csv
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
 
-from iqt.config import Training
+from iqt.config import Parcellator, Training, VolumetricNetwork
 from iqt.config.benchmark import DEFAULT_METHODS
 from iqt.enhance import models
 from iqt.enhance.models import Enhancer
+from iqt.io.labels import LabelTable
+from iqt.io.volumes import Volume
 from iqt.methods import parse_method
+from iqt.networks.multiview import IN_SLICES, PLANES
+from iqt.networks.volumetric import build_volumetric
+from iqt.parcellate import predict, volumetric
+from iqt.parcellate.predict import build_network
+from iqt.parcellate.train import ParcellationTask
+from iqt.parcellate.train_volumetric import VolumetricTask
 from iqt.training import fit as fitting
-from iqt.training.fit import fit
+from iqt.training.fit import Task, fit
 from strange_device import DEVICE, Strange
 
 NETWORK = {"channels": 8, "multipliers": [1, 2], "tokens": [4, 2], "blocks": 1, "groups": 4}
@@ -72,6 +83,55 @@ def test_a_training_step_stays_on_its_device_and_waits_for_nothing(name: str) ->
         assert strange.waits == []
     assert loss.device == DEVICE
     assert {value.device.type for value in figures.values()} == {"meta"}
+
+
+def slices_task() -> tuple[Task, dict[str, torch.Tensor]]:
+    table = LabelTable((0, 2, 41, 3), (0, 41, 2, 3))
+    network = build_network(Parcellator(filters=8, levels=2), table)
+    task = ParcellationTask(network, dict.fromkeys(PLANES, torch.ones(table.n_classes)))
+    batch = {plane: torch.empty(2, IN_SLICES, 16, 16) for plane in PLANES}
+    return task, batch | {f"{plane}_target": torch.empty(2, 16, 16, dtype=torch.long) for plane in PLANES}
+
+
+def volumes_task() -> tuple[Task, dict[str, torch.Tensor]]:
+    task = VolumetricTask(build_volumetric(VolumetricNetwork(channels=(4, 8), features=4, residual_units=0), 5))
+    return task, {
+        "image": torch.empty(1, 1, 16, 16, 16),
+        "target": torch.empty(1, 16, 16, 16, dtype=torch.long),
+    }
+
+
+@pytest.mark.parametrize("made", [slices_task, volumes_task])
+def test_a_parcellators_step_stays_on_its_device_and_waits_for_nothing(made: Callable) -> None:
+    task, batch = made()
+    task.prepare(Training(steps=100), seed=1)
+    task.to(DEVICE)
+    batch = {name: values.to(DEVICE) for name, values in batch.items()}
+    with Strange() as strange:
+        loss = task.training_step(batch, 0)
+        loss.backward()
+        figures = task.validate(batch)
+    assert strange.waits == []
+    assert {value.device.type for value in (loss, *figures.values())} == {"meta"}
+
+
+@pytest.mark.parametrize("kind", ["slices", "volumes"])
+def test_a_volume_is_parcellated_on_its_device_and_fetched_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = LabelTable((0, 2, 41, 3), (0, 41, 2, 3))
+    volume, mask = Volume(np.ones((16, 16, 16), np.float32), np.eye(4)), np.ones((16, 16, 16), bool)
+    for module in (predict, volumetric):
+        monkeypatch.setattr(module, "autocast", lambda precision, device: contextlib.nullcontext())
+    if kind == "slices":
+        network = build_network(Parcellator(filters=8, levels=2), table)
+        parcellator = predict.TrainedParcellator(network.eval().to(DEVICE), table, 2, "float32")
+        work = functools.partial(predict.predict_labels, parcellator, volume, mask)
+    else:
+        network = build_volumetric(VolumetricNetwork(channels=(4, 8), features=4, residual_units=0), table.n_classes)
+        parcellator = volumetric.TrainedVolumetric(network.eval().to(DEVICE), table, 2, "float32", 1.0)
+        work = functools.partial(volumetric.predict_volumetric, parcellator, volume, mask)
+    with Strange() as strange:
+        assert work().shape == volume.data.shape
+    assert len(strange.waits) == 1, strange.waits
 
 
 def test_indices_of_a_batch_stay_on_the_cpu() -> None:

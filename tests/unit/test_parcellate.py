@@ -144,7 +144,7 @@ def test_edges_are_both_sides_of_a_border():
 
 def test_mean_dice_counts_structures_of_the_target():
     target, predicted = torch.tensor([[0, 1, 1, 2, 2]]), torch.tensor([[3, 1, 0, 2, 2]])
-    assert mean_dice(predicted, target) == pytest.approx((2 / 3 + 1) / 2)
+    assert mean_dice(predicted, target, 4) == pytest.approx((2 / 3 + 1) / 2)
 
 
 def test_class_weights_balance_by_the_median_and_are_capped():

@@ -31,30 +31,42 @@ def slice_loss(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     log_p = logits.float().permute(0, 2, 3, 1).reshape(-1, n_classes).log_softmax(-1)
     flat = target.reshape(-1)
     true = log_p.gather(1, flat[:, None])[:, 0]
-    voxel_weights = weights.to(flat.device)[flat] + EDGE_WEIGHT * label_edges(target).reshape(-1)
+    voxel_weights = weights[flat] + EDGE_WEIGHT * label_edges(target).reshape(-1)
     cross_entropy = -(voxel_weights * true).mean()
-    counts = torch.bincount(flat, minlength=n_classes)
-    overlap = torch.zeros_like(log_p[0]).index_add(0, flat, true.exp())
-    dice = 2 * overlap / (log_p.exp().sum(0) + counts)
-    return cross_entropy + 1 - dice[counts > 0].mean()
+    counts = sum_by_class(torch.ones_like(true), flat, n_classes)
+    dice = 2 * sum_by_class(true.exp(), flat, n_classes) / (log_p.exp().sum(0) + counts)
+    return cross_entropy + 1 - mean_where(dice, counts > 0)
 
 
 def label_edges(target: Tensor) -> Tensor:
     """1 where a voxel of (B, H, W) has a neighbour above, below, left or right of another class, else 0."""
-    edges = torch.zeros_like(target, dtype=torch.float32)
+    edges = torch.zeros_like(target, dtype=torch.bool)
     for axis in (1, 2):
         differs = target.diff(dim=axis) != 0
         size = target.shape[axis]
-        edges.narrow(axis, 0, size - 1)[differs] = 1
-        edges.narrow(axis, 1, size - 1)[differs] = 1
-    return edges
+        edges.narrow(axis, 0, size - 1).logical_or_(differs)
+        edges.narrow(axis, 1, size - 1).logical_or_(differs)
+    return edges.float()
 
 
-def mean_dice(predicted: Tensor, target: Tensor) -> Tensor:
-    """Dice of two class maps, the mean over the classes of the target without the background."""
-    n_classes = int(torch.maximum(predicted, target).max()) + 1
+def mean_dice(predicted: Tensor, target: Tensor, n_classes: int) -> Tensor:
+    """Dice of two maps of classes below `n_classes`, the mean over the classes of the target without the background; 1
+    where it holds nothing else."""
+    predicted, target = predicted.reshape(-1), target.reshape(-1)
+    ones = torch.ones(target.shape, device=target.device)
     both, a, b = (
-        torch.bincount(values.reshape(-1), minlength=n_classes)[1:]
-        for values in (target[predicted == target], predicted, target)
+        sum_by_class(weights, classes, n_classes)[1:]
+        for weights, classes in ((ones * (predicted == target), target), (ones, predicted), (ones, target))
     )
-    return (2 * both / (a + b))[b > 0].mean() if b.any() else torch.ones((), device=target.device)
+    return torch.where((b > 0).any(), mean_where(2 * both / (a + b).clamp_min(1), b > 0), 1.0)
+
+
+def sum_by_class(values: Tensor, classes: Tensor, n_classes: int) -> Tensor:
+    """Sums of `values` (N,) over each class in `classes` (N,), whole numbers. Counting or selecting by a mask
+    would make a GPU wait for the host to learn how large the result is."""
+    return values.new_zeros(n_classes).index_add(0, classes, values)
+
+
+def mean_where(values: Tensor, wanted: Tensor) -> Tensor:
+    """Mean of `values` where `wanted` is true, 0 where it is nowhere; without waiting, as `sum_by_class`."""
+    return torch.where(wanted, values, 0).sum() / wanted.sum().clamp_min(1)

@@ -28,7 +28,9 @@ class ParcellationTask(Task):
     def __init__(self, network: MultiView, weights: dict[str, Tensor]) -> None:
         """`weights` holds the class weights of each plane."""
         super().__init__()
-        self.network, self.weights = network, weights
+        self.network = network
+        for plane in PLANES:  # moves with the task, and is no part of its state
+            self.register_buffer(f"{plane}_weights", weights[plane], persistent=False)
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         logits = self.network(batch)
@@ -38,11 +40,11 @@ class ParcellationTask(Task):
         logits = self.network(batch)
         targets = {plane: batch[f"{plane}_target"] for plane in PLANES}
         losses = [self._loss(logits, batch, plane) for plane in PLANES]
-        scores = [mean_dice(logits[plane].argmax(1), targets[plane]) for plane in PLANES]
+        scores = [mean_dice(logits[plane].argmax(1), targets[plane], logits[plane].shape[1]) for plane in PLANES]
         return {"val_loss": sum(losses), "val_dice": sum(scores) / len(scores)}
 
     def _loss(self, logits: dict[str, Tensor], batch: dict[str, Tensor], plane: str) -> Tensor:
-        return slice_loss(logits[plane], batch[f"{plane}_target"], self.weights[plane].to(self.device))
+        return slice_loss(logits[plane], batch[f"{plane}_target"], getattr(self, f"{plane}_weights"))
 
 
 def train_parcellator(

@@ -15,7 +15,7 @@ from iqt.errors import UserError
 from iqt.io.labels import LabelTable, read_lut
 from iqt.io.naming import seed_of
 from iqt.networks.volumetric import build_volumetric
-from iqt.parcellate.losses import mean_dice
+from iqt.parcellate.losses import mean_dice, mean_where, sum_by_class
 from iqt.parcellate.paint import LabelMap, PaintedVolumes, read_label_map
 from iqt.parcellate.volumetric import KIND
 from iqt.training.checkpoints import save_model
@@ -39,7 +39,7 @@ class VolumetricTask(Task):
         seen = batch["image"][:, 0] > 0
         found = torch.where(seen, logits.argmax(1), 0)
         loss = volume_loss(logits, batch["target"], seen)
-        return {"val_loss": loss, "val_dice": mean_dice(found, batch["target"])}
+        return {"val_loss": loss, "val_dice": mean_dice(found, batch["target"], logits.shape[1])}
 
     def _logits(self, batch: dict[str, Tensor]) -> Tensor:
         return self.network(batch["image"].contiguous(memory_format=torch.channels_last_3d))
@@ -52,14 +52,14 @@ def volume_loss(logits: Tensor, target: Tensor, seen: Tensor) -> Tensor:
     Dice is averaged over the structures that the batch holds, the background left out.
     """
     n_classes = logits.shape[1]
-    log_p = logits.movedim(1, -1)[seen].float().log_softmax(-1)
-    flat = target[seen]
+    log_p = logits.movedim(1, -1).reshape(-1, n_classes).float().log_softmax(-1)
+    flat, inside = target.reshape(-1), seen.reshape(-1).float()
     true = log_p.gather(1, flat[:, None])[:, 0]
-    cross_entropy = -true.mean()
-    counts = torch.bincount(flat, minlength=n_classes)
-    overlap = torch.zeros_like(log_p[0]).index_add(0, flat, true.exp())
-    dice = (2 * overlap / (log_p.exp().sum(0) + counts))[1:]
-    return cross_entropy + 1 - dice[counts[1:] > 0].mean()
+    cross_entropy = -mean_where(true, seen.reshape(-1))
+    counts = sum_by_class(inside, flat, n_classes)
+    overlap = sum_by_class(true.exp() * inside, flat, n_classes)
+    dice = 2 * overlap / (inside @ log_p.exp() + counts).clamp_min(1e-12)
+    return cross_entropy + 1 - mean_where(dice[1:], counts[1:] > 0)
 
 
 def train_volumetric(
