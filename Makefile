@@ -108,14 +108,13 @@ weights-parcellator: $(READY) ## Train the 3D parcellator on label maps: make we
 bench-step: $(READY) ## Measure a training step beside its convolutions alone (two minutes, on a quiet machine)
 	$(BIN)/python tests/measurements/step.py docs/measurements/step.md
 
-gpu: $(READY) ## On a machine with a GPU: does it compute the same, and how fast (eight minutes) [STORE=PATCH STORE]
-	$(BIN)/iqt bench gpu --out results/gpu $(if $(STORE),--store $(STORE))
+gpu: $(READY) ## On a machine with a GPU: does it compute the same, and how fast (eight minutes) [RUN=FOLDER OF A RUN]
+	$(BIN)/iqt bench gpu --out results/gpu $(if $(RUN),--run $(RUN))
 	cp results/gpu/gpu.md docs/measurements/gpu.md
 
 gpu-bundle: $(READY) ## Pack that for a machine with torch and no network, into results/gpu-bundle [RUN=FOLDER OF A RUN] [CHECK=1]
 	rm -rf results/gpu-bundle
-	$(BIN)/iqt bench gpu-bundle results/gpu-bundle \
-	  $(if $(RUN),--store $(RUN)/store/main --participants $(RUN)/cohort/participants.tsv)
+	$(BIN)/iqt bench gpu-bundle results/gpu-bundle $(if $(RUN),--run $(RUN))
 	$(if $(CHECK),PYTHON=$(BIN)/python sh results/gpu-bundle/start.sh --check --minutes 4 --out results/gpu-check)
 
 bench-speed: $(READY) ## Measure what one volume costs and gives against the authors' protocol (half an hour)

@@ -1,8 +1,4 @@
-"""Every command that README and docs/ show can be understood by the program that it calls.
-
-Most are run by other tests: the sequence of enhance, parcellate and degrade by test_enhance_file.py, the study by
-test_study_run.py, the configurations by test_sources_matrix.py and test_plans.py, `make demo`'s chain by test_smoke.py.
-"""
+"""Every command that README and docs/ show can be understood by the program that it calls; test_smoke.py runs them."""
 
 from __future__ import annotations
 
@@ -13,28 +9,29 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from documented import ELSEWHERE, HERE, runnable, shown
 from iqt.cli import app
 from iqt.study.app import build_parser
 
 UNKNOWN = {"generate-slurm-partition-config": "comes with Snakemake's Slurm plugin", "python": "a script of tests/"}
 """Programs whose command lines are not looked at, and why."""
-HERE = Path(__file__).parents[2]
-PROGRAM = re.compile(r"(?:\.venv/bin/)?(iqt-bids|iqt|snakemake|make|python|generate-slurm-partition-config)\b")
-
-
-def shown() -> list[tuple[str, str]]:
-    """(where, command) of every line of a block of code that begins with one of our programs."""
-    found = []
-    for path in [HERE / "README.md", HERE / "CONTRIBUTING.md", *sorted((HERE / "docs").rglob("*.md"))]:
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            if line.startswith("    ") and PROGRAM.match(line.strip()):
-                for command in re.sub(r"\s+#.*", "", line.strip()).split("&&"):
-                    found.append((f"{path.relative_to(HERE)}:{number}", command.strip()))
-    return found
 
 
 def test_there_are_commands() -> None:
     assert len(shown()) > 40
+    assert len(runnable("iqt")) > 15
+    assert len(runnable("snakemake")) > 5
+
+
+@pytest.mark.parametrize("pattern", ELSEWHERE)
+def test_every_exception_is_of_a_command_that_is_shown(pattern: str) -> None:
+    assert any(re.match(pattern, command.removeprefix(".venv/bin/")) for _, command in shown())
+
+
+def test_what_is_neither_run_nor_an_exception_does_not_exist() -> None:
+    left = {command.removeprefix(".venv/bin/") for _, command in shown()}
+    left -= {command for program in ("iqt", "iqt-bids", "snakemake") for command in runnable(program)}
+    assert {command for command in left if not any(re.match(pattern, command) for pattern in ELSEWHERE)} == set()
 
 
 @pytest.mark.parametrize(("where", "command"), shown(), ids=lambda text: text[:60])

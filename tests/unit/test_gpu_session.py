@@ -19,7 +19,7 @@ from iqt.bench.gpu import bundle as bundling
 from iqt.bench.gpu.agreement import agreement, device_difference, resume_difference
 from iqt.bench.gpu.bars import BARS
 from iqt.bench.gpu.bundle import make_bundle
-from iqt.bench.gpu.data import PARTICIPANTS, pack_store, template_store, unpack_store
+from iqt.bench.gpu.data import PARTICIPANTS, pack_store, store_of, template_store, unpack_store
 from iqt.bench.gpu.page import write_page
 from iqt.bench.gpu.session import STEPS, WORK, problems, run_step
 from iqt.bench.gpu.setup import TOY, Setup, with_random_weights
@@ -37,7 +37,14 @@ def setup_of(tmp_path: Path) -> Setup:
     rng, mask = np.random.default_rng(0), np.zeros((40, 40, 40), bool)
     mask[8:32, 8:32, 8:32] = True
     np.savez(tmp_path / "volume.npz", data=rng.standard_normal(mask.shape).astype(np.float16) * mask, mask=mask)
-    return Setup(tmp_path, tmp_path / "none.yaml", tmp_path / "volume.npz", tmp_path / "no-store", toy=True)
+    return Setup(
+        tmp_path,
+        tmp_path / "none.yaml",
+        tmp_path / "volume.npz",
+        tmp_path / "no-store",
+        tmp_path / "none.tsv",
+        toy=True,
+    )
 
 
 def test_every_step_is_in_the_order_and_can_be_run() -> None:
@@ -50,7 +57,7 @@ def test_every_step_is_in_the_order_and_can_be_run() -> None:
 def test_a_step_that_fails_says_why_and_keeps_what_it_measured(tmp_path: Path) -> None:
     found = run_step("training", setup_of(tmp_path), 60)
     assert found["status"].startswith("failed: UserError: ")
-    assert "no-store" in found["status"]
+    assert "none.tsv" in found["status"]
     assert problems({"steps": {"training": found}}) == [f"training: {found['status']}"]
 
 
@@ -97,19 +104,26 @@ def test_a_networks_output_depends_on_its_weights_before_it_is_compared() -> Non
     assert with_random_weights(method.build(), 1).eval()(*arguments).std() > 0.01
 
 
-def store_of_template(tmp_path: Path) -> Path:
-    return template_store(setup_of(tmp_path).volume, tmp_path / "template")
+def run_of_template(tmp_path: Path) -> Path:
+    """A run's folder with a store of copies of a volume."""
+    store = template_store(setup_of(tmp_path).volume, tmp_path / "template")
+    run = tmp_path / "run"
+    (run / "store").mkdir(parents=True)
+    (run / "cohort").mkdir()
+    store.rename(run / "store" / "main")
+    (run / "store" / "main" / PARTICIPANTS).rename(run / "cohort" / PARTICIPANTS)
+    return run
 
 
 def test_a_packed_store_is_read_as_the_one_it_was_packed_from(tmp_path: Path) -> None:
-    store = store_of_template(tmp_path)
-    counts = pack_store(store, store / PARTICIPANTS, tmp_path / "store.zip", 60e6)
+    run = run_of_template(tmp_path)
+    counts = pack_store(run, tmp_path / "store.zip", 60e6)
     assert counts == {"train": 2, "val": 1}
     unpacked = unpack_store(tmp_path / "store.zip", tmp_path / "unpacked")
     assert {row["scan"] for row in read_table(unpacked / PARTICIPANTS)} == {"sub-01", "sub-02", "sub-03"}
     for split in counts:
         for before, after in zip(
-            open_store(store, store / PARTICIPANTS, split),
+            open_store(*store_of(run), split),
             open_store(unpacked, unpacked / PARTICIPANTS, split),
             strict=True,
         ):
@@ -119,9 +133,10 @@ def test_a_packed_store_is_read_as_the_one_it_was_packed_from(tmp_path: Path) ->
 
 
 def test_a_store_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    store = store_of_template(tmp_path)
     with pytest.raises(UserError, match="2 and 1 are needed"):
-        pack_store(store, store / PARTICIPANTS, tmp_path / "store.zip", 1000)
+        pack_store(run_of_template(tmp_path), tmp_path / "store.zip", 1000)
+    with pytest.raises(UserError, match="store/main: no such file or folder; name the folder of a run"):
+        pack_store(tmp_path / "nothing", tmp_path / "store.zip", 60e6)
     assert not (tmp_path / "store.zip").exists()
 
 
@@ -170,8 +185,7 @@ def test_a_bundle_runs_where_torch_and_little_else_is_installed(
 
     monkeypatch.setattr(bundling, "write_template_volume", write)
     made = tmp_path / "a bundle"
-    store = store_of_template(tmp_path)
-    size = make_bundle(made, Path("config/openneuro-full.yaml"), store, store / PARTICIPANTS, pythons=())
+    size = make_bundle(made, Path("config/openneuro-full.yaml"), run_of_template(tmp_path), pythons=())
     assert size < bundling.LIMIT
     assert (made / "store.zip").stat().st_size > 10_000
     python = bare_python(tmp_path / "bare")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import yaml
 
 from browser import Browser, program
 from checkout import PARTS
+from documented import prepare, runnable
 from iqt.diffusion.spread import LEVELS, read_spread
 from iqt.io.files import checksum, read_json, read_table
 
@@ -299,6 +301,38 @@ def test_a_volume_is_traced_back_to_the_template_and_the_run_tells_how_it_was_ma
 
 
 @pytest.mark.slow
+@pytest.fixture(scope="module")
+def documented(finished: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the documented commands name."""
+    folder = tmp_path_factory.mktemp("documented")
+    for name in {"Snakefile", *PARTS} - {"config"}:
+        (folder / name).symlink_to(repository / name)
+    prepare(folder, finished / "results" / "smoke")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [*runnable("iqt"), *runnable("iqt-bids")])
+def test_a_documented_command_runs_as_it_is_written(command: str, documented: Path) -> None:
+    """In the order of the pages, so that a command finds what those above it have made."""
+    words = shlex.split(command.replace("PATH...", "PATH"))
+    program = Path(sys.executable).with_name(words[0])
+    if words[1:4] == ["study", "DATASET", "OUT"] and "--dry-run" not in words:
+        shutil.rmtree(documented / "OUT", ignore_errors=True)
+    environment = os.environ | {"PYTHONPATH": "", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([program, *words[1:]], cwd=documented, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", runnable("snakemake"))
+def test_a_documented_workflow_can_be_planned(command: str, documented: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": ""}
+    words = [str(SNAKEMAKE), *shlex.split(command)[1:], "--dry-run", "--quiet"]
+    done = subprocess.run(words, cwd=documented, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
 def test_a_killed_run_goes_on_to_the_same_result(finished: Path, tmp_path: Path) -> None:
     """SIGKILL to Snakemake and its job amid a training; ten such kills are in tests/faults."""
     folder = tmp_path / "killed"

@@ -79,26 +79,28 @@ FullConfig = Annotated[Path, typer.Option("--config", help="Configuration of the
 FULL = Path("config/openneuro-full.yaml")
 
 
+TrainedRun = Annotated[Path | None, typer.Option("--run", help="Folder of a run, whose scans are trained on.")]
+
+
 @bench.command("gpu")
 def bench_gpu(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("results/gpu"),
     minutes: Annotated[float, typer.Option(min=0.5, max=120, help="How long it may take in all.")] = 8,
     check: Annotated[bool, typer.Option("--check", help="At toy size, on the CPU too: does everything run?")] = False,
     config: FullConfig = FULL,
-    store: Annotated[
-        Path | None, typer.Option(help="Patch store to train on, with a participants.tsv in it; or a packed one.")
-    ] = None,
-    volume: Annotated[Path | None, typer.Option(help="Volume of a bundle; the template brain without it.")] = None,
+    run: TrainedRun = None,
+    packed: Annotated[Path | None, typer.Option(help="A bundle's scans, instead of a run.", hidden=True)] = None,
+    volume: Annotated[Path | None, typer.Option(help="A bundle's volume.", hidden=True)] = None,
 ) -> None:
     """All that a first session on a GPU should tell: agreement with the CPU, speed, memory, a short training."""
     from iqt.bench.gpu.session import PAGE, problems, require_gpu, run_session
 
-    for path in (config, store, volume):
+    for path in (config, packed, volume):
         if path is not None and not path.exists():
-            raise UserError(f"{path}: no such file or folder")
+            raise UserError(f"{path}: no such file")
     if not check:
         require_gpu()
-    results = run_session(out, config, minutes, check, volume, store)
+    results = run_session(out, config, minutes, check, volume, run, packed)
     print((out / PAGE).read_text(encoding="utf-8"), end="")
     found = problems(results)
     if found:
@@ -107,15 +109,10 @@ def bench_gpu(
 
 @bench.command("gpu-bundle")
 def bench_gpu_bundle(
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    config: FullConfig = FULL,
-    store: Annotated[Path | None, typer.Option(help="Patch store of a run; what fits is packed without names.")] = None,
-    participants: Annotated[Path | None, typer.Option(help="participants.tsv of that run.")] = None,
+    out: Annotated[Path, typer.Argument(help="Folder to write.")], config: FullConfig = FULL, run: TrainedRun = None
 ) -> None:
     """Pack a session for a machine that has torch and little else, and no network: there, `sh start.sh`."""
     from iqt.bench.gpu.bundle import make_bundle
 
-    if (store is None) != (participants is None):
-        raise UserError("--store and --participants belong together; give both or none")
-    size = make_bundle(out, config, store, participants)
+    size = make_bundle(out, config, run)
     print(f"{out}: {size / 1e6:.0f} MB; on the machine with the GPU: sh {out.name}/start.sh")

@@ -41,7 +41,7 @@ python=${PYTHON:-python3}
 PYTHONPATH="$here/packages:$here/project${PYTHONPATH:+:$PYTHONPATH}"
 PYTHONDONTWRITEBYTECODE=1
 export PYTHONPATH PYTHONDONTWRITEBYTECODE
-[ -e "$here/store.zip" ] && set -- --store "$here/store.zip" "$@"
+[ -e "$here/store.zip" ] && set -- --packed "$here/store.zip" "$@"
 exec "$python" -m iqt bench gpu --config "$here/openneuro-full.yaml" --volume "$here/volume.npz" "$@"
 """
 
@@ -49,16 +49,14 @@ exec "$python" -m iqt bench gpu --config "$here/openneuro-full.yaml" --volume "$
 def make_bundle(
     out: Path,
     config: Path,
-    store: Path | None = None,
-    participants: Path | None = None,
+    run: Path | None = None,
     pythons: tuple[str, ...] = PYTHONS,
 ) -> int:
     """Write the folder `out`, with a script `start.sh`, and return its bytes.
 
     Args:
         config: the configuration of the full-size networks.
-        store: a run's patch store to train on; as many people as fit are packed, without their names.
-        participants: the table of that run's people.
+        run: a run to take scans to train on from; as many as fit are packed, without their names.
         pythons: versions of Python that it shall run with besides this one.
 
     Raises:
@@ -79,8 +77,8 @@ def make_bundle(
         write_template_volume(folder / "volume.npz")
         (folder / "start.sh").write_text(START, encoding="utf-8")
         left = LIMIT - _size(folder)
-        if store is not None:
-            pack_store(store, participants, folder / "store.zip", left)
+        if run is not None:
+            pack_store(run, folder / "store.zip", left)
         size = _size(folder)
         if size > LIMIT:
             raise UserError(f"{out}: would take {size / 1e6:.0f} MB, and {LIMIT / 1e6:.0f} are allowed")

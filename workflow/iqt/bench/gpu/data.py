@@ -70,13 +70,23 @@ def template_store(volume: Path, folder: Path) -> Path:
     return store
 
 
-def pack_store(store: Path, participants: Path, out: Path, limit: float) -> dict[str, int]:
-    """Pack what fits into a ZIP of `limit` bytes of a store's training and validation people, one for validation to
-    every four, each with one acquisition and a number for a name. Returns how many of each split it holds.
+def store_of(run: Path) -> tuple[Path, Path]:
+    """The patch store of a run's set `main`, and the table of its people; UserError where it has none."""
+    store, participants = run / "store" / "main", run / "cohort" / PARTICIPANTS
+    for path in (store, participants):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; name the folder of a run whose models were trained")
+    return store, participants
+
+
+def pack_store(run: Path, out: Path, limit: float) -> dict[str, int]:
+    """Pack what fits into a ZIP of `limit` bytes of a run's training and validation people, one for validation to every
+    four, each with one acquisition and a number for a name. Returns how many of each split it holds.
 
     Raises:
-        UserError: not even two for training and one for validation fit.
+        UserError: the run has no store, or not even two for training and one for validation fit.
     """
+    store, participants = store_of(run)
     waiting: dict[str, list[str]] = {"train": [], "val": []}
     for row in read_table(participants, required=("scan", "split")):
         if row["split"] in waiting and read_json(flat(store, row["scan"], "pair.json"))["status"] == OK:

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from iqt import __version__
-from iqt.bench.gpu.data import shrink_volume, template_store, unpack_store, write_template_volume
+from iqt.bench.gpu.data import (
+    PARTICIPANTS,
+    shrink_volume,
+    store_of,
+    template_store,
+    unpack_store,
+    write_template_volume,
+)
 from iqt.bench.gpu.page import write_page
 from iqt.bench.gpu.setup import Setup
 from iqt.errors import UserError
@@ -47,7 +54,13 @@ STEPS = (
 
 
 def run_session(
-    out: Path, config: Path, minutes: float, toy: bool, volume: Path | None = None, store: Path | None = None
+    out: Path,
+    config: Path,
+    minutes: float,
+    toy: bool,
+    volume: Path | None = None,
+    run: Path | None = None,
+    packed: Path | None = None,
 ) -> dict[str, Any]:
     """Run every step within `minutes`, write `gpu.json` and `gpu.md` into `out`, and return what the former holds.
 
@@ -55,11 +68,12 @@ def run_session(
         config: a configuration with the entries `diffusion_iqt` and `unet`.
         toy: run on whatever device there is, at toy size.
         volume: as `Setup.volume`; the template brain where it is left out.
-        store: a patch store with its `participants.tsv`, or what `pack_store` wrote; copies of the template without it.
+        run: a finished run, whose scans the short training sees; copies of the template without one.
+        packed: scans of a run as `pack_store` wrote them, instead.
     """
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    setup, data = prepare(out, config, toy, volume, store)
+    setup, data = prepare(out, config, toy, volume, run, packed)
     results: dict[str, Any] = {
         "date": str(datetime.date.today()),
         "iqt": __version__,
@@ -79,7 +93,9 @@ def run_session(
     return results
 
 
-def prepare(out: Path, config: Path, toy: bool, volume: Path | None, store: Path | None) -> tuple[Setup, str]:
+def prepare(
+    out: Path, config: Path, toy: bool, volume: Path | None, run: Path | None, packed: Path | None
+) -> tuple[Setup, str]:
     """The setup of a session, and in words what it trains on."""
     if volume is None:
         volume = out / "volume.npz"
@@ -87,13 +103,18 @@ def prepare(out: Path, config: Path, toy: bool, volume: Path | None, store: Path
     if toy:
         shrink_volume(volume, out / "toy-volume.npz")
         volume = out / "toy-volume.npz"
-    if store is None or toy:
-        said = "copies of the template brain with noise, which tell speed and no quality"
-        store = template_store(volume, out / "template")
+    told = "real scans"
+    if packed is not None and not toy:
+        store = unpack_store(packed, out / "store")
+        participants = store / PARTICIPANTS
+    elif run is not None and not toy:
+        store, participants = store_of(run)
     else:
-        said = "a patch store of real scans"
-        store = unpack_store(store, out / "store") if store.is_file() else store
-    return Setup(out.resolve(), config.resolve(), volume.resolve(), store.resolve(), toy), said
+        told = "copies of the template brain with noise, which tell speed and no quality"
+        store = template_store(volume, out / "template")
+        participants = store / PARTICIPANTS
+    paths = (path.resolve() for path in (out, config, volume, store, participants))
+    return Setup(*paths, toy), told
 
 
 def run_step(name: str, setup: Setup, seconds: float) -> dict[str, Any]:

@@ -45,13 +45,15 @@ class Setup:
         out: folder of the session's results.
         config: a configuration with the entries `diffusion_iqt` and `unet`; its sampling is the recommended one.
         volume: NPZ with `data` (X, Y, Z), standardised, and `mask`, (X, Y, Z) bool.
-        store: folder of a run's patch store with its `participants.tsv` in it.
+        store: folder of a patch store.
+        participants: the table of its people.
     """
 
     out: Path
     config: Path
     volume: Path
     store: Path
+    participants: Path
     toy: bool = False
 
     @functools.cached_property

@@ -80,14 +80,14 @@ def _train(setup: Setup, name: str, steps: int) -> dict[str, Any]:
     }
     out = setup.out / "trained" / name
     shutil.rmtree(out, ignore_errors=True)
-    train_model(settings, setup.store / "participants.tsv", setup.store, out, 1, "auto", name)
+    train_model(settings, setup.participants, setup.store, out, 1, "auto", name)
     return read_json(out / "model.json")
 
 
 def reading_rate(setup: Setup) -> float:
     """Training regions a second that the store gives to as many processes as the configuration has."""
     method = parse_method(setup.trained_by(REGRESSION))
-    scans = open_store(setup.store, setup.store / "participants.tsv", "train")
+    scans = open_store(setup.store, setup.participants, "train")
     workers = method.training.workers
     regions = RegionDataset(scans, method.patches, READ * max(1, workers), 1, augment=True)
     began = time.perf_counter()
