@@ -109,8 +109,8 @@ bench-step: $(READY) ## Measure a training step beside its convolutions alone (t
 	$(BIN)/python tests/measurements/step.py docs/measurements/step.md
 
 gpu: $(READY) ## On a machine with a GPU: does it compute the same, and how fast (eight minutes) [RUN=FOLDER OF A RUN]
-	$(BIN)/iqt bench gpu --out results/gpu $(if $(RUN),--run $(RUN))
-	cp results/gpu/gpu.md docs/measurements/gpu.md
+	$(BIN)/iqt bench gpu --out results/gpu $(if $(RUN),--run $(RUN)); \
+	  status=$$?; cp results/gpu/gpu.md docs/measurements/gpu.md && exit $$status
 
 gpu-bundle: $(READY) ## Pack that for a machine with torch and no network, into results/gpu-bundle [RUN=FOLDER OF A RUN] [CHECK=1]
 	rm -rf results/gpu-bundle

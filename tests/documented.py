@@ -16,10 +16,10 @@ from people import person
 HERE = Path(__file__).parents[1]
 PROGRAM = re.compile(r"(?:\.venv/bin/)?(iqt-bids|iqt|snakemake|make|python|generate-slurm-partition-config)\b")
 ELSEWHERE = {
-    r"make (test|test-all|demo|slurm)\b": "what this test is part of, the whole demo, and what test-slurm calls",
-    r"make (lint|docs)\b": "test_style.py runs their parts",
-    r"make (gpu|gpu-bundle)\b": "test_gpu_session.py runs a bundle at toy size",
-    r"make weights-parcellator\b": "an hour of training on label maps that are not here",
+    r"make (test|test-all|demo|slurm)(?= |$)": "what this test is part of, the whole demo, and what test-slurm calls",
+    r"make (lint|docs)(?= |$)": "test_style.py runs their parts",
+    r"make (gpu|gpu-bundle)(?= |$)": "the first needs a GPU; test_gpu_session.py runs a bundle at toy size",
+    r"make weights-parcellator ": "an hour of training on label maps that are not here",
     r"python tests/measurements/": "hours of training or measuring; their parts are the package's",
     r"generate-slurm-partition-config|snakemake --workflow-profile": "test-slurm, on a real Slurm",
     r"snakemake --cores all --use-conda": "test-conda, with a stand-in for conda",
@@ -27,7 +27,7 @@ ELSEWHERE = {
     r"snakemake --cores all --configfile config/openneuro\.yaml$": "test_sources_matrix.py, with a stand-in for S3",
     r"snakemake --report": "test_smoke.py, with another name of the file",
     r"iqt parcellate .* --engine fastsurfer": "FastSurfer is not here; test_fastsurfer.py has a stand-in",
-    r"iqt bench gpu\b": "needs a GPU; test_gpu_session.py runs it with --check",
+    r"iqt bench gpu ": "needs a GPU; test_gpu_session.py runs it with --check",
 }
 """Commands that no test runs as they are written, by pattern, and why not or which test runs what they stand for."""
 

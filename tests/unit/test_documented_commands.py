@@ -21,6 +21,7 @@ def test_there_are_commands() -> None:
     assert len(shown()) > 40
     assert len(runnable("iqt")) > 15
     assert len(runnable("snakemake")) > 5
+    assert runnable("iqt-bids")
 
 
 @pytest.mark.parametrize("pattern", ELSEWHERE)

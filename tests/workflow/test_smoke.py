@@ -300,7 +300,6 @@ def test_a_volume_is_traced_back_to_the_template_and_the_run_tells_how_it_was_ma
     assert recorded["results"]["tables/benchmark.csv"] == checksum(table)
 
 
-@pytest.mark.slow
 @pytest.fixture(scope="module")
 def documented(finished: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the documented commands name."""
@@ -333,6 +332,7 @@ def test_a_documented_workflow_can_be_planned(command: str, documented: Path) ->
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_result(finished: Path, tmp_path: Path) -> None:
     """SIGKILL to Snakemake and its job amid a training; ten such kills are in tests/faults."""
     folder = tmp_path / "killed"

@@ -85,8 +85,8 @@ TrainedRun = Annotated[Path | None, typer.Option("--run", help="Folder of a run,
 @bench.command("gpu")
 def bench_gpu(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("results/gpu"),
-    minutes: Annotated[float, typer.Option(min=0.5, max=120, help="How long it may take in all.")] = 8,
-    check: Annotated[bool, typer.Option("--check", help="At toy size, on the CPU too: does everything run?")] = False,
+    minutes: Annotated[float, typer.Option(min=1, max=120, help="How long it may take in all.")] = 8,
+    check: Annotated[bool, typer.Option("--check", help="At toy size, even without a GPU: does all run?")] = False,
     config: FullConfig = FULL,
     run: TrainedRun = None,
     packed: Annotated[Path | None, typer.Option(help="A bundle's scans, instead of a run.", hidden=True)] = None,
@@ -111,8 +111,9 @@ def bench_gpu(
 def bench_gpu_bundle(
     out: Annotated[Path, typer.Argument(help="Folder to write.")], config: FullConfig = FULL, run: TrainedRun = None
 ) -> None:
-    """Pack a session for a machine that has torch and little else, and no network: there, `sh start.sh`."""
+    """Pack a session for a machine that has torch, lightning and little else, and no network: there, `sh start.sh`."""
     from iqt.bench.gpu.bundle import make_bundle
 
-    size = make_bundle(out, config, run)
-    print(f"{out}: {size / 1e6:.0f} MB; on the machine with the GPU: sh {out.name}/start.sh")
+    size, counts = make_bundle(out, config, run)
+    scans = ", ".join(f"{count} {split}" for split, count in counts.items()) or "none: copies of the template"
+    print(f"{out}: {size / 1e6:.0f} MB; scans: {scans}; on the machine with the GPU: sh {out.name}/start.sh")

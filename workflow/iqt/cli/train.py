@@ -66,11 +66,17 @@ def describe(
     from iqt.methods import parse_method
     from iqt.networks.describe import describe, format_description
     from iqt.planning.plan import Plan
+    from iqt.terminal import Bar
 
     settings = read_config(config)
     plan = Plan(settings)
     names = plan.models() if method is None else [method]
-    for name in names:
-        if settings.methods.get(name) is None or plan.model_of(name) is None:
-            raise UserError(f"--method {name}: {config} trains no such method; it has {', '.join(plan.models())}")
-        print(format_description(name, describe(parse_method(plan.trained_by(name)), depth)), end="\n\n")
+    texts = []
+    with Bar(looking_at_networks=1) as bar:
+        bar.phase("looking_at_networks")
+        for number, name in enumerate(names, start=1):
+            if settings.methods.get(name) is None or plan.model_of(name) is None:
+                raise UserError(f"--method {name}: {config} trains no such method; it has {', '.join(plan.models())}")
+            texts.append(format_description(name, describe(parse_method(plan.trained_by(name)), depth)))
+            bar.within(number, len(names))
+    print(*texts, sep="\n\n", end="\n\n")

@@ -12,6 +12,7 @@ from iqt.imaging.contrast import contrast_of
 from iqt.imaging.kinds import kind_of
 from iqt.io.naming import READABLE
 from iqt.io.volumes import read_volume
+from iqt.terminal import Bar
 
 
 def inspect(paths: list[Path], lut: str) -> list[dict[str, str]]:
@@ -25,7 +26,13 @@ def inspect(paths: list[Path], lut: str) -> list[dict[str, str]]:
         UserError: a path does not exist, or a folder holds no volume.
     """
     files = [file for path in paths for file in _volumes(path)]
-    return [_row(path, lut) for path in files]
+    rows = []
+    with Bar(checking=1) as bar:
+        bar.phase("checking")
+        for path in files:
+            rows.append(_row(path, lut))
+            bar.within(len(rows), len(files))
+    return rows
 
 
 def format_table(rows: list[dict[str, str]]) -> str:

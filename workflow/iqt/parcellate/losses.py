@@ -33,8 +33,8 @@ def slice_loss(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     true = log_p.gather(1, flat[:, None])[:, 0]
     voxel_weights = weights[flat] + EDGE_WEIGHT * label_edges(target).reshape(-1)
     cross_entropy = -(voxel_weights * true).mean()
-    counts = sum_by_class(torch.ones_like(true), flat, n_classes)
-    dice = 2 * sum_by_class(true.exp(), flat, n_classes) / (log_p.exp().sum(0) + counts)
+    counts, overlap = sums_by_class(torch.stack([torch.ones_like(true), true.exp()]), flat, n_classes)
+    dice = 2 * overlap / (log_p.exp().sum(0) + counts)
     return cross_entropy + 1 - mean_where(dice, counts > 0)
 
 
@@ -54,19 +54,20 @@ def mean_dice(predicted: Tensor, target: Tensor, n_classes: int) -> Tensor:
     where it holds nothing else."""
     predicted, target = predicted.reshape(-1), target.reshape(-1)
     ones = torch.ones(target.shape, device=target.device)
-    both, a, b = (
-        sum_by_class(weights, classes, n_classes)[1:]
-        for weights, classes in ((ones * (predicted == target), target), (ones, predicted), (ones, target))
-    )
+    both, b = sums_by_class(torch.stack([ones * (predicted == target), ones]), target, n_classes)[:, 1:]
+    a = sums_by_class(ones[None], predicted, n_classes)[0, 1:]
     return torch.where((b > 0).any(), mean_where(2 * both / (a + b).clamp_min(1), b > 0), 1.0)
 
 
-def sum_by_class(values: Tensor, classes: Tensor, n_classes: int) -> Tensor:
-    """Sums of `values` (N,) over each class in `classes` (N,), whole numbers. Counting or selecting by a mask
-    would make a GPU wait for the host to learn how large the result is."""
-    return values.new_zeros(n_classes).index_add(0, classes, values)
+def sums_by_class(values: Tensor, classes: Tensor, n_classes: int) -> Tensor:
+    """Sums of `values` (K, N) over the voxels of each class, (K, n_classes); `classes` (N,) holds whole numbers.
+
+    By a product with what is 1 at a voxel's class: counting, or selecting by a mask, would make a GPU wait for the
+    host, and adding by index is slow there where it must repeat to the bit.
+    """
+    return values @ values.new_zeros(len(classes), n_classes).scatter_(1, classes[:, None], 1.0)
 
 
 def mean_where(values: Tensor, wanted: Tensor) -> Tensor:
-    """Mean of `values` where `wanted` is true, 0 where it is nowhere; without waiting, as `sum_by_class`."""
+    """Mean of `values` where `wanted` is true, 0 where it is nowhere; without waiting, as `sums_by_class`."""
     return torch.where(wanted, values, 0).sum() / wanted.sum().clamp_min(1)

@@ -145,6 +145,8 @@ def fit(
             not finite or diverges.
     """
     claim_gpus(devices)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     if torch.cuda.is_available() and torch.cuda.device_count() < devices:
         raise UserError(f"compute.gpus {devices}: this job has {torch.cuda.device_count()}; lower it")
     if settings.batch_size % devices:

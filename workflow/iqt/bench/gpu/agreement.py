@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,21 +34,26 @@ def agreement(setup: Setup) -> Iterator[dict[str, float]]:
 
 def device_difference(method: DiffusionIQTMethod, tf32: bool) -> float:
     """Largest difference between a network's outputs on the CPU and on the device, in standard deviations of the
-    former, on two patches."""
-    edge = method.patches.patch
-    small = method.model_copy(update={"patches": Patches(patch=edge, grid=(2, 1, 1))})
+    former, on two patches; `tf32` lets convolutions and products of matrices use TensorFloat-32."""
+    small = _two_patches(method)
     torch.manual_seed(0)
     network = with_random_weights(small.build().eval(), 1)
     noisy, lowfield = (torch.randn(1, 1, *small.patches.region) for _ in range(2))
     inputs, device = (noisy, lowfield, torch.tensor([-1.0])), best_device()
-    with torch.inference_mode(), _tensorfloat32(tf32):
+    with torch.inference_mode(), tensorfloat32(tf32):
         here = network(*inputs)
         there = network.to(device, memory_format=method.memory_layout(device))(*(each.to(device) for each in inputs))
     return float((there.cpu() - here).abs().max() / here.std())
 
 
+def _two_patches(method: DiffusionIQTMethod) -> DiffusionIQTMethod:
+    """The method on regions small enough for a CPU, with a border between patches."""
+    return method.model_copy(update={"patches": Patches(patch=method.patches.patch, grid=(2, 1, 1))})
+
+
 @contextlib.contextmanager
-def _tensorfloat32(allowed: bool) -> Iterator[None]:
+def tensorfloat32(allowed: bool) -> Iterator[None]:
+    """Whether convolutions and products of matrices in float32 may use TensorFloat-32 within the block."""
     switches = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [switch.allow_tf32 for switch in switches]
     for switch in switches:
@@ -62,20 +66,26 @@ def _tensorfloat32(allowed: bool) -> Iterator[None]:
 
 
 def save_random_model(folder: Path, setup: Setup) -> None:
-    """Write a model of the diffusion network with random weights, as a training would."""
+    """Write a model of the diffusion network with random weights, as a training would; its target is the image, so that
+    what it makes is the network's alone."""
     torch.manual_seed(0)
     network = with_random_weights(setup.diffusion.build(), 1)
-    card = {"kind": setup.diffusion.kind, "settings": setup.trained_by(DIFFUSION), "standardisation": STANDARD}
+    settings = {**setup.trained_by(DIFFUSION), "target": "image"}
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(folder, network, card)
+    save_model(folder, network, {"kind": setup.diffusion.kind, "settings": settings, "standardisation": STANDARD})
 
 
 def bfloat16_psnr(model: Path, method: DiffusionIQTMethod) -> float:
     """PSNR (dB) of what the model makes in bfloat16 of a region of noise, against float32; the range is that of the
     latter."""
     full, half = (_enhanced(model, method, precision) for precision in ("float32", "bfloat16"))
-    span = float(full.max() - full.min())
-    return float(20 * torch.log10(span / (half - full).square().mean().sqrt().clamp_min(1e-12)))
+    return psnr(half, full)
+
+
+def psnr(values: Tensor, reference: Tensor) -> float:
+    """PSNR in dB, the range being the reference's."""
+    span = reference.max() - reference.min()
+    return float(20 * torch.log10(span / (values - reference).square().mean().sqrt().clamp_min(1e-12)))
 
 
 def repeat_difference(model: Path, method: DiffusionIQTMethod) -> float:
@@ -111,24 +121,30 @@ class Noise(Dataset):
 
 
 def resume_difference(method: DiffusionIQTMethod, folder: Path) -> float:
-    """Largest difference of a weight between a training of four steps and one that was stopped after the second and
-    went on, in standard deviations of all weights."""
+    """How far apart the weights are after a training of four steps and after one that was stopped after the second and
+    went on, in units of the distance that four steps moved them (root mean squares)."""
     steps, half = 4, 2
-    small = method.model_copy(update={"patches": Patches(patch=method.patches.patch, grid=(2, 1, 1))})
-    settings = Training(steps=steps, validate_every=half, batch_size=1, validation_regions=1, warmup=1)
+    small = _two_patches(method)
+    settings = Training(
+        steps=steps, validate_every=half, batch_size=1, validation_regions=1, warmup=0, ema_decay=0, keep="last"
+    )
 
-    def train(out: Path, stop: int | None) -> nn.Module:
+    def train(out: Path, stop: int | None) -> tuple[Tensor, Tensor]:
+        """All weights before and after."""
         torch.manual_seed(0)
         network = small.build()
+        before = _flat(network)
         fit(small.task(network, STANDARD), Noise(small, steps, stop), Noise(small, 1), settings, out, 1, "auto", {})
         clear_state(out)
-        return network
+        return before, _flat(network)
 
     shutil.rmtree(folder, ignore_errors=True)
-    whole = copy.deepcopy(train(folder / "whole", None).state_dict())
+    before, whole = train(folder / "whole", None)
     with contextlib.suppress(Interrupted):
         train(folder / "stopped", half)
-    continued = train(folder / "stopped", None).state_dict()
-    spread = torch.cat([weight.float().flatten() for weight in whole.values()]).std()
-    worst = max((whole[name].float() - continued[name].float()).abs().max() for name in whole)
-    return float(worst / spread)
+    _, continued = train(folder / "stopped", None)
+    return float((whole - continued).norm() / (whole - before).norm())
+
+
+def _flat(network: nn.Module) -> Tensor:
+    return torch.cat([weight.detach().float().cpu().flatten() for weight in network.parameters()])

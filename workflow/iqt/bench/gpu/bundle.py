@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from iqt.bench.gpu.data import pack_store, write_template_volume
+from iqt.config import read_config
 from iqt.errors import UserError
 from iqt.io.files import new_folder
 from iqt.io.shipped import RESOURCES
@@ -37,10 +38,18 @@ START = """\
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}
-[ -d "$here/packages" ] || "$python" -m zipfile -e "$here/packages.zip" "$here/packages"
+"$python" -c "import torch, numpy, scipy, lightning, safetensors, pandas" || {
+    echo "Needed here: torch, numpy, scipy, lightning, safetensors, pandas ($python has not all of them)" >&2
+    exit 1
+}
+if [ ! -d "$here/packages" ]; then
+    rm -rf "$here/packages.part"
+    "$python" -m zipfile -e "$here/packages.zip" "$here/packages.part"
+    mv "$here/packages.part" "$here/packages"
+fi
 PYTHONPATH="$here/packages:$here/project${PYTHONPATH:+:$PYTHONPATH}"
-PYTHONDONTWRITEBYTECODE=1
-export PYTHONPATH PYTHONDONTWRITEBYTECODE
+TYPER_USE_RICH=0 # which is not packed
+export PYTHONPATH TYPER_USE_RICH
 [ -e "$here/store.zip" ] && set -- --packed "$here/store.zip" "$@"
 exec "$python" -m iqt bench gpu --config "$here/openneuro-full.yaml" --volume "$here/volume.npz" "$@"
 """
@@ -51,8 +60,8 @@ def make_bundle(
     config: Path,
     run: Path | None = None,
     pythons: tuple[str, ...] = PYTHONS,
-) -> int:
-    """Write the folder `out`, with a script `start.sh`, and return its bytes.
+) -> tuple[int, dict[str, int]]:
+    """Write the folder `out`, with a script `start.sh`; returns its bytes and how many scans of each split it holds.
 
     Args:
         config: the configuration of the full-size networks.
@@ -62,6 +71,7 @@ def make_bundle(
     Raises:
         UserError: a package is not installed here, or the bundle would be too large.
     """
+    read_config(config)  # or a fault of it would be found on the other machine
     with new_folder(out) as folder:
         shutil.copytree(
             Path(__file__).parents[2], folder / "project" / "iqt", ignore=shutil.ignore_patterns(*UNNEEDED, "resources")
@@ -77,12 +87,11 @@ def make_bundle(
         write_template_volume(folder / "volume.npz")
         (folder / "start.sh").write_text(START, encoding="utf-8")
         left = LIMIT - _size(folder)
-        if run is not None:
-            pack_store(run, folder / "store.zip", left)
+        counts = {} if run is None else pack_store(run, folder / "store.zip", left)
         size = _size(folder)
         if size > LIMIT:
             raise UserError(f"{out}: would take {size / 1e6:.0f} MB, and {LIMIT / 1e6:.0f} are allowed")
-    return size
+    return size, counts
 
 
 def _copy_package(name: str, folder: Path) -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
+from iqt.bench.gpu.setup import read_volume
 from iqt.errors import UserError
 from iqt.io.batch import OK
 from iqt.io.files import read_json, read_table, replacing, write_json, write_table
 from iqt.io.naming import anat, flat
-from iqt.io.volumes import save_volume
-from iqt.training.store import build_store
+from iqt.io.volumes import bounding_box, save_volume
+from iqt.training.store import MARGIN, build_store
 
 TOY_STEP = 6
 """Of a toy volume every so many voxels of the template's grid are kept along each axis."""
 PARTICIPANTS = "participants.tsv"
+MANIFEST = 20_000
+"""Bytes kept for the table and the sidecars of a packed store."""
 SLAB = 4
 """Slices that are averaged in the template's low-field copy."""
 TEMPLATE_SCANS = {"sub-template1": "train", "sub-template2": "train", "sub-template3": "val"}
@@ -36,8 +41,7 @@ def write_template_volume(out: Path) -> None:
 
 def shrink_volume(volume: Path, out: Path) -> None:
     """A toy volume: every so many voxels of another."""
-    with np.load(volume) as held:
-        data, mask = (held[name][(slice(None, None, TOY_STEP),) * 3] for name in ("data", "mask"))
+    data, mask = (each[(slice(None, None, TOY_STEP),) * 3] for each in read_volume(volume))
     with replacing(out) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, data=data, mask=mask)
 
@@ -45,8 +49,9 @@ def shrink_volume(volume: Path, out: Path) -> None:
 def template_store(volume: Path, folder: Path) -> Path:
     """A store of three noisy copies of a volume, whose low-field version is the mean of slabs of slices: enough to time
     a training, and nothing to judge a method by."""
-    with np.load(volume) as held:
-        data, mask = held["data"].astype(np.float32), held["mask"]
+    data, mask = read_volume(volume)
+    box = bounding_box(mask, MARGIN)
+    data, mask = data[box].astype(np.float32), mask[box]
     bright = np.where(mask, data - data[mask].min() + 1, 0)
     depth = data.shape[2] // SLAB * SLAB
     for number, scan in enumerate(TEMPLATE_SCANS):
@@ -94,15 +99,19 @@ def pack_store(run: Path, out: Path, limit: float) -> dict[str, int]:
     rows: list[dict[str, str]] = []
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for split in itertools.cycle(("train", "val", "train", "train", "train")):
-            held = archive.fp.tell()
-            if not waiting[split] or held * (1 + 1 / max(1, len(rows))) > limit:
+            if not waiting[split]:
                 break
             scan, name = waiting[split].pop(0), f"sub-{len(rows) + 1:02d}"
+            packed = io.BytesIO()
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as alone:
+                for ending in ("pair.npy", "mask.npy"):
+                    alone.write(flat(store, scan, ending), f"{name}_{ending}")
+            if archive.fp.tell() + len(packed.getvalue()) > limit - MANIFEST:
+                break
             record = read_json(flat(store, scan, "pair.json"))
             record.pop("further_draws", None)
             archive.writestr(f"{name}_pair.json", json.dumps(record))
-            for ending in ("pair.npy", "mask.npy"):
-                archive.write(flat(store, scan, ending), f"{name}_{ending}")
+            archive.writestr(f"{name}.zip", packed.getvalue(), zipfile.ZIP_STORED)
             rows.append({"scan": name, "split": split})
         lines = [f"{row['scan']}\t{row['split']}" for row in rows]
         archive.writestr(PARTICIPANTS, "\n".join(["scan\tsplit", *lines, ""]))
@@ -121,6 +130,10 @@ def unpack_store(archive: Path, folder: Path) -> Path:
     try:
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(folder)
-    except (zipfile.BadZipFile, OSError) as error:
+        for inner in folder.glob("sub-*.zip"):
+            with zipfile.ZipFile(inner) as packed:
+                packed.extractall(folder)
+            inner.unlink()
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{archive}: not a packed store ({error}); pack it again") from None
     return folder

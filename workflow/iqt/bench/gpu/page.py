@@ -15,48 +15,53 @@ NAMES = {"diffusion_iqt": "DiffusionIQT", "unet": "U-Net"}
 
 def write_page(out: Path, results: dict[str, Any]) -> None:
     """Write what a session has measured so far as Markdown; what is missing is said."""
-    steps = results["steps"]
-    parts = [_head(results)]
+    lines = _head(results)
     for name, heading, write in (
         ("agreement", "Does it compute the same?", _agreement),
-        ("step", "A training step", _step_table),
-        ("compiled", "A training step, compiled", _compiled_table),
+        ("step", "A training step", _step),
+        ("compiled", "A training step, compiled", _compiled),
         ("volume", "A whole volume", _volume),
         ("training", "A short training", _training),
     ):
-        measured = steps.get(name)
+        measured = results["steps"].get(name)
         if measured is None:
             continue
-        parts += ["", f"## {heading}", ""]
+        lines += ["", f"## {heading}", ""]
         if measured["status"] != "ok":
-            parts += [f"**{measured['status']}**", ""]
-        parts += write(measured, results)
-    write_text(out, "\n".join(_flat(parts)).rstrip() + "\n")
+            lines += [f"**{measured['status']}**", ""]
+        lines += write(measured, results)
+    write_text(out, "\n".join(lines).rstrip() + "\n")
 
 
-def _flat(parts: list[Any]) -> list[str]:
-    return [line for part in parts for line in (part if isinstance(part, list) else [part])]
+def _number(value: float | None, digits: str = ".3g") -> str:
+    return "not finite" if value is None else f"{value:{digits}}"
+
+
+def _cell(row: dict[str, Any], key: str, digits: str) -> str:
+    """A figure of a table, or a dash where it was not measured."""
+    return _number(row[key], digits) if key in row else "–"
 
 
 def _head(results: dict[str, Any]) -> list[str]:
-    machine = results["steps"].get("machine", {})
-    command = f"iqt bench gpu --minutes {results['minutes']:g}{' --check' if results['toy'] else ''}"
+    machine = results["steps"].get("machine", {"status": "not begun"})
     card = "no GPU"
     if machine.get("gpu"):
-        card = f"{machine['gpu']}, {machine['gpu_gib']:.0f} GiB, CUDA {machine['cuda']}, cuDNN {machine['cudnn']}"
+        memory = _cell(machine, "gpu_gib", ".0f")
+        card = f"{machine['gpu']}, {memory} GiB, CUDA {machine.get('cuda')}, cuDNN {machine.get('cudnn')}"
     packages = ", ".join(f"{name} {version}" for name, version in machine.get("packages", {}).items() if version)
-    size = ["**At toy size: this says that the session runs, and nothing about speed or quality.**", ""]
-    return [
-        "# On a GPU, measured",
-        "",
-        f"`{command}`, {results['date']}, iqt {results['iqt']}, {results.get('seconds', 0):.0f} s in all: {card}; "
-        f"{machine.get('cpus')} CPUs, {machine.get('cpu')}; Python {machine.get('python')}, {packages}; "
-        f"{machine.get('precision')}.",
-        *([f"nvidia-smi: {machine['nvidia_smi']}."] if machine.get("nvidia_smi") else []),
-        "",
-        *(size if results["toy"] else []),
-        "Each part ran in a process of its own. Medians of repeats after a warm-up.",
-    ]
+    lines = ["# On a GPU, measured", ""]
+    if machine["status"] != "ok":
+        lines += [f"**Card and versions: {machine['status']}**", ""]
+    lines.append(
+        f"`{results['command']}`, {results['date']}, iqt {results['iqt']}, {results.get('seconds', 0):.0f} s in all: "
+        f"{card}; {machine.get('cpus')} CPUs, {machine.get('cpu')}; Python {machine.get('python')}, {packages}; "
+        f"networks run in {machine.get('precision')}."
+    )
+    if machine.get("nvidia_smi"):
+        lines.append(f"nvidia-smi: {machine['nvidia_smi']}.")
+    if results["toy"]:
+        lines += ["", "**At toy size: this says that the session runs, and nothing about speed or quality.**"]
+    return [*lines, "", "Each part ran in a process of its own."]
 
 
 def _agreement(measured: dict[str, Any], _results: dict[str, Any]) -> list[str]:
@@ -64,50 +69,50 @@ def _agreement(measured: dict[str, Any], _results: dict[str, Any]) -> list[str]:
     for name, bar in BARS.items():
         if name in measured:
             sign, kept = ("≥" if bar.least else "≤"), "met" if bar.met(measured[name]) else "**missed**"
-            rows.append(f"| {bar.told} | {measured[name]:.3g} | {sign} {bar.limit:g} | {kept} |")
+            rows.append(f"| {bar.told} | {_number(measured[name])} | {sign} {bar.limit:g} | {kept} |")
+        else:
+            rows.append(f"| {bar.told} | not measured | | **missed** |")
     return rows
 
 
-def _step_table(measured: dict[str, Any], _results: dict[str, Any]) -> list[str]:
-    lines = []
-    if "matrix_bfloat16_tflops" in measured:
-        lines = [
-            f"Product of large matrices: {measured['matrix_bfloat16_tflops']:.3g} TFLOP/s in bfloat16, "
-            f"{measured.get('matrix_float32_tflops', float('nan')):.3g} in float32.",
-            "",
-        ]
-    return [*lines, *_rows(measured)]
+def _step(measured: dict[str, Any], _results: dict[str, Any]) -> list[str]:
+    rates = {"bfloat16": "bfloat16", "tf32": "TensorFloat-32", "float32": "float32"}
+    told = [
+        f"{_number(measured[f'matrix_{name}_tflops'])} TFLOP/s in {words}"
+        for name, words in rates.items()
+        if f"matrix_{name}_tflops" in measured
+    ]
+    return [f"A product of large matrices: {', '.join(told) or 'not measured'}.", "", *_rows(measured)]
 
 
-def _compiled_table(measured: dict[str, Any], _results: dict[str, Any]) -> list[str]:
-    return _rows(measured)
+def _compiled(measured: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    said = ["Traced and not compiled, at this size.", ""] if results["toy"] else []
+    return said + _rows(measured)
 
 
 def _rows(measured: dict[str, Any]) -> list[str]:
     lines = [
-        "Forward and backward pass of DiffusionIQT; operations are counted as three times the forward pass's.",
+        "Forward and backward pass of DiffusionIQT, the median of repeats; operations are counted as three times the",
+        "forward pass's. Repeating: kernels that repeat to the bit, as trainings take them by default.",
         "",
-        "| regions | channels | s a step | TFLOP/s | convolutions alone, s | peak GiB | compiling, s |",
-        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| regions | channels | repeating | s a step | TFLOP/s | convolutions alone, s | peak GiB | compiling, s |",
+        "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in measured.get("rows", []):
-        if "failed" in row:
-            lines.append(f"| {row['batch']} | {row['channels']} | {row['failed']} | | | | |")
-            continue
-        alone, compiling = row.get("convolutions_seconds"), row.get("compiling_seconds")
+        seconds = f"{row['failed']}" if "failed" in row and "seconds" not in row else _cell(row, "seconds", ".4f")
         lines.append(
-            f"| {row['batch']} | {row['channels']} | {row['seconds']:.4f} | {row['tflops']:.3g} | "
-            f"{'–' if alone is None else f'{alone:.4f}'} | {row['peak_gib']:.2f} | "
-            f"{'–' if compiling is None else f'{compiling:.0f}'} |"
+            f"| {row['batch']} | {row['channels']} | {'yes' if row['deterministic'] else 'no'} | {seconds} | "
+            f"{_cell(row, 'tflops', '.3g')} | {_cell(row, 'convolutions_seconds', '.4f')} | "
+            f"{_cell(row, 'peak_gib', '.2f')} | {_cell(row, 'compiling_seconds', '.0f')} |"
         )
     return lines
 
 
 def _volume(measured: dict[str, Any], results: dict[str, Any]) -> list[str]:
-    shape = " x ".join(map(str, measured.get("shape", [])))
+    shape = " x ".join(map(str, measured.get("shape", []))) or "?"
     lines = [
-        f"A brain in {shape or '?'} voxels, without reading and writing files: the second of two runs, the first in "
-        "brackets. Random weights.",
+        f"A brain in {shape} voxels, without reading and writing files: the second of two runs, the first in brackets.",
+        "Random weights, on which time does not depend.",
         "",
         "| sampling | calls | tiles | s a volume | peak GiB |",
         "| --- | ---: | --- | ---: | ---: |",
@@ -125,7 +130,7 @@ def _volume(measured: dict[str, Any], results: dict[str, Any]) -> list[str]:
     if "costs" in measured:
         lines += [
             "",
-            "Extrapolated from one call on one tile, which was timed:",
+            "Extrapolated from one call on one tile, the median of repeats:",
             "",
             "| way | tiles | calls | s a call | s a volume |",
             "| --- | ---: | ---: | ---: | ---: |",
@@ -140,35 +145,24 @@ def _volume(measured: dict[str, Any], results: dict[str, Any]) -> list[str]:
 
 def _training(measured: dict[str, Any], results: dict[str, Any]) -> list[str]:
     lines = [
-        f"On {results['trained_on']}, each network for equally many seconds, with the settings of the configuration."
-    ]
-    if "regions_a_second" in measured:
-        lines.append(f"The store gives {measured['regions_a_second']:.1f} regions a second.")
-    table = [
+        f"On {results['trained_on']}: each network once for about equally many seconds, through the loop that every",
+        f"training goes through, {_cell(measured, 'batch_size', 'd')} regions a step, the weights of the last step.",
         "",
-        "| network | parameters | s a step | steps | s | PSNR, validation | in one step | peak GiB |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| network | parameters | s a step | data wait | steps | s | PSNR, validation | in one step | peak GiB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, told in NAMES.items():
         if name in measured:
             row = measured[name]
-            first, memory = row.get("val_psnr_first"), row["peak_gib"]
-            table.append(
-                f"| {told} | {row['parameters']:,} | {measured[f'{name}_step_seconds']:.3f} | {row['steps']} | "
-                f"{row['seconds']:.0f} | {row['val_psnr']:.2f} | {'–' if first is None else f'{first:.2f}'} | "
-                f"{'–' if memory is None else f'{memory:.2f}'} |"
+            memory = "–" if row["peak_gib"] is None else f"{row['peak_gib']:.2f}"
+            lines.append(
+                f"| {told} | {row['parameters']:,} | {_cell(measured, f'{name}_step_seconds', '.3f')} | "
+                f"{_cell(row, 'data_wait', '.0%')} | {row['steps']} | {row['seconds']:.0f} | "
+                f"{_cell(row, 'val_psnr', '.2f')} | {_cell(row, 'val_psnr_first', '.2f')} | {memory} |"
             )
-    return lines + table + _waiting(measured, results)
-
-
-def _waiting(measured: dict[str, Any], results: dict[str, Any]) -> list[str]:
-    """What a step takes in the loop beyond its pass: reading, clipping, averaging, the optimiser, and waiting."""
-    rows = results["steps"].get("step", {}).get("rows", [])
-    batch = measured.get("batch_size")
-    alone = [row["seconds"] for row in rows if row["batch"] == batch and row["channels"] == "last" and "seconds" in row]
-    loop = measured.get("diffusion_iqt_step_seconds")
-    if not alone or not loop:
-        return []
-    share = max(0.0, 1 - alone[0] / loop)
-    return ["", f"Of a step in the loop {share:.0%} is not DiffusionIQT's pass of {alone[0]:.3f} s: waiting for data, "
-            "clipping, averaging, the optimiser."]  # fmt: skip
+    if "regions_a_second" in measured:
+        lines += [
+            "",
+            f"The store gives {measured['regions_a_second']:.1f} regions a second to {measured['workers']} processes.",
+        ]
+    return lines

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from iqt.config import Config, parse_config, read_config
+from iqt.errors import UserError
 from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.planning.plan import Plan
 
 DIFFUSION, REGRESSION = "diffusion_iqt", "unet"
 """Entries of the configuration that are measured; the second has about as many parameters as the first."""
-STANDARD = {"input_mean": 0.0, "input_sd": 1.0, "target_mean": 0.0, "target_sd": 0.1}
+STANDARD = {"input_mean": 0.0, "input_sd": 1.0, "target_mean": 0.0, "target_sd": 1.0}
 """Standardisation of networks that nobody trained."""
 TOY: dict[str, Any] = {
     "name": "toy",
@@ -58,7 +61,14 @@ class Setup:
 
     @functools.cached_property
     def settings(self) -> Config:
-        return parse_config(TOY, "the toy configuration") if self.toy else read_config(self.config)
+        """What is measured; UserError where the configuration lacks an entry or cannot be read."""
+        if self.toy:
+            return parse_config(TOY, "the toy configuration")
+        settings = read_config(self.config)
+        for name in (DIFFUSION, REGRESSION):
+            if name not in settings.methods or settings.methods[name].kind != name:
+                raise UserError(f"{self.config}: has no entry methods.{name} of that kind, which is measured")
+        return settings
 
     def trained_by(self, name: str) -> dict[str, Any]:
         """What the weights of an entry depend on, as training takes it."""
@@ -70,8 +80,17 @@ class Setup:
 
     def read_volume(self) -> tuple[Tensor, np.ndarray]:
         """The standardised volume, and where it is brain."""
-        with np.load(self.volume) as held:
-            return torch.from_numpy(held["data"].astype(np.float32)), held["mask"]
+        data, mask = read_volume(self.volume)
+        return torch.from_numpy(data.astype(np.float32)), mask
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Values and mask of a volume's NPZ; UserError where it is damaged."""
+    try:
+        with np.load(path) as held:
+            return held["data"], held["mask"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: no volume of a bundle ({error}); leave --volume out, or pack it again") from None
 
 
 def with_random_weights(network: nn.Module, seed: int) -> nn.Module:

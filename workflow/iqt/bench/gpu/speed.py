@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from iqt.bench.authors import STEPS
 from iqt.bench.cost import count_macs, measure_costs
-from iqt.bench.gpu.agreement import save_random_model
+from iqt.bench.gpu.agreement import save_random_model, tensorfloat32
 from iqt.bench.gpu.setup import Setup
-from iqt.bench.passes import convolution_seconds, median_seconds, pass_seconds
+from iqt.bench.passes import WARM_UP, convolution_seconds, median_seconds, pass_seconds
 from iqt.compute.devices import best_device
 from iqt.compute.memory import out_of_memory, peak, reset_peak
 from iqt.config.diffusion import Sampling
@@ -21,7 +24,7 @@ from iqt.enhance.models import Enhancer
 from iqt.enhance.run import MARGIN
 from iqt.io.volumes import bounding_box
 
-BATCHES, REPEATS = (1, 2, 4), 8
+REPEATS = 8
 LAYOUTS = {"last": torch.channels_last_3d, "first": torch.contiguous_format}
 MATRIX, TOY_MATRIX = 8192, 256
 """Edges of the matrices whose product tells what the card can do."""
@@ -30,63 +33,108 @@ PASSES = 3
 
 
 def matrix_rate(setup: Setup) -> Iterator[dict[str, float]]:
-    """TFLOP/s of a product of square matrices in bfloat16 and in float32 as convolutions use it."""
+    """TFLOP/s of a product of square matrices in bfloat16, in TensorFloat-32 where the card has it, and in float32."""
     device, edge = best_device(), TOY_MATRIX if setup.toy else MATRIX
-    for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+    kinds = {"bfloat16": (torch.bfloat16, False), "tf32": (torch.float32, True), "float32": (torch.float32, False)}
+    for name, (dtype, tf32) in kinds.items():
         left, right = (torch.randn(edge, edge, device=device, dtype=dtype) for _ in range(2))
-        seconds = median_seconds(lambda left=left, right=right: left @ right, REPEATS, device)
+        with tensorfloat32(tf32):
+            seconds = median_seconds(lambda left=left, right=right: left @ right, REPEATS, device)
         yield {f"matrix_{name}_tflops": 2 * edge**3 / seconds / 1e12}
 
 
 def step_times(setup: Setup) -> Iterator[dict[str, Any]]:
-    """Forward and backward pass by batch and by where the channels lie; a row a case, with the convolutions alone."""
+    """Forward and backward pass by batch and by where the channels lie, a row a case, with the convolutions alone:
+    first as the configuration trains, then with kernels that need not repeat to the bit, then other batches."""
     yield from matrix_rate(setup)
+    wanted = setup.diffusion.training.batch_size
+    cases = [(wanted, "last", True), (wanted, "last", False), (wanted, "first", True)]
+    cases += [(batch, layout, True) for batch in (1, 2, 4) if batch != wanted for layout in LAYOUTS]
     rows: list[dict[str, Any]] = []
-    for batch in BATCHES:
-        for layout in LAYOUTS:
-            rows.append(_step_row(setup, batch, layout, compiled=False))
+    macs = count_macs(setup.diffusion.build, setup.diffusion.patches.region)
+    for batch, layout, deterministic in cases:
+        row: dict[str, Any] = {"batch": batch, "channels": layout, "deterministic": deterministic}
+        rows.append(row)
+        for part in _guarded(_eager(setup, batch, layout, deterministic, macs)):
+            row |= part
             yield {"rows": list(rows)}
 
 
 def compiled_step(setup: Setup) -> Iterator[dict[str, Any]]:
-    """The same with torch.compile, for one region and for four, channels last; at toy size only traced, since compiling
-    for a CPU takes minutes."""
-    rows: list[dict[str, Any]] = []
-    for batch in (BATCHES[0], *(() if setup.toy else (BATCHES[-1],))):
-        rows.append(_step_row(setup, batch, "last", compiled=True))
-        yield {"rows": list(rows)}
+    """The same with torch.compile, for the configuration's batch, channels last; at toy size only traced, since
+    compiling for a CPU takes minutes."""
+    row: dict[str, Any] = {
+        "batch": setup.diffusion.training.batch_size,
+        "channels": "last",
+        "deterministic": False,
+    }
+    macs = count_macs(setup.diffusion.build, setup.diffusion.patches.region)
+    for part in _guarded(_compiled(setup, row["batch"], macs)):
+        row |= part
+        yield {"rows": [row]}
 
 
-def _step_row(setup: Setup, batch: int, layout: str, compiled: bool) -> dict[str, Any]:
-    method, device = setup.diffusion, best_device()
-    row: dict[str, Any] = {"batch": batch, "channels": layout, "compiled": compiled}
+def _guarded(parts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The parts of a case until it ends, or memory does."""
     try:
-        torch.manual_seed(0)
-        network = method.build().to(device, memory_format=LAYOUTS[layout])
-        volume = torch.randn(batch, 1, *method.patches.region, device=device)
-        inputs = (volume, volume.flip(2), torch.zeros(batch, device=device))
-        before = reset_peak(device)
-        if compiled:
-            network.compile(backend="aot_eager" if setup.toy else "inductor")
-            began = time.perf_counter()
-            pass_seconds(network, inputs, _loss, "auto", 1)
-            row["compiling_seconds"] = time.perf_counter() - began
-        row["seconds"] = pass_seconds(network, inputs, _loss, "auto", REPEATS)
-        row["peak_gib"] = (peak(device) - before) / 2**30
-        macs = count_macs(method.build, method.patches.region) * batch
-        row["tflops"] = 2 * PASSES * macs / row["seconds"] / 1e12
-        if not compiled:
-            row["convolutions_seconds"] = convolution_seconds(network, inputs, "auto", REPEATS)
+        yield from parts
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        row["failed"] = "out of memory"
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    return row
+        yield {"failed": "out of memory"}
+    gc.collect()  # what the case held, so that the next one has all the memory
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
-def _loss(output: torch.Tensor) -> torch.Tensor:
+def _eager(setup: Setup, batch: int, layout: str, deterministic: bool, macs: int) -> Iterator[dict[str, Any]]:
+    network, inputs = _case(setup, batch, layout)
+    with _repeating(deterministic):
+        reset_peak(best_device())
+        seconds = pass_seconds(network, inputs, _loss, "auto", REPEATS)
+        yield _figures(seconds, macs * batch)
+        yield {"convolutions_seconds": convolution_seconds(network, inputs, "auto", REPEATS)}
+
+
+def _compiled(setup: Setup, batch: int, macs: int) -> Iterator[dict[str, Any]]:
+    network, inputs = _case(setup, batch, "last")
+    network.compile(backend="aot_eager" if setup.toy else "inductor", dynamic=False)
+    began = time.perf_counter()
+    pass_seconds(network, inputs, _loss, "auto", 1)
+    first = time.perf_counter() - began
+    reset_peak(best_device())
+    seconds = pass_seconds(network, inputs, _loss, "auto", REPEATS)
+    yield _figures(seconds, macs * batch) | {"compiling_seconds": max(0.0, first - (WARM_UP + 1) * seconds)}
+
+
+def _case(setup: Setup, batch: int, layout: str) -> tuple[torch.nn.Module, tuple[Tensor, ...]]:
+    device = best_device()
+    torch.manual_seed(0)
+    network = setup.diffusion.build().to(device, memory_format=LAYOUTS[layout])
+    volume = torch.randn(batch, 1, *setup.diffusion.patches.region, device=device)
+    return network, (volume, volume.flip(2), torch.zeros(batch, device=device))
+
+
+def _figures(seconds: float, macs: int) -> dict[str, float]:
+    return {
+        "seconds": seconds,
+        "peak_gib": peak(best_device()) / 2**30,
+        "tflops": 2 * PASSES * macs / seconds / 1e12,
+    }
+
+
+@contextlib.contextmanager
+def _repeating(wanted: bool) -> Iterator[None]:
+    """Kernels that repeat to the bit, as a training takes them on a GPU unless `training.deterministic` is off."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted and best_device().type == "cuda", warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=True)
+
+
+def _loss(output: Tensor) -> Tensor:
     return output.float().square().mean()
 
 
@@ -94,6 +142,7 @@ def volume_times(setup: Setup) -> Iterator[dict[str, Any]]:
     """Seconds of a whole volume as `iqt enhance` makes it, by the recommended sampling and in the paper's twenty steps;
     then the authors' protocol and MONAI's network, whose single calls are timed and counted."""
     data, mask = setup.read_volume()
+    yield {"shape": list(data.shape), "brain_voxels": int(np.count_nonzero(mask))}
     model = setup.out / "random"
     save_random_model(model, setup)
     recommended = setup.diffusion.sampling
@@ -104,7 +153,7 @@ def volume_times(setup: Setup) -> Iterator[dict[str, Any]]:
     ):
         usage = {"kind": setup.diffusion.kind, "sampling": sampling.model_dump()}
         enhancer = Enhancer(model, usage, "auto")
-        before = reset_peak(enhancer.device)
+        reset_peak(enhancer.device)
         seconds = []
         for _ in range(2):  # the first finds out which kernels are fast, and how large a tile fits
             began = time.perf_counter()
@@ -117,10 +166,9 @@ def volume_times(setup: Setup) -> Iterator[dict[str, Any]]:
                 "edges": list(made.tiling.edges),
                 "first_seconds": seconds[0],
                 "seconds": seconds[1],
-                "peak_gib": (peak(enhancer.device) - before) / 2**30,
+                "peak_gib": peak(enhancer.device) / 2**30,
             }
         }
         del enhancer, made
-    yield {"shape": list(data.shape), "brain_voxels": int(np.count_nonzero(mask))}
     costs = measure_costs(setup.diffusion, mask, recommended.steps * recommended.samples, "auto")
     yield {"costs": [{**cost._asdict(), "total_seconds": cost.total_seconds} for cost in costs]}

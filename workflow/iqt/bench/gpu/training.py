@@ -1,9 +1,9 @@
 """A short training of the full-size network and of a U-Net of its size, for equally many seconds, through the real loop
-on a real store."""
+on a patch store."""
 
 from __future__ import annotations
 
-import math
+import gc
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from iqt.bench.gpu.setup import DIFFUSION, REGRESSION, Setup
-from iqt.io.files import read_json
+from iqt.io.files import read_json, read_table
 from iqt.methods import parse_method
 from iqt.training.enhancement import train_model
 from iqt.training.patches import RegionDataset
@@ -23,34 +23,45 @@ SHORT, LONG, ENOUGH = 4, 12, 3.0
 so many seconds more than the first."""
 VALIDATION_REGIONS = 8
 READ = 24
-"""Regions that are read to tell how fast the store gives them."""
-TOY_SECONDS = 5
-OVERHEAD = 0.8
+"""Regions that each process reads to tell how fast the store gives them."""
+OVERHEAD = 0.75
 """Of the seconds that are left, what is trained; the rest is starting up and validating."""
+TOY_SECONDS = 5
 
 
-def short_trainings(setup: Setup, seconds: float) -> Iterator[dict[str, Any]]:
-    """Train both within `seconds` in all, each for as many steps as fill its half, and give their PSNR on the
-    validation regions: of the diffusion model in four DDIM steps from pure noise (`val_psnr`) and in one
-    (`val_psnr_first`)."""
-    deadline = time.monotonic() + seconds
-    yield {"regions_a_second": reading_rate(setup), "batch_size": setup.diffusion.training.batch_size}
+def short_trainings(setup: Setup, deadline: float) -> Iterator[dict[str, Any]]:
+    """Train both before `deadline` (of `time.monotonic`), the U-Net for as many seconds as the diffusion model took.
+
+    `val_psnr` is their PSNR on validation regions, of the diffusion model in four DDIM steps from pure noise, and
+    `val_psnr_first` in one.
+    """
+    yield {"batch_size": setup.diffusion.training.batch_size}
     pace: dict[str, float] = {}
     for name in (DIFFUSION, REGRESSION):
+        _train(setup, name, SHORT)  # what a process does once: the card's context, choosing kernels, imports
         pace[name] = _step_seconds(setup, name)
         yield {f"{name}_step_seconds": pace[name]}
-    each = min(OVERHEAD * max(0.0, deadline - time.monotonic()) / 2, TOY_SECONDS if setup.toy else math.inf)
-    for name, step in pace.items():
-        card = _train(setup, name, max(LONG, int(each / step)))
-        yield {
-            name: {
-                "parameters": card["n_parameters"],
-                "steps": card["steps"],
-                "seconds": card["seconds"],
-                **{key: value for key, value in card["metrics"].items() if key.startswith("val_psnr")},
-                "peak_gib": card["gpu_gib"],
-            }
-        }
+    left = deadline - time.monotonic()
+    wanted = TOY_SECONDS if setup.toy else OVERHEAD * left / 2
+    found = _trained(setup, DIFFUSION, wanted, pace[DIFFUSION])
+    yield {DIFFUSION: found}
+    wanted = min(found["seconds"], OVERHEAD * (deadline - time.monotonic()))
+    yield {REGRESSION: _trained(setup, REGRESSION, wanted, pace[REGRESSION])}
+    yield reading_rate(setup)
+
+
+def _trained(setup: Setup, name: str, seconds: float, pace: float) -> dict[str, Any]:
+    """What came of a training of about so many seconds."""
+    card = _train(setup, name, max(LONG, int(seconds / pace)))
+    history = read_table(setup.out / "trained" / name / "history.csv")
+    return {
+        "parameters": card["n_parameters"],
+        "steps": card["steps"],
+        "seconds": card["seconds"],
+        "data_wait": float(history[-1]["data_wait"]),
+        "peak_gib": card["gpu_gib"],
+        **{key: value for key, value in card["metrics"].items() if key.startswith("val_psnr")},
+    }
 
 
 def _step_seconds(setup: Setup, name: str) -> float:
@@ -68,7 +79,7 @@ def _step_seconds(setup: Setup, name: str) -> float:
 
 
 def _train(setup: Setup, name: str, steps: int) -> dict[str, Any]:
-    """The card of a training of so many steps."""
+    """The card of a training of so many steps with one validation at its end."""
     settings = setup.trained_by(name)
     settings["training"] = {
         **settings["training"],
@@ -81,16 +92,19 @@ def _train(setup: Setup, name: str, steps: int) -> dict[str, Any]:
     out = setup.out / "trained" / name
     shutil.rmtree(out, ignore_errors=True)
     train_model(settings, setup.participants, setup.store, out, 1, "auto", name)
+    gc.collect()  # the trainer before holds the average and the optimiser in cycles
     return read_json(out / "model.json")
 
 
-def reading_rate(setup: Setup) -> float:
-    """Training regions a second that the store gives to as many processes as the configuration has."""
+def reading_rate(setup: Setup) -> dict[str, float]:
+    """Training regions a second that the store gives to as many processes as the configuration has, starting them
+    apart."""
     method = parse_method(setup.trained_by(REGRESSION))
     scans = open_store(setup.store, setup.participants, "train")
-    workers = method.training.workers
+    workers, batch = method.training.workers, method.training.batch_size
     regions = RegionDataset(scans, method.patches, READ * max(1, workers), 1, augment=True)
+    loader = iter(DataLoader(regions, batch, num_workers=workers, multiprocessing_context="fork" if workers else None))
+    next(loader)
     began = time.perf_counter()
-    for _ in DataLoader(regions, method.training.batch_size, num_workers=workers):
-        pass
-    return len(regions) / (time.perf_counter() - began)
+    count = sum(len(each["index"]) for each in loader)
+    return {"regions_a_second": count / (time.perf_counter() - began), "workers": workers}
