@@ -7,18 +7,22 @@
 --ship copies the weights, with what was measured and what they come from in their card.
 
 The people are the test split of the recipe: six of ds002748, on whom nothing was trained. Each acquisition is simulated
-from the cohort's scans and posteriors, once a person.
+from the cohort's scans and posteriors, once a person. The shipped parcellator reads the scan, the interpolation and
+the model's result. What is measured is kept beside --out as JSON, so that the same command goes on; --only names some
+acquisitions.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,9 +33,13 @@ from iqt.degrade import simulator, tissues
 from iqt.enhance.consistency import consistency
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.evaluate.similarity import highpass_correlation, masked_psnr, multi_scale_ssim
+from iqt.imaging.overlap import mean_overlap, overlap
 from iqt.io.files import read_json, read_table, write_json, write_text
+from iqt.io.labels import read_rows
 from iqt.io.naming import anat, seed_of
+from iqt.io.shipped import PARCELLATOR, PARCELLATOR_TABLE, table_file
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
+from iqt.parcellate.reader import load_reader
 
 GRID = {
     f"{thickness} mm, {axis}, SNR {label}": {"thickness": thickness, "axis": axis, "shift": {"snr": snr}}
@@ -63,8 +71,10 @@ def main() -> None:
     rows = [row for row in rows if row["weights"] == weights]  # else of a model that was measured before
     for name in arguments.only or [*ACQUISITIONS, CLEAN]:
         for scan in people:
-            if any((row["acquisition"], row["scan"]) == (name, scan) for row in rows):
+            before = [row for row in rows if (row["acquisition"], row["scan"]) == (name, scan)]
+            if before and "miou_model" in before[0]:
                 continue
+            rows = [row for row in rows if row not in before]
             rows.append(
                 {"acquisition": name, "scan": scan, "weights": weights, **measure(arguments.run, scan, name, enhance)}
             )
@@ -96,9 +106,9 @@ def ship(model: Path, folder: Path, rows: list[dict], card: dict, people: list[s
     write_json(folder / "model.json", {**card, "name": folder.name, "consistency": limit, "release": release})
 
 
-def measure(run: Path, scan: str, name: str, enhance: Callable) -> dict[str, float]:
-    """PSNR, MS-SSIM and hfcorr of cubic interpolation and of the model's result, and how much of the slices the result
-    leaves unexplained."""
+def measure(run: Path, scan: str, name: str, enhance: Callable) -> dict[str, Any]:
+    """PSNR, MS-SSIM, hfcorr and mIoU of cubic interpolation and of the model's result, how much of the slices the
+    result leaves unexplained, and `volumes` (mm3) of each structure in the scan, the interpolation and the result."""
     high = read_volume(anat(run / "cohort", scan, "T1w.nii.gz"))
     mask = read_on_grid(anat(run / "cohort", scan, "desc-brain_mask.nii.gz"), high, np.uint8) > 0
     reference = high.data * mask / intensity_scale(high.data, mask)
@@ -111,14 +121,31 @@ def measure(run: Path, scan: str, name: str, enhance: Callable) -> dict[str, flo
         low, thick = made.upsampled, made.thick
     cubic = low * mask / intensity_scale(low, mask)
     result = enhance_volume(enhance, low, mask, seed_of(1, "enhance", scan)).mean
-    scores = {}
+    scores: dict[str, Any] = {}
     if thick is not None:
         scores["unexplained"] = consistency(Volume(result, high.affine), mask, thick).unexplained
     for which, volume in (("cubic", cubic), ("model", result)):
         scores[f"psnr_{which}"] = min(masked_psnr(reference, volume, mask), 99.0)
         scores[f"msssim_{which}"] = multi_scale_ssim(reference, volume, mask)[0]
         scores[f"hfcorr_{which}"] = highpass_correlation(reference, volume, mask, 1.5)
+    read, names = judge()
+    labels = {
+        which: read(Volume(volume.astype(np.float32), high.affine), mask)
+        for which, volume in (("scan", reference), ("cubic", cubic), ("model", result))
+    }
+    found = {which: overlap(labels["scan"], labels[which], high.affine, names) for which in ("cubic", "model")}
+    for which, structures in found.items():
+        scores[f"miou_{which}"] = mean_overlap(structures)[0]
+    pairs = zip(found["cubic"], found["model"], strict=True)
+    scores["volumes"] = {a.name: [a.volume_reference_mm3, a.volume_mm3, b.volume_mm3] for a, b in pairs}
     return scores
+
+
+@functools.cache
+def judge() -> tuple[Callable, dict[int, str]]:
+    """The shipped parcellator, and the names of its labels."""
+    names = {index: row["name"] for index, row in read_rows(table_file(PARCELLATOR_TABLE)).items() if index}
+    return load_reader(PARCELLATOR, "auto").read, names
 
 
 def table(rows: list[dict], card: dict, page: Path) -> str:
@@ -129,8 +156,8 @@ def table(rows: list[dict], card: dict, page: Path) -> str:
         f"`tests/measurements/release.py`, {datetime.date.today()}, {where['cpu']}, {where['threads']} threads; "
         f"weights {card['weights_sha256'][:8]}. Means over people who were not trained on; gain: PSNR over cubic "
         "interpolation; smallest: that of the person who gains least.\n",
-        "| acquisition | people | PSNR cubic | PSNR model | gain | smallest | MS-SSIM | hfcorr |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| acquisition | people | PSNR cubic | PSNR model | gain | smallest | MS-SSIM | hfcorr | mIoU | unexplained |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, own in scores.groupby("acquisition", sort=False):
         mean = own.mean(numeric_only=True)
@@ -138,14 +165,46 @@ def table(rows: list[dict], card: dict, page: Path) -> str:
             changed = (
                 f"| {name} | {len(own)} | – | {mean['psnr_model']:.2f} | – | {own['psnr_model'].min():.2f} in all |"
             )
-            lines.append(f"{changed} {mean['msssim_model']:.4f} | {mean['hfcorr_model']:.3f} |")
+            lines.append(f"{changed} {mean['msssim_model']:.4f} | {mean['hfcorr_model']:.3f} | {judged(mean)} | – |")
             continue
         lines.append(
             f"| {name} | {len(own)} | {mean['psnr_cubic']:.2f} | {mean['psnr_model']:.2f} | {mean['gain']:+.2f} | "
             f"{own['gain'].min():+.2f} | {mean['msssim_cubic']:.4f} to {mean['msssim_model']:.4f} | "
-            f"{mean['hfcorr_cubic']:.3f} to {mean['hfcorr_model']:.3f} |"
+            f"{mean['hfcorr_cubic']:.3f} to {mean['hfcorr_model']:.3f} | {judged(mean)} | "
+            f"{'–' if np.isnan(mean['unexplained']) else format(mean['unexplained'], '.3f')} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *volume_table(scores)]) + "\n"
+
+
+def judged(mean: pd.Series) -> str:
+    return "–" if np.isnan(mean["miou_model"]) else f"{mean['miou_cubic']:.3f} to {mean['miou_model']:.3f}"
+
+
+def volume_table(scores: pd.DataFrame) -> list[str]:
+    """Mean difference and limits of agreement (1.96 standard deviations) of each structure's volume from the scan's, in
+    per cent of it, over all scans that were read, but for those that had nothing to gain."""
+    read = scores.query("acquisition != @CLEAN").dropna(subset="volumes")
+    if read.empty:
+        return []
+    lines = [
+        f"Volumes of structures as the shipped parcellator reads them, from those in the scan, in per cent: mean and "
+        f"limits of agreement over {len(read)} scans.",
+        "",
+        "| structure | scan, ml | cubic | model |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name in read["volumes"].iloc[0]:
+        volumes = np.array([each[name] for each in read["volumes"]], dtype=float)
+        volumes = volumes[volumes[:, 0] > 0]
+        if len(volumes) < 2:
+            continue
+        cells = []
+        for column in (1, 2):
+            differences = 100 * (volumes[:, column] / volumes[:, 0] - 1)
+            mean, half = differences.mean(), 1.96 * differences.std(ddof=1)
+            cells.append(f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})")
+        lines.append(f"| {name} | {volumes[:, 0].mean() / 1000:.2f} | {cells[0]} | {cells[1]} |")
+    return lines
 
 
 if __name__ == "__main__":
