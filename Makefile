@@ -109,8 +109,9 @@ bench-step: $(READY) ## Measure a training step beside its convolutions alone (t
 	$(BIN)/python tests/measurements/step.py docs/measurements/step.md
 
 gpu: $(READY) ## On a machine with a GPU: does it compute the same, and how fast (eight minutes) [RUN=FOLDER OF A RUN]
-	$(BIN)/iqt bench gpu --out results/gpu $(if $(RUN),--run $(RUN)); \
-	  status=$$?; cp results/gpu/gpu.md docs/measurements/gpu.md && exit $$status
+	rm -f results/gpu/gpu.md
+	$(BIN)/iqt bench gpu --out results/gpu $(if $(RUN),--run $(RUN)); status=$$?; \
+	  if [ -e results/gpu/gpu.md ]; then cp results/gpu/gpu.md docs/measurements/gpu.md; fi; exit $$status
 
 gpu-bundle: $(READY) ## Pack that for a machine with torch and no network, into results/gpu-bundle [RUN=FOLDER OF A RUN] [CHECK=1]
 	rm -rf results/gpu-bundle

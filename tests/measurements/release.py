@@ -177,34 +177,48 @@ def table(rows: list[dict], card: dict, page: Path) -> str:
 
 
 def judged(mean: pd.Series) -> str:
-    return "–" if np.isnan(mean["miou_model"]) else f"{mean['miou_cubic']:.3f} to {mean['miou_model']:.3f}"
+    before = "" if mean["miou_cubic"] == 1 else f"{mean['miou_cubic']:.3f} to "
+    return "–" if np.isnan(mean["miou_model"]) else f"{before}{mean['miou_model']:.3f}"
 
 
 def volume_table(scores: pd.DataFrame) -> list[str]:
-    """Mean difference and limits of agreement (1.96 standard deviations) of each structure's volume from the scan's, in
-    per cent of it, over all scans that were read, but for those that had nothing to gain."""
+    """Mean difference of each structure's volume from the scan's, in per cent of it, and limits of agreement for
+    repeated measures (Bland and Altman 2007: the variance between people and that between acquisitions of one), over
+    all acquisitions but the scan as it is."""
     read = scores.query("acquisition != @CLEAN").dropna(subset="volumes")
     if read.empty:
         return []
     lines = [
-        f"Volumes of structures as the shipped parcellator reads them, from those in the scan, in per cent: mean and "
-        f"limits of agreement over {len(read)} scans.",
+        "Volumes of structures as the shipped parcellator reads them, from those in the scan, in per cent: mean, and "
+        f"limits of agreement for one acquisition of one person, from {read['scan'].nunique()} people in "
+        f"{read['acquisition'].nunique()} acquisitions of all thicknesses.",
         "",
-        "| structure | scan, ml | cubic | model |",
-        "| --- | ---: | ---: | ---: |",
+        "| structure | scan, ml | cubic | model | readings |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name in read["volumes"].iloc[0]:
         volumes = np.array([each[name] for each in read["volumes"]], dtype=float)
-        volumes = volumes[volumes[:, 0] > 0]
-        if len(volumes) < 2:
+        there = volumes[:, 0] > 0
+        if read["scan"][there].nunique() < 2:
             continue
         cells = []
         for column in (1, 2):
-            differences = 100 * (volumes[:, column] / volumes[:, 0] - 1)
-            mean, half = differences.mean(), 1.96 * differences.std(ddof=1)
+            differences = pd.Series(100 * (volumes[there, column] / volumes[there, 0] - 1))
+            mean, half = limits_of_agreement(differences, read["scan"][there].to_numpy())
             cells.append(f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})")
-        lines.append(f"| {name} | {volumes[:, 0].mean() / 1000:.2f} | {cells[0]} | {cells[1]} |")
+        lines.append(f"| {name} | {volumes[there, 0].mean() / 1000:.2f} | {cells[0]} | {cells[1]} | {there.sum()} |")
     return lines
+
+
+def limits_of_agreement(differences: pd.Series, people: np.ndarray) -> tuple[float, float]:
+    """Mean and half width of the limits, from a one-way analysis of variance over people."""
+    groups = differences.groupby(people)
+    counts, means = groups.size(), groups.mean()
+    overall, n = differences.mean(), len(differences)
+    within = float(((differences - groups.transform("mean")) ** 2).sum() / max(1, n - len(counts)))
+    between = float((counts * (means - overall) ** 2).sum() / (len(counts) - 1))
+    each = (n - (counts**2).sum() / n) / (len(counts) - 1)
+    return float(overall), 1.96 * float(np.sqrt(within + max(0.0, (between - within) / each)))
 
 
 if __name__ == "__main__":

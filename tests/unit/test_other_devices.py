@@ -115,6 +115,25 @@ def test_a_parcellators_step_stays_on_its_device_and_waits_for_nothing(made: Cal
     assert {value.device.type for value in (loss, *figures.values())} == {"meta"}
 
 
+@pytest.mark.parametrize("made", [slices_task, volumes_task])
+def test_a_parcellators_loss_and_dice_count_alike_in_bfloat16(made: Callable) -> None:
+    """Of the same logits: a mean of counts, none of which bfloat16 holds above 256."""
+    torch.manual_seed(0)
+    task, batch = made()
+    batch = {
+        name: torch.randint(0, 3, values.shape) if values.dtype == torch.long else torch.randn(values.shape)
+        for name, values in batch.items()
+    }
+    logits = task.network(batch) if isinstance(task, ParcellationTask) else task._logits(batch)
+    task.network.forward = lambda *_: logits
+    with torch.no_grad():
+        wanted = task.validate(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = task.validate(batch)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name].float(), value, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["slices", "volumes"])
 def test_a_volume_is_parcellated_on_its_device_and_fetched_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = LabelTable((0, 2, 41, 3), (0, 41, 2, 3))

@@ -321,6 +321,8 @@ def test_a_documented_command_runs_as_it_is_written(command: str, documented: Pa
     environment = os.environ | {"PYTHONPATH": "", "OMP_NUM_THREADS": "2"}
     done = subprocess.run([program, *words[1:]], cwd=documented, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    if words[1:4] == ["study", "DATASET", "OUT"] and "--dry-run" not in words:
+        assert "2 of 2 scans enhanced" in done.stdout
 
 
 @pytest.mark.slow

@@ -65,7 +65,13 @@ def sums_by_class(values: Tensor, classes: Tensor, n_classes: int) -> Tensor:
     By a product with what is 1 at a voxel's class: counting, or selecting by a mask, would make a GPU wait for the
     host, and adding by index is slow there where it must repeat to the bit.
     """
-    return values @ values.new_zeros(len(classes), n_classes).scatter_(1, classes[:, None], 1.0)
+    return product(values, values.new_zeros(len(classes), n_classes).scatter_(1, classes[:, None], 1.0))
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix product in float32 where the rest runs in bfloat16, in which no count above 256 is exact."""
+    with torch.autocast(left.device.type, enabled=False):
+        return left.float() @ right.float()
 
 
 def mean_where(values: Tensor, wanted: Tensor) -> Tensor:

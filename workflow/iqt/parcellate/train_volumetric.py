@@ -15,7 +15,7 @@ from iqt.errors import UserError
 from iqt.io.labels import LabelTable, read_lut
 from iqt.io.naming import seed_of
 from iqt.networks.volumetric import build_volumetric
-from iqt.parcellate.losses import mean_dice, mean_where, sums_by_class
+from iqt.parcellate.losses import mean_dice, mean_where, product, sums_by_class
 from iqt.parcellate.paint import LabelMap, PaintedVolumes, read_label_map
 from iqt.parcellate.volumetric import KIND
 from iqt.training.checkpoints import save_model
@@ -57,7 +57,7 @@ def volume_loss(logits: Tensor, target: Tensor, seen: Tensor) -> Tensor:
     true = log_p.gather(1, flat[:, None])[:, 0]
     cross_entropy = -mean_where(true, seen.reshape(-1))
     counts, overlap = sums_by_class(torch.stack([inside, true.exp() * inside]), flat, n_classes)
-    dice = 2 * overlap / (inside @ log_p.exp() + counts).clamp_min(1e-12)
+    dice = 2 * overlap / (product(inside, log_p.exp()) + counts).clamp_min(1e-12)
     return cross_entropy + 1 - mean_where(dice[1:], counts[1:] > 0)
 
 

@@ -53,6 +53,8 @@ def trace(result: Path) -> Chain:
     """
     if not result.exists():
         raise UserError(f"{result}: no such file or folder; name a result such as results/demo/report.html")
+    # A results folder may be a link to another disk, and a result a link to another run's.
+    result = next((path for path in (result.absolute(), result.resolve()) if find_workdir(path)), result)
     workdir = find_workdir(result)
     records = read_records(workdir) if workdir else {}
     if not records:

@@ -32,7 +32,11 @@ def run_study(
         UserError: there is nothing to enhance, the folder of the results holds something else, Snakemake is not
             installed, or it failed.
     """
-    study = parse_study(settings | {key: str(Path(settings[key]).absolute()) for key in ("dataset", "out")})
+    # Snakemake runs in the folder of the results, from where a relative path would lead elsewhere.
+    paths = {key: settings[key] for key in ("dataset", "out")}
+    if settings.get("model") and Path(settings["model"]).is_dir():  # else the name of one that ships
+        paths["model"] = settings["model"]
+    study = parse_study(settings | {key: str(Path(path).absolute()) for key, path in paths.items()})
     out = Path(study.out)
     _require_own(out, study, force)
     scans, left_out = find_scans(study)

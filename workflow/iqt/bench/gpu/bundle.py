@@ -19,8 +19,8 @@ from iqt.io.files import new_folder
 from iqt.io.shipped import RESOURCES
 from iqt.terminal import warn
 
-LIMIT = 60e6
-"""Bytes of a whole bundle."""
+LIMIT = 45e6
+"""Bytes of a whole bundle, which may have to travel with a checkout."""
 PACKAGES = (
     *("pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions"),
     *("typer", "annotated-doc", "shellingham", "nibabel", "monai", "einops"),
@@ -38,8 +38,9 @@ START = """\
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}
-"$python" -c "import torch, numpy, scipy, lightning, safetensors, pandas" || {
-    echo "Needed here: torch, numpy, scipy, lightning, safetensors, pandas ($python has not all of them)" >&2
+"$python" -c "import torch, numpy, scipy, safetensors, pandas
+from lightning.pytorch.callbacks import EMAWeightAveraging" || {
+    echo "Needed here: torch, numpy, scipy, lightning from 2.6 on, safetensors, pandas ($python lacks some)" >&2
     exit 1
 }
 if [ ! -d "$here/packages" ]; then

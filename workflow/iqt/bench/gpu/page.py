@@ -163,6 +163,7 @@ def _training(measured: dict[str, Any], results: dict[str, Any]) -> list[str]:
     if "regions_a_second" in measured:
         lines += [
             "",
-            f"The store gives {measured['regions_a_second']:.1f} regions a second to {measured['workers']} processes.",
+            f"The store gives {measured['regions_a_second']:.1f} regions a second to {max(1, measured['workers'])} "
+            "reading processes.",
         ]
     return lines

@@ -52,8 +52,8 @@ STEPS = (
     Step("machine", "card and versions", 0.06),
     Step("agreement", "GPU against CPU, bfloat16, repeats, resuming", 0.16),
     Step("step", "training steps, eager", 0.14),
-    Step("volume", "whole volumes", 0.17),
-    Step("compiled", "training steps, compiled", 0.17),
+    Step("volume", "whole volumes", 0.14),
+    Step("compiled", "a training step, compiled", 0.22),
     Step("training", "a short training against a U-Net", None),
 )
 
@@ -261,6 +261,8 @@ def problems(results: dict[str, Any]) -> list[str]:
     states = {name: step["status"] for name, step in results["steps"].items()}
     faults = ("failed", "ended", "not begun")
     found = [f"{name}: {state}" for name, state in states.items() if state.startswith(faults)]
+    for name, step in results["steps"].items():
+        found += [f"{name}: {row['batch']} regions: {row['failed']}" for row in step.get("rows", []) if "failed" in row]
     measured = results["steps"].get("agreement", {})
     for name, bar in BARS.items():
         if name not in measured:

@@ -75,15 +75,16 @@ def compiled_step(setup: Setup) -> Iterator[dict[str, Any]]:
 
 
 def _guarded(parts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The parts of a case until it ends, or memory does."""
+    """The parts of a case until it ends or fails; the next goes on unless the card's context is broken."""
     try:
         yield from parts
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        yield {"failed": "out of memory"}
+        said = str(error).strip().splitlines()
+        why = "out of memory" if out_of_memory(error) else f"{type(error).__name__}: {said[0] if said else ''}"
+        yield {"failed": why[:120]}
     gc.collect()  # what the case held, so that the next one has all the memory
     if torch.cuda.is_available():
+        torch.cuda.synchronize()  # raises where the context is broken
         torch.cuda.empty_cache()
 
 
@@ -102,6 +103,7 @@ def _compiled(setup: Setup, batch: int, macs: int) -> Iterator[dict[str, Any]]:
     began = time.perf_counter()
     pass_seconds(network, inputs, _loss, "auto", 1)
     first = time.perf_counter() - began
+    yield {"compiling_seconds": first}
     reset_peak(best_device())
     seconds = pass_seconds(network, inputs, _loss, "auto", REPEATS)
     yield _figures(seconds, macs * batch) | {"compiling_seconds": max(0.0, first - (WARM_UP + 1) * seconds)}
@@ -155,7 +157,7 @@ def volume_times(setup: Setup) -> Iterator[dict[str, Any]]:
         enhancer = Enhancer(model, usage, "auto")
         reset_peak(enhancer.device)
         seconds = []
-        for _ in range(2):  # the first finds out which kernels are fast, and how large a tile fits
+        for _ in range(2):  # the first loads kernels and finds out how large a tile fits
             began = time.perf_counter()
             made = enhancer(data[box].contiguous(), 1, torch.from_numpy(mask[box]))
             seconds.append(time.perf_counter() - began)

@@ -104,7 +104,8 @@ def reading_rate(setup: Setup) -> dict[str, float]:
     workers, batch = method.training.workers, method.training.batch_size
     regions = RegionDataset(scans, method.patches, READ * max(1, workers), 1, augment=True)
     loader = iter(DataLoader(regions, batch, num_workers=workers, multiprocessing_context="fork" if workers else None))
-    next(loader)
+    for _ in range(max(1, workers)):  # which each process has begun before the clock starts
+        next(loader)
     began = time.perf_counter()
     count = sum(len(each["index"]) for each in loader)
     return {"regions_a_second": count / (time.perf_counter() - began), "workers": workers}
