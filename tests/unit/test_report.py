@@ -286,6 +286,20 @@ def test_a_missing_method_is_shown_as_such(made: Path, tmp_path: Path, monkeypat
     assert "PSNR 20.67" in (tmp_path / "slices.svg").read_text()
 
 
+def test_a_figure_of_some_methods_shows_those_and_names_an_unknown_one(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(drawing.STYLE, "svg.fonttype", "none")
+    panel, subjects, out = made / f"metrics/panels/{SCANS[0]}.npz", made / "metrics/subjects.csv", tmp_path / "s.svg"
+    all_of_them = Panel(panel).methods
+    slices.plot_slices(panel, subjects, "main", [out], all_of_them[:1])
+    text = out.read_text()
+    assert all_of_them[0] in text
+    assert not any(f">{name}<" in text for name in all_of_them[1:])
+    with pytest.raises(UserError, match=r"--method unknown: .* has cubic"):
+        slices.plot_slices(panel, subjects, "main", [out], ["unknown"])
+
+
 def test_published_values_meet_ours_only_in_the_same_definition(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,11 +42,14 @@ def plot_slices(
     subjects: Annotated[Path, typer.Option(help="subjects.csv.")],
     out: FilesOption,
     set_name: SetOption = "main",
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", help="A method to show; may be repeated, all by default.")
+    ] = None,
 ) -> None:
     """A person's low-field scan, every method, the reference and the errors."""
     from iqt.report.figures.slices import plot_slices
 
-    plot_slices(panel, subjects, set_name, out)
+    plot_slices(panel, subjects, set_name, out, methods)
 
 
 @plot.command("parcellation")

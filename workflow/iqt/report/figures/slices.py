@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
+from iqt.errors import UserError
 from iqt.io.files import read_table
 from iqt.report.data import read_scores
 from iqt.report.figures.drawing import STYLE, save_figure
@@ -23,16 +24,26 @@ from iqt.report.panels import PLANES, WINDOW, Panel
 DIFFERS = (1.0, 0.25, 0.1)
 
 
-def plot_slices(panel: Path, subjects_csv: Path, set_name: str, out: list[Path]) -> None:
+def plot_slices(
+    panel: Path, subjects_csv: Path, set_name: str, out: list[Path], methods: Sequence[str] | None = None
+) -> None:
     """One scan's low-field volume, each method's result and the reference in three planes, and each result's error.
 
     Every image has the same grey window and every error the same symmetric one, whose end is the 99th percentile of all
     absolute errors shown. A method's spread over samples, where it has one, is drawn with a scale of its own.
 
+    Args:
+        methods: those to show, in this order; all of them by default.
+
     Raises:
-        UserError: the panel or subjects.csv is absent or not readable.
+        UserError: the panel or subjects.csv is absent or not readable, or the panel lacks a method.
     """
     found = Panel(panel)
+    if methods:
+        unknown = [method for method in methods if method not in found.methods]
+        if unknown:
+            raise UserError(f"--method {unknown[0]}: {panel} has {', '.join(found.methods)}")
+        found.methods = list(methods)
     scores = _scores(subjects_csv, set_name, found.scan)
     results = [method for method in found.methods if method in found]
     spreads = [method for method in results if f"sd-{method}" in found]
