@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -70,7 +72,9 @@ def sums_by_class(values: Tensor, classes: Tensor, n_classes: int) -> Tensor:
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """Matrix product in float32 where the rest runs in bfloat16, in which no count above 256 is exact."""
-    with torch.autocast(left.device.type, enabled=False):
+    kind = left.device.type
+    known = torch.amp.is_autocast_available(kind)
+    with torch.autocast(kind, enabled=False) if known else contextlib.nullcontext():
         return left.float() @ right.float()
 
 
