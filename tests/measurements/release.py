@@ -153,6 +153,7 @@ def table(rows: list[dict], card: dict, page: Path) -> str:
     scores["gain"] = scores["psnr_model"] - scores["psnr_cubic"]
     lines = [
         f"# {page.stem}, measured\n",
+        "For who uses the model that ships.\n",
         f"`tests/measurements/release.py`, {datetime.date.today()}, {where['cpu']}, {where['threads']} threads; "
         f"weights {card['weights_sha256'][:8]}. Means over people who were not trained on; gain: PSNR over cubic "
         "interpolation; smallest: that of the person who gains least.\n",
@@ -188,10 +189,11 @@ def volume_table(scores: pd.DataFrame) -> list[str]:
     read = scores.query("acquisition != @CLEAN").dropna(subset="volumes")
     if read.empty:
         return []
+    kinds = list(dict.fromkeys(read["acquisition"]))
+    told = ", ".join(kinds) if len(kinds) <= 3 else f"{len(kinds)} acquisitions"
     lines = [
         "Volumes of structures as the shipped parcellator reads them, from those in the scan, in per cent: mean, and "
-        f"limits of agreement for one acquisition of one person, from {read['scan'].nunique()} people in "
-        f"{read['acquisition'].nunique()} acquisitions of all thicknesses.",
+        f"limits of agreement for one acquisition of one person, from {read['scan'].nunique()} people ({told}).",
         "",
         "| structure | scan, ml | cubic | model | readings |",
         "| --- | ---: | ---: | ---: | ---: |",
