@@ -265,12 +265,8 @@ def test_a_gpu_computes_what_a_cpu_does(tmp_path: Path) -> None:
     assert {name: value for name, value in figures.items() if not BARS[name].met(value)} == {}
 
 
-def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreeing, "best_device", lambda: torch.device("cpu"))
-
-
 def test_a_device_agrees_with_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_the_cpu(monkeypatch)
+    monkeypatch.setattr(agreeing, "best_device", lambda: torch.device("cpu"))
     assert device_difference(setup_of(tmp_path).diffusion, tf32=False) == 0
 
 

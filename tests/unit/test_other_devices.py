@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
 
+from iqt.bench.gpu.agreement import Noise
 from iqt.config import Parcellator, Training, VolumetricNetwork
 from iqt.config.benchmark import DEFAULT_METHODS
 from iqt.enhance import models
@@ -187,21 +187,6 @@ def test_a_volume_is_enhanced_on_its_device_and_fetched_once_a_sample(
     assert list(fetched.values()) == [used.samples], strange.waits
 
 
-class Regions(Dataset):
-    """Random regions of one edge, each with its index."""
-
-    def __init__(self, count: int, edge: int) -> None:
-        self.count, self.edge = count, edge
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict:
-        generator = torch.Generator().manual_seed(index)
-        volumes = torch.rand(2, 1, *(self.edge,) * 3, generator=generator)
-        return {"lowfield": volumes[0], "hq": volumes[1], "index": index}
-
-
 class Waits(torch.overrides.TorchFunctionMode):
     """Counts what would make a GPU wait for the host, but for what lies on the CPU by design."""
 
@@ -229,7 +214,7 @@ def waits_of(steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> col
     settings = Training(steps=steps, batch_size=1, validation_regions=1, validate_every=steps, warmup=1)
     with Waits() as waits:
         out = tmp_path / str(steps)
-        fit(task, Regions(steps, 8), Regions(1, 8), settings, out, 1, "float32", {"test": 1})
+        fit(task, Noise(method, steps), Noise(method, 1), settings, out, 1, "float32", {"test": 1})
     with (tmp_path / str(steps) / "history.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 1
     return waits.where

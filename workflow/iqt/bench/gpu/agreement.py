@@ -83,7 +83,7 @@ def bfloat16_psnr(model: Path, method: DiffusionIQTMethod) -> float:
 
 
 def psnr(values: Tensor, reference: Tensor) -> float:
-    """PSNR in dB, the range being the reference's."""
+    """PSNR in dB, the range being the reference's; that of `evaluate` needs scikit-image, which a bundle lacks."""
     span = reference.max() - reference.min()
     return float(20 * torch.log10(span / (values - reference).square().mean().sqrt().clamp_min(1e-12)))
 
