@@ -4,12 +4,14 @@
     python tests/measurements/release.py --run results/release-t1w --model results/release-t1w/models/unet/seed-1 \\
         --out docs/measurements/t1w-unet.md --ship resources/models/t1w-unet
 
+and for a model that draws samples also --sampling '{"steps": 2, "samples": 4}'.
+
 --ship copies the weights, with what was measured and what they come from in their card.
 
 The people are the test split of the recipe: six of ds002748, on whom nothing was trained. Each acquisition is simulated
 from the cohort's scans and posteriors, once a person. The shipped parcellator reads the scan, the interpolation and
 the model's result. What is measured is kept beside --out as JSON, so that the same command goes on; --only names some
-acquisitions.
+acquisitions. The spread of several samples is calibrated first, on the validation people and every third acquisition.
 """
 
 from __future__ import annotations
@@ -29,9 +31,15 @@ import pandas as pd
 
 from iqt.compute.devices import machine
 from iqt.config import LowField
+from iqt.config.experiments import CALIBRATED, COVERAGES
 from iqt.degrade import simulator, tissues
+from iqt.degrade.simulator import LowFieldResult
+from iqt.diffusion.spread import Spread, fit_spread, spread_of
+from iqt.enhance.calibrate import VOXELS
 from iqt.enhance.consistency import consistency
-from iqt.enhance.run import enhance_volume, load_method
+from iqt.enhance.run import Method, enhance_volume, load_method
+from iqt.enhance.single import usage_of
+from iqt.evaluate.calibration import calibration
 from iqt.evaluate.similarity import highpass_correlation, masked_psnr, multi_scale_ssim
 from iqt.imaging.overlap import mean_overlap, overlap
 from iqt.io.files import read_json, read_table, write_json, write_text
@@ -51,6 +59,9 @@ BASE = {"unit": "mm", "gap": 0, "in_plane": 1.5}
 ACQUISITIONS = {name: LowField.model_validate(BASE | more) for name, more in GRID.items()}
 ACQUISITIONS["64mT preset"] = LowField(preset="64mT")
 CLEAN = "as it is"
+CALIBRATED_ON = list(ACQUISITIONS)[::3]
+CALIBRATION = "spread_release.json"
+"""In the model's folder, with what validation people tell of its spread."""
 
 
 def main() -> None:
@@ -59,12 +70,21 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", help="acquisitions to measure")
+    parser.add_argument("--sampling", type=json.loads, default={}, help="how samples are drawn, as JSON")
     parser.add_argument("--ship", type=Path, help="folder below resources/models")
     arguments = parser.parse_args()
-    people = [row["scan"] for row in read_table(arguments.run / "cohort/participants.tsv") if row["split"] == "test"]
+    rows_of_people = read_table(arguments.run / "cohort/participants.tsv")
+    people = [row["scan"] for row in rows_of_people if row["split"] == "test"]
     card = read_json(arguments.model / "model.json")
-    usage = {key: value for key, value in card["settings"].items() if key in ("tiling", "sampling")}
-    enhance = load_method(arguments.model, {"kind": card["kind"], **usage}, "auto")
+    if arguments.sampling:
+        card["sampling"] = arguments.sampling
+    usage = usage_of(card, {})
+    enhance = load_method(arguments.model, usage, "auto")
+    samples = usage.get("sampling", {}).get("samples", 1)
+    if samples > 1 and spread_of(arguments.model, usage) is None:
+        watched = [row["scan"] for row in rows_of_people if row["split"] == "val"]
+        write_json(arguments.model / CALIBRATION, calibrated(arguments.run, watched, enhance, usage).written())
+    spread = spread_of(arguments.model, usage)
     known = arguments.out.with_suffix(".json")
     weights = card["weights_sha256"]
     rows = json.loads(known.read_text()) if known.exists() else []
@@ -72,12 +92,10 @@ def main() -> None:
     for name in arguments.only or [*ACQUISITIONS, CLEAN]:
         for scan in people:
             before = [row for row in rows if (row["acquisition"], row["scan"]) == (name, scan)]
-            if before and "miou_model" in before[0]:
+            if before:
                 continue
-            rows = [row for row in rows if row not in before]
-            rows.append(
-                {"acquisition": name, "scan": scan, "weights": weights, **measure(arguments.run, scan, name, enhance)}
-            )
+            scores = measure(arguments.run, scan, name, enhance, samples, spread)
+            rows.append({"acquisition": name, "scan": scan, "weights": weights, **scores})
             write_text(known, json.dumps(rows))
             print(rows[-1], flush=True)
     write_text(arguments.out, table(rows, card, arguments.out))
@@ -101,44 +119,80 @@ def ship(model: Path, folder: Path, rows: list[dict], card: dict, people: list[s
     }
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model / "model.safetensors", folder / "model.safetensors")
+    if (model / CALIBRATION).exists():
+        shutil.copyfile(model / CALIBRATION, folder / CALIBRATION)
     told = scores.dropna(subset="unexplained")
     limit = {"limit": float(told["unexplained"].max()), "n_scans": len(told), "measured_in": str(page)}
     write_json(folder / "model.json", {**card, "name": folder.name, "consistency": limit, "release": release})
 
 
-def measure(run: Path, scan: str, name: str, enhance: Callable) -> dict[str, Any]:
-    """PSNR, MS-SSIM, hfcorr and mIoU of cubic interpolation and of the model's result, how much of the slices the
-    result leaves unexplained, and `volumes` (mm3) of each structure in the scan, the interpolation and the result."""
+def person(run: Path, scan: str) -> tuple[Volume, np.ndarray, np.ndarray]:
+    """A high-quality scan, its brain mask, and the scan on the common intensity scale."""
     high = read_volume(anat(run / "cohort", scan, "T1w.nii.gz"))
     mask = read_on_grid(anat(run / "cohort", scan, "desc-brain_mask.nii.gz"), high, np.uint8) > 0
-    reference = high.data * mask / intensity_scale(high.data, mask)
-    low, thick = high.data, None
-    if name != CLEAN:
-        paths = tissues.probseg(run / "tissues", scan)
-        maps = {tissue: read_on_grid(path, high) for tissue, path in paths.items()}
-        settings = ACQUISITIONS[name]
-        made = simulator.apply(high, maps, settings, simulator.draw(settings, 1, scan))
-        low, thick = made.upsampled, made.thick
+    return high, mask, high.data * mask / intensity_scale(high.data, mask)
+
+
+def acquire(run: Path, scan: str, high: Volume, name: str) -> LowFieldResult:
+    """A person's scan in one of the acquisitions."""
+    maps = {tissue: read_on_grid(path, high) for tissue, path in tissues.probseg(run / "tissues", scan).items()}
+    settings = ACQUISITIONS[name]
+    return simulator.apply(high, maps, settings, simulator.draw(settings, 1, scan))
+
+
+def calibrated(run: Path, people: list[str], enhance: Method, usage: dict[str, Any]) -> Spread:
+    """What the spread of the model's samples says of their mean's error, on people and acquisitions of equal weight."""
+    rng, found = np.random.default_rng(seed_of(1, "calibrate")), []
+    for scan in people:
+        high, mask, reference = person(run, scan)
+        for name in CALIBRATED_ON:
+            low = acquire(run, scan, high, name).upsampled
+            result = enhance_volume(enhance, low, mask, seed_of(1, "enhance", scan))
+            chosen = rng.integers(np.count_nonzero(mask), size=VOXELS)
+            found.append((result.sd[mask][chosen], (reference - result.mean)[mask][chosen]))
+            print(f"calibrating: {scan}, {name}", flush=True)
+    return fit_spread(found, usage, f"{len(CALIBRATED_ON)} acquisitions of tests/measurements/release.py")
+
+
+def measure(run: Path, scan: str, name: str, enhance: Method, samples: int, spread: Spread | None) -> dict[str, Any]:
+    """PSNR, MS-SSIM, hfcorr and mIoU of cubic interpolation and of the model's result, how much of the slices the
+    result leaves unexplained, and `volumes` (mm3) of each structure in the scan, the interpolation and the result; of
+    several samples also PSNR and hfcorr of the first, and whether their spread tells the error."""
+    high, mask, reference = person(run, scan)
+    made = None if name == CLEAN else acquire(run, scan, high, name)
+    low = high.data if made is None else made.upsampled
     cubic = low * mask / intensity_scale(low, mask)
-    result = enhance_volume(enhance, low, mask, seed_of(1, "enhance", scan)).mean
-    scores: dict[str, Any] = {}
-    if thick is not None:
-        scores["unexplained"] = consistency(Volume(result, high.affine), mask, thick).unexplained
+    enhanced = enhance_volume(enhance, low, mask, seed_of(1, "enhance", scan))
+    result = enhanced.mean
+    scores: dict[str, Any] = {"seconds": enhanced.facts["seconds"]}
+    if made is not None:
+        scores["unexplained"] = consistency(Volume(result, high.affine), mask, made.thick).unexplained
     for which, volume in (("cubic", cubic), ("model", result)):
         scores[f"psnr_{which}"] = min(masked_psnr(reference, volume, mask), 99.0)
         scores[f"msssim_{which}"] = multi_scale_ssim(reference, volume, mask)[0]
         scores[f"hfcorr_{which}"] = highpass_correlation(reference, volume, mask, 1.5)
+    if samples > 1:
+        scores["psnr_sample"] = masked_psnr(reference, enhanced.first, mask)
+        scores["hfcorr_sample"] = highpass_correlation(reference, enhanced.first, mask, 1.5)
+        scores |= calibration(reference, result, enhanced.sd, mask, samples, spread)[0]
     read, names = judge()
-    labels = {
-        which: read(Volume(volume.astype(np.float32), high.affine), mask)
-        for which, volume in (("scan", reference), ("cubic", cubic), ("model", result))
-    }
+
+    def labelled(volume: np.ndarray) -> np.ndarray:
+        return read(Volume(volume.astype(np.float32), high.affine), mask)
+
+    if scan not in READ:
+        READ[scan] = labelled(reference)
+    labels = {"scan": READ[scan], "cubic": labelled(cubic), "model": labelled(result)}
     found = {which: overlap(labels["scan"], labels[which], high.affine, names) for which in ("cubic", "model")}
     for which, structures in found.items():
         scores[f"miou_{which}"] = mean_overlap(structures)[0]
     pairs = zip(found["cubic"], found["model"], strict=True)
     scores["volumes"] = {a.name: [a.volume_reference_mm3, a.volume_mm3, b.volume_mm3] for a, b in pairs}
     return scores
+
+
+READ: dict[str, np.ndarray] = {}
+"""Labels of the high-quality scans, which do not depend on the acquisition."""
 
 
 @functools.cache
@@ -174,7 +228,32 @@ def table(rows: list[dict], card: dict, page: Path) -> str:
             f"{mean['hfcorr_cubic']:.3f} to {mean['hfcorr_model']:.3f} | {judged(mean)} | "
             f"{'–' if np.isnan(mean['unexplained']) else format(mean['unexplained'], '.3f')} |"
         )
-    return "\n".join([*lines, "", *volume_table(scores)]) + "\n"
+    return "\n".join([*lines, "", *spread_table(scores), *volume_table(scores)]) + "\n"
+
+
+def spread_table(scores: pd.DataFrame) -> list[str]:
+    """A single sample beside the mean, and the share of the truth that intervals from the spread hold."""
+    if "psnr_sample" not in scores:
+        return []
+    drawn = scores.query("acquisition != @CLEAN")
+    mean = drawn.mean(numeric_only=True)
+    levels = [f"{100 * level:.0f} %" for level in COVERAGES.values()]
+    return [
+        f"A single sample: {mean['psnr_sample']:.2f} dB and hfcorr {mean['hfcorr_sample']:.3f}; the mean of all: "
+        f"{mean['psnr_model']:.2f} dB and {mean['hfcorr_model']:.3f}. The share of the truth in intervals from the "
+        f"samples' spread, means over {len(drawn)} scans; it correlates with the true error by "
+        f"{mean['correlation']:.2f} (Spearman, voxels).",
+        "",
+        f"| should hold | {' | '.join(levels)} | expected over true error |",
+        f"| --- | {' | '.join('---:' for _ in levels)} | ---: |",
+        f"| as it is | {percent(mean[list(COVERAGES)])} | {mean['ratio']:.2f} |",
+        f"| calibrated on the validation people | {percent(mean[list(CALIBRATED)])} | {mean['calibrated_ratio']:.2f} |",
+        "",
+    ]
+
+
+def percent(shares: pd.Series) -> str:
+    return " | ".join(f"{100 * share:.1f} %" for share in shares)
 
 
 def judged(mean: pd.Series) -> str:
@@ -198,18 +277,22 @@ def volume_table(scores: pd.DataFrame) -> list[str]:
         "| structure | scan, ml | cubic | model | readings |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
+    nearer, further = [], []
     for name in read["volumes"].iloc[0]:
         volumes = np.array([each[name] for each in read["volumes"]], dtype=float)
         there = volumes[:, 0] > 0
         if read["scan"][there].nunique() < 2:
             continue
-        cells = []
+        cells, means = [], []
         for column in (1, 2):
             differences = pd.Series(100 * (volumes[there, column] / volumes[there, 0] - 1))
             mean, half = limits_of_agreement(differences, read["scan"][there].to_numpy())
             cells.append(f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})")
+            means.append(abs(mean))
+        (nearer if means[1] < means[0] else further).append(name)
         lines.append(f"| {name} | {volumes[there, 0].mean() / 1000:.2f} | {cells[0]} | {cells[1]} | {there.sum()} |")
-    return lines
+    told = f"By the mean, the model's volumes are nearer to the scan's than cubic's for {len(nearer)} structures"
+    return [*lines, "", told + (f", and further for {len(further)}: {', '.join(further)}." if further else ".")]
 
 
 def limits_of_agreement(differences: pd.Series, people: np.ndarray) -> tuple[float, float]:

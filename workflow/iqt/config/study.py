@@ -40,7 +40,7 @@ class Study(Section):
     model: str | None = None
     """Name of a shipped model or folder of one's own; null: the shipped one for the contrast."""
     samples: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Samples of a model that draws some; null: four of a diffusion model, one of any other."""
+    """Samples of a model that draws some; null: as many as its card says, or four."""
     skull_stripped: bool = False
     """Whether scans are 0 outside the brain. Of those that show the brain alone it is noticed."""
     mask: Mask = Mask()

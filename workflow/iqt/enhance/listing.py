@@ -30,6 +30,7 @@ def _describe(name: str, folder: Path) -> str:
         "network": f"{card['kind']}, {card['n_parameters']:,} parameters, {size:.1f} MB",
         "writes": in_mm(card["grid"]["voxel_size_mm"]),
         "trained on": acquired_in_words(card["grid"].get("acquired")),
+        **({"draws": _drawn(card["sampling"])} if card.get("sampling") else {}),
         "people": release.get("data", "not recorded"),
         "measured": release.get("measured", "not recorded"),
         "limits": release.get("limits", "not recorded"),
@@ -38,6 +39,12 @@ def _describe(name: str, folder: Path) -> str:
     }
     width = max(map(len, facts))
     return "\n".join([name, *(f"  {key.ljust(width)}  {value}" for key, value in facts.items())])
+
+
+def _drawn(sampling: Mapping[str, Any]) -> str:
+    """How a model's samples are drawn where a user says nothing."""
+    samples = sampling.get("samples", 1)
+    return f"{samples} samples, of which the mean is written (--sd: their spread)" if samples > 1 else "one sample"
 
 
 def acquired_in_words(acquired: Mapping[str, Any] | None) -> str:

@@ -61,10 +61,9 @@ def enhance_file(
     card = load_card(model)
     if not card.get("grid"):
         raise UserError(f"{model / 'model.json'}: is of kind {card['kind']}, not of a network that enhances scans")
-    method_of(model, card)
-    usage = _usage(card, sampling)
-    samples = usage.get("sampling", {}).get("samples", 1)
-    if "sd" in extras and samples < 2:
+    method_of(model, card, {"sampling": card["sampling"]} if card.get("sampling") else None)
+    usage = usage_of(card, sampling)
+    if "sd" in extras and usage.get("sampling", {}).get("samples", 1) < 2:
         raise UserError("--sd: a standard deviation needs several samples; give --samples 4, say")
     with Bar(finding_the_brain=35, enhancing=50, comparing=15) as bar:
         bar.phase("finding_the_brain")
@@ -145,10 +144,14 @@ def _meaning(spread: Spread | None) -> dict[str, Any]:
     return {"meaning": meaning, "set": spread.set, "interval_half_width_in_sd": spread.written()["widths"]}
 
 
-def _usage(card: dict, sampling: dict[str, Any]) -> dict[str, Any]:
-    """How the model is used: its kind's defaults, with `sampling` laid over them."""
-    kind = card["kind"]
-    entry = {"kind": kind, **({"sampling": sampling} if sampling else {})}
+def usage_of(card: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """How the model of a card is used: its kind's defaults, then what the card says, then what `sampling` does.
+
+    Raises:
+        UserError: `sampling` has no effect with this kind, or holds a value that it does not allow.
+    """
+    kind, wanted = card["kind"], {**(card.get("sampling") or {}), **sampling}
+    entry = {"kind": kind, **({"sampling": wanted} if wanted else {})}
     try:
         method = parse_method({**card["settings"], **entry})
     except ValidationError as error:

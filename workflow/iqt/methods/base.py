@@ -177,9 +177,13 @@ class Learned(Method):
         """The target in words."""
         return "high-quality minus low-field volume" if self.target == "residual" else "high-quality volume"
 
-    def _volume(self, content: str, values: str = "") -> dict[str, Any]:
+    def _volume(self, content: str, values: str = "", channels: int = 1) -> dict[str, Any]:
         standardised = "mean 0 and standard deviation 1 over the training brains (see standardisation)"
-        shape = {"shape": ["batch", 1, "X", "Y", "Z"], "multiples": list(self.patches.region), "dtype": "float32"}
+        shape = {
+            "shape": ["batch", channels, "X", "Y", "Z"],
+            "multiples": list(self.patches.region),
+            "dtype": "float32",
+        }
         return {**shape, "content": content, "range": values or standardised}
 
 
@@ -195,5 +199,6 @@ def check_size_like(name: str, wanted: str | None, methods: Mapping[str, Method]
     own = other is not None and other.trained and not other.starts_from and not getattr(other, "size_like", None)
     if wanted is not None and not own:
         raise ValueError(
-            f"methods.{name}.size_like {wanted!r} must name a trained method with a size of its own, no flow"
+            f"methods.{name}.size_like {wanted!r} must name a trained method with a size of its own that starts from "
+            "no other"
         )

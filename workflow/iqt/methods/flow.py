@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field
 
 from iqt.config.diffusion import FlowSampling
 from iqt.config.networks import DiffusionIQTNetwork
 from iqt.config.section import Name
-from iqt.methods.base import Calls, Method
-from iqt.methods.diffusion_iqt import Generative, at_time, require_tokens
-from iqt.methods.unet import UNetMethod
+from iqt.methods.base import Calls
+from iqt.methods.diffusion_iqt import Generative, at_time, started
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,50 +34,6 @@ class FlowMethod(Generative):
     """Size and parts of the network that gives the velocity."""
     sampling: FlowSampling = FlowSampling()
     """How the trained flow is run."""
-    _regression: UNetMethod | None = PrivateAttr(default=None)
-
-    @model_validator(mode="after")
-    def _divisible(self) -> FlowMethod:
-        require_tokens(self.network, self.patches)
-        return self
-
-    def check_among(self, name: str, methods: Mapping[str, Method]) -> None:
-        start = methods.get(self.start)
-        if not isinstance(start, UNetMethod):
-            raise ValueError(f"methods.{name}.start {self.start!r} must name a method of kind unet")
-        if start.target != self.target:
-            raise ValueError(
-                f"methods.{name}.target {self.target} must be that of its start {self.start}, {start.target}"
-            )
-        if start.trained_on != self.trained_on:
-            raise ValueError(
-                f"methods.{name}.trained_on {self.trained_on} must be its start's, {start.trained_on} of {self.start}"
-            )
-        if any(edge % start.factor for edge in self.patches.region):
-            raise ValueError(
-                f"methods.{name}.patches: edges {self.patches.region} must be multiples of {start.factor}, which the "
-                f"levels of its start {self.start} ask for"
-            )
-
-    @classmethod
-    def resolved(cls, settings: Mapping[str, Any]) -> FlowMethod:
-        start = settings.get("start")
-        if not isinstance(start, dict):
-            return cls.model_validate(settings)
-        method = cls.model_validate({**settings, "start": start["kind"]})
-        method._regression = UNetMethod.resolved(start)
-        return method
-
-    @property
-    def regression(self) -> UNetMethod:
-        """The method that `start` names; known where settings were resolved."""
-        if self._regression is None:
-            raise ValueError(f"the regression {self.start!r} that the flow starts from is not resolved")
-        return self._regression
-
-    @property
-    def starts_from(self) -> str:
-        return self.start
 
     @property
     def calls(self) -> int:
@@ -90,9 +45,9 @@ class FlowMethod(Generative):
 
     def build(self) -> nn.Module:
         from iqt.networks.diffusion_iqt import DiffusionIQT
-        from iqt.networks.flow import FlowNetwork
+        from iqt.networks.started import FlowNetwork
 
-        velocity = DiffusionIQT(self.network, self.patches, self.conditional)
+        velocity = DiffusionIQT(self.network, self.patches, conditions=int(self.conditional))
         return FlowNetwork(self.regression.build(), velocity, self.conditional)
 
     def task(self, network: nn.Module, standard: dict[str, float]) -> FlowTask:
@@ -106,11 +61,10 @@ class FlowMethod(Generative):
     def estimates(self, calls: Calls) -> Iterator[Tensor]:
         from iqt.diffusion.flow import solve
 
-        # All samples start from the same estimate.
-        start = calls.whole(calls.inputs, lambda tiles: calls.forward(tiles, of=calls.network.start))
+        start = started(calls)
         for k in range(self.samples):
             begin = start + self.noise * calls.noise(k, -1)
-            yield solve(lambda current, time: at_time(calls, current, time), begin, self.sampling)
+            yield solve(lambda current, time: at_time(calls, current, calls.inputs, time), begin, self.sampling)
 
     def tensors(self) -> dict[str, dict[str, Any]]:
         seen = {"lowfield": self._volume("low-field volume on the high-quality grid")} if self.conditional else {}

@@ -17,12 +17,13 @@ from iqt.networks.shuffle import layout_of, shuffle, unshuffle
 class DiffusionIQT(nn.Module):
     """Predicts the clean target from a noisy one, the low-field volume and the log-SNR.
 
-    Inputs are (B, 1, X, Y, Z) with edges that are multiples of the training region's (of the patch's, where attention
-    stays within a patch), the low-field volume only where the network is `conditional`, and a log-SNR of shape (B,).
+    Inputs are the noisy target (B, 1, X, Y, Z) with edges that are multiples of the training region's (of the patch's,
+    where attention stays within a patch), `conditions` volumes as channels, of which the paper has one, the low-field
+    volume (None where there are none), and a log-SNR of shape (B,).
     Statistics belong to patches and attention to training regions, whatever the size of the volume.
     """
 
-    def __init__(self, settings: DiffusionIQTNetwork, patches: Patches, conditional: bool = True) -> None:
+    def __init__(self, settings: DiffusionIQTNetwork, patches: Patches, conditions: int = 1) -> None:
         super().__init__()
         self.settings = settings
         self.patch = (patches.patch,) * 3
@@ -35,7 +36,7 @@ class DiffusionIQT(nn.Module):
             return ResidualBlock(inputs, outputs, time_width, settings)
 
         self.time = TimeEmbedding(width, time_width)
-        self.stem = PatchConv3d((2 if conditional else 1) * settings.stem**3, width, 3, cross)
+        self.stem = PatchConv3d((1 + conditions) * settings.stem**3, width, 3, cross)
         self.encoder = nn.ModuleList()
         for inner, outer, token in zip(widths, [*widths[1:], None], settings.tokens, strict=True):
             level = nn.ModuleDict({"blocks": nn.ModuleList(block(inner, inner) for _ in range(settings.blocks))})
@@ -60,12 +61,12 @@ class DiffusionIQT(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, noisy: Tensor, lowfield: Tensor | None, logsnr: Tensor) -> Tensor:
+    def forward(self, noisy: Tensor, conditions: Tensor | None, logsnr: Tensor) -> Tensor:
         """The network's output, (B, 1, X, Y, Z)."""
         grid = PatchGrid.of(noisy.shape, self.patch)
         blocks = PatchGrid.of(noisy.shape, self.block)
         embedding = self.time(logsnr)
-        volumes = noisy if lowfield is None else torch.cat([noisy, lowfield], dim=1)
+        volumes = noisy if conditions is None else torch.cat([noisy, conditions], dim=1)
         features = unshuffle(volumes, self.settings.stem)
         # In the layout that the weights were given, which a first convolution of one or two channels does not tell.
         features = self.stem(features.contiguous(memory_format=layout_of(self.middle.conv1.weight)), grid)

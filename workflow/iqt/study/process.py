@@ -18,6 +18,7 @@ from iqt.io.files import read_json, write_json
 from iqt.io.naming import beside
 from iqt.io.shipped import PARCELLATOR, find_model
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
+from iqt.methods import kinds
 from iqt.parcellate.single import Files, parcellate_file
 from iqt.report.panels import as_acquired
 from iqt.study.pages import write_scan_page
@@ -27,6 +28,9 @@ from iqt.study.results import Results
 from iqt.study.scans import StudyScan
 from iqt.terminal import warn
 from iqt.training.checkpoints import load_card
+
+SAMPLES = 4
+"""Samples of a model that draws them and whose card does not say how many."""
 
 
 def process_scan(scan: StudyScan, study: Study) -> None:
@@ -39,17 +43,16 @@ def process_scan(scan: StudyScan, study: Study) -> None:
 
 def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     model = find_model(study.model, study.suffix)
-    drawn = load_card(model)["settings"].get("diffusion") is not None
-    samples = study.samples if study.samples is not None else (4 if drawn else None)
-    extras = {"mask": results.mask, "residual": results.residual} | (
-        {"sd": results.sd} if samples and samples > 1 else {}
-    )
+    sampling = _sampling(load_card(model), study.samples)
+    extras = {"mask": results.mask, "residual": results.residual}
+    if sampling.get("samples", 1) > 1:
+        extras["sd"] = results.sd
     given = prepare(scan, study, results)
     enhance_file(
         given.image,
         results.enhanced,
         model,
-        {"samples": samples} if samples else {},
+        sampling,
         extras,
         given.mask,
         study.skull_stripped and given.mask is None,
@@ -94,6 +97,16 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     shown["enhanced"] = enhanced.data  # last, so that the viewer begins with it
     write_scan_page(results.page, scan, {"status": "ok", **record}, shown, Volume(brain, enhanced.affine))
     return record
+
+
+def _sampling(card: Mapping[str, Any], samples: int | None) -> dict[str, Any]:
+    """What is asked for beside the model's own way of drawing samples: as many as the study wants, else several where
+    the model draws any, so that there is a standard deviation."""
+    if samples is not None:
+        return {"samples": samples}
+    if "sampling" not in kinds()[card["kind"]].used:
+        return {}
+    return {"samples": (card.get("sampling") or {}).get("samples", SAMPLES)}
 
 
 def _labels(results: Results, study: Study, about: Mapping[str, Any]) -> np.ndarray | str:

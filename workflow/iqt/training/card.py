@@ -81,6 +81,8 @@ class EnhancementCard(Card):
     standardisation: Standardisation
     grid: TrainedGrid | None = None
     consistency: Agreement | None = None
+    sampling: dict[str, Any] | None = None
+    """How it was measured, and is run where a user says nothing else."""
 
 
 def check_card(path: Path, card: Any, models: Mapping[str, type[Card]] | None = None) -> None:

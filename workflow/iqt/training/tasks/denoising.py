@@ -27,11 +27,24 @@ class DiffusionTask(EnhancementTask):
         super().__init__(method, network, standard)
         self.diffusion, self.schedule = method.diffusion, build_schedule(method.diffusion)
 
+    def parts(self) -> list[nn.Module]:
+        return [self.network] if self.method.start is None else [self.network.denoiser]
+
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        return self._denoise(*self.scaled(batch))
+        return self._denoise(*self.drawn(batch))
+
+    def drawn(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the network sees beside the noisy volume, and what it is to draw: where it starts from a regression,
+        what that leaves."""
+        inputs, wanted = self.scaled(batch)
+        if self.method.start is None:
+            return inputs, wanted
+        with torch.no_grad():
+            estimate = self.network.start(inputs).float()
+        return torch.cat([inputs, estimate], dim=1), wanted - estimate
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        inputs, wanted = self.scaled(batch)
+        inputs, wanted = self.drawn(batch)
         loss = self._denoise(inputs, wanted)
         estimates: list[Tensor] = []
 

@@ -1,4 +1,4 @@
-"""The flow from a regression's output to the high-quality volume: its solvers, its training, its use."""
+"""What starts from a regression's output: the flow's solvers, training and use, and the diffusion model's."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from iqt.config import Config, Training, parse_config
 from iqt.config.diffusion import FlowSampling
 from iqt.diffusion.flow import interpolate, solve
 from iqt.enhance.models import Enhancer, noise_field
-from iqt.enhance.single import _usage
+from iqt.enhance.single import usage_of
 from iqt.errors import UserError
 from iqt.io.files import read_json, write_json
 from iqt.methods import parse_method
+from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.methods.flow import FlowMethod
 from iqt.methods.unet import UNetMethod
 from iqt.planning.plan import Plan
 from iqt.training.checkpoints import load_card
 from iqt.training.enhancement import train_model
+from iqt.training.tasks.denoising import DiffusionTask
 from iqt.training.tasks.flow import FlowTask
 
 TRAINING = Training(steps=4, batch_size=2, validate_every=2, validation_regions=2, warmup=1)
 REGRESSION = UNetMethod(network={"channels": (4, 8), "residual_units": 1}, patches=PATCHES, training=TRAINING)
 NETWORK = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2, "head_dim": 4, "stem": 1, "tokens": (2, 2)}
 FLOW = FlowMethod(start="unet", network=NETWORK, patches=PATCHES, training=TRAINING, noise=0.2)
-CONFIG = Config(methods={"unet": REGRESSION, "flow": FLOW})
+REFINED = DiffusionIQTMethod(start="unet", network=NETWORK, patches=PATCHES, training=TRAINING)
+CONFIG = Config(methods={"unet": REGRESSION, "flow": FLOW, "refined": REFINED})
+TILING = {"tile": 16, "overlap": 4}
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
@@ -125,9 +129,16 @@ def folders(run: Path) -> tuple[Path, Path]:  # noqa: F811
     return run / "unet", run / "flow"
 
 
-def fit_flow(run: Path, out: Path, start: Path | None) -> None:  # noqa: F811
-    settings = Plan(CONFIG).trained_by("flow")
-    train_model(settings, run / "participants.tsv", run / "store", out, 1, "float32", "flow", start=start)
+@pytest.fixture(scope="module")
+def refined(run: Path, folders: tuple[Path, Path]) -> Path:  # noqa: F811
+    """A diffusion model of what that regression leaves."""
+    fit_flow(run, run / "refined", folders[0], "refined")
+    return run / "refined"
+
+
+def fit_flow(run: Path, out: Path, start: Path | None, name: str = "flow") -> None:  # noqa: F811
+    settings = Plan(CONFIG).trained_by(name)
+    train_model(settings, run / "participants.tsv", run / "store", out, 1, "float32", name, start=start)
 
 
 def test_the_regression_is_saved_with_the_flow_and_not_trained_on(folders: tuple[Path, Path]) -> None:
@@ -161,9 +172,8 @@ def test_the_loss_is_that_of_the_straight_line(folders: tuple[Path, Path]) -> No
 
 def test_a_flow_starts_from_the_regressions_output(folders: tuple[Path, Path]) -> None:
     low = torch.rand(8, 16, 16, generator=torch.Generator().manual_seed(5))
-    tiling = {"tile": 16, "overlap": 4}
-    regression = Enhancer(folders[0], {"kind": "unet", "tiling": tiling}, "float32")(low, 1)
-    usage = {"kind": "flow", "sampling": {"steps": 2, "solver": "heun"}, "tiling": tiling}
+    regression = Enhancer(folders[0], {"kind": "unet", "tiling": TILING}, "float32")(low, 1)
+    usage = {"kind": "flow", "sampling": {"steps": 2, "solver": "heun"}, "tiling": TILING}
     flow = Enhancer(folders[1], usage, "float32")
     assert flow(low, 1).nfe == 1 + 2 * 2
     torch.nn.init.zeros_(flow.network.velocity.head.weight)
@@ -176,6 +186,42 @@ def test_a_flow_starts_from_the_regressions_output(folders: tuple[Path, Path]) -
     assert several.nfe == 1 + 3 * 2
     assert several.sd.mean() > 0
     assert noise_field(several.tiling, 1).shape[2:] == (8, 16, 16)
+
+
+def test_a_diffusion_model_draws_what_the_regression_leaves(folders: tuple[Path, Path], refined: Path) -> None:
+    low = torch.rand(8, 16, 24, generator=torch.Generator().manual_seed(5))
+    regression = Enhancer(folders[0], {"kind": "unet", "tiling": TILING}, "float32")(low, 1)
+    usage = {"kind": "diffusion_iqt", "sampling": {"steps": 3, "samples": 2}, "tiling": TILING}
+    enhance = Enhancer(refined, usage, "float32")
+    found = enhance(low, 1)
+    assert found.nfe == 1 + 2 * 3
+    assert found.sd.mean() > 0
+    assert (found.mean - regression.mean).abs().max() > 1e-4
+    nothing = enhance.network.denoiser.head  # then nothing is left to add
+    torch.nn.init.zeros_(nothing.weight)
+    torch.nn.init.zeros_(nothing.bias)
+    torch.testing.assert_close(enhance(low, 1).mean, regression.mean)
+
+
+def test_a_diffusion_model_sees_what_the_regression_made(folders: tuple[Path, Path], refined: Path) -> None:
+    card = load_card(refined)
+    saved = load_file(refined / "model.safetensors")
+    regression = load_file(folders[0] / "model.safetensors")
+    assert all(torch.equal(value, saved[f"start.{name}"]) for name, value in regression.items())
+    assert card["start"]["weights_sha256"] == load_card(folders[0])["weights_sha256"]
+    assert card["tensors"]["conditions"]["shape"][1] == 2
+    method = parse_method(card["settings"])
+    task = DiffusionTask(method, method.build(), card["standardisation"])
+    task.prepare(TRAINING, 1)
+    batch = {"lowfield": torch.rand(2, 1, 8, 8, 8), "hq": torch.rand(2, 1, 8, 8, 8), "index": torch.arange(2)}
+    task._seed_items("train", batch)
+    inputs, wanted = task.scaled(batch)
+    conditions, left = task.drawn(batch)
+    torch.testing.assert_close(conditions, torch.cat([inputs, task.network.start(inputs)], dim=1))
+    torch.testing.assert_close(left + conditions[:, 1:], wanted)
+    # A fresh network gives 0, so the loss is all that is left.
+    assert task.loss(batch).item() == pytest.approx(left.square().mean().item(), rel=1e-5)
+    assert [part is task.network.denoiser for part in task.parts()] == [True]
 
 
 def test_a_flow_without_its_regression_is_an_error(run: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
@@ -193,7 +239,7 @@ def test_a_flow_without_its_regression_is_an_error(run: Path, folders: tuple[Pat
 def test_the_configuration_knows_what_a_flow_depends_on() -> None:
     assert Plan(CONFIG).start_of("flow") == "unet"
     assert Plan(CONFIG).start_of("unet") is None
-    assert Plan(CONFIG).models() == ["unet", "flow"]
+    assert Plan(CONFIG).models() == ["unet", "flow", "refined"]
     longer = REGRESSION.model_copy(update={"training": TRAINING.model_copy(update={"steps": 6})})
     assert Plan(Config(methods={"unet": longer, "flow": FLOW})).trained_by("flow") != Plan(CONFIG).trained_by("flow")
     wanted = {"kind", "network", "noise", "conditional", "target", "trained_on", "patches", "training", "start"}
@@ -204,23 +250,43 @@ def test_the_configuration_knows_what_a_flow_depends_on() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"start": "cubic"}, "methods.flow.start 'cubic' must name a method of kind unet"),
-        ({"start": "absent"}, "methods.flow.start 'absent' must name a method of kind unet"),
-        ({"start": "unet", "target": "image"}, "methods.flow.target image must be that of its start unet, residual"),
-        ({}, "start"),
-        ({"start": "unet", "sampling": {"steps": 9}}, "less than or equal to 8"),
+        ({"start": "cubic"}, "methods.new.start 'cubic' must name a method of kind unet"),
+        ({"start": "absent"}, "methods.new.start 'absent' must name a method of kind unet"),
+        ({"start": "unet", "target": "image"}, "methods.new.target image must be that of its start unet, residual"),
+        ({"start": "unet", "trained_on": "other"}, "methods.new.trained_on other must be its start's, main of unet"),
     ],
 )
-def test_a_wrong_start_is_refused(entry: dict, message: str) -> None:
-    methods = {"cubic": {"kind": "cubic"}, "unet": {"kind": "unet"}, "flow": {"kind": "flow", **entry}}
+@pytest.mark.parametrize("kind", ["flow", "diffusion_iqt"])
+def test_a_wrong_start_is_refused(kind: str, entry: dict, message: str) -> None:
+    refuse({"kind": kind, **entry}, message)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"), [({}, "start"), ({"start": "unet", "sampling": {"steps": 9}}, "less than or equal to 8")]
+)
+def test_a_flow_needs_a_start_and_takes_few_steps(entry: dict, message: str) -> None:
+    refuse({"kind": "flow", **entry}, message)
+
+
+def refuse(entry: dict, message: str) -> None:
+    methods = {"cubic": {"kind": "cubic"}, "unet": {"kind": "unet"}, "new": entry}
     with pytest.raises(UserError) as error:
-        parse_config({"methods": methods})
+        parse_config({"methods": methods, "lowfield": {"main": {}, "other": {}}})
     assert message in str(error.value)
 
 
 def test_options_of_another_kind_are_refused_for_one_scan(folders: tuple[Path, Path]) -> None:
-    assert _usage(load_card(folders[1]), {"steps": 4})["sampling"]["steps"] == 4
+    assert usage_of(load_card(folders[1]), {"steps": 4})["sampling"]["steps"] == 4
     with pytest.raises(UserError, match=r"--sampler: has no effect with a model of kind flow"):
-        _usage(load_card(folders[1]), {"sampler": "ddim"})
+        usage_of(load_card(folders[1]), {"sampler": "ddim"})
     with pytest.raises(UserError, match=r"--steps: has no effect with a model of kind unet"):
-        _usage(load_card(folders[0]), {"steps": 4})
+        usage_of(load_card(folders[0]), {"steps": 4})
+
+
+def test_a_card_may_say_how_its_samples_are_drawn(refined: Path) -> None:
+    """What a user says comes before it, key by key."""
+    card = load_card(refined) | {"sampling": {"steps": 2, "samples": 3}}
+    assert usage_of(card, {})["sampling"]["samples"] == 3
+    other = usage_of(card, {"steps": 5})["sampling"]
+    assert (other["steps"], other["samples"]) == (5, 3)
+    assert usage_of(load_card(refined), {})["sampling"]["samples"] == 1
