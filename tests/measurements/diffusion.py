@@ -35,12 +35,18 @@ CHANGES: dict[str, dict[str, Any]] = {
     "levels of the schedule": {"diffusion": {"levels": "schedule", "pure_noise": 0.0}},
     "cosine, levels of the schedule": {"diffusion": {"schedule": "cosine", "levels": "schedule", "pure_noise": 0.0}},
     "pure noise 0.8": {"diffusion": {"pure_noise": 0.8}},
+    # Of data with variance 1 the same as preconditioning input and output by the noise level (Karras et al. 2022).
     "velocity": {"diffusion": {"objective": "v"}},
+    "weights min-SNR": {"diffusion": {"loss_weight": "min_snr"}},
     "16 channels": {"network": {"channels": 16}},
     "32 channels": {"network": {"channels": 32}},
+    "two blocks a level, 16 channels": {"network": {"channels": 16, "blocks": 2}},
     "full resolution, 16 channels": {"network": {"stem": 1, "channels": 16, "tokens": [8, 4]}},
     "one patch of 32": {"patches": {"patch": 32, "grid": [1, 1, 1]}},
     "batch 2": {"training": {"batch_size": 2}},
+    "batch 8": {"training": {"batch_size": 8}},
+    "EMA 0.98": {"training": {"ema_decay": 0.98}},
+    "EMA 0.999": {"training": {"ema_decay": 0.999}},
     "learning rate 1e-3": {"training": {"learning_rate": 1e-3}},
     "learning rate 4e-3": {"training": {"learning_rate": 4e-3}},
 }

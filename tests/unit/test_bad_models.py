@@ -23,7 +23,7 @@ def set_in(card: dict, place: str, value: object) -> dict:
     *path, last = place.split(".")
     target = card
     for key in path:
-        target = target[key]
+        target = target.setdefault(key, {})
     target[last] = value
     return card
 
@@ -38,6 +38,7 @@ CARDS: dict[str, object] = {
     "standardisation.input_sd": 0, "standardisation.target_sd": -1, "standardisation.input_mean": "a",
     "standardisation": [], "grid": {"axes": "RAS", "voxel_size_mm": [1e6, 1e6, 1e6]},
     "settings.network.head_dim": 4096,
+    "sampling": [], "sampling.samples": "4", "sampling.steps": 0,
 }  # fmt: skip
 
 

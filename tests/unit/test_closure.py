@@ -86,6 +86,13 @@ def test_what_makes_the_voxels_is_in_and_what_does_not_is_out() -> None:
     )
 
 
+def test_a_diffusion_model_needs_no_regression_unless_it_starts_from_one() -> None:
+    """Then the rule names the regression's kind beside its own."""
+    files = {str(path) for path in closure("iqt.methods.diffusion_iqt", "iqt.training.enhancement")}
+    assert {"networks/diffusion_iqt.py", "training/tasks/denoising.py"} < files
+    assert not {"methods/unet.py", "networks/unet.py", "networks/residual_unet.py"} & files
+
+
 def test_no_module_needs_itself(repository: Path) -> None:
     """Neither at once nor lazily."""
     package = repository / "workflow" / "iqt"

@@ -118,6 +118,11 @@ def test_a_configuration_without_the_entries_is_named_before_anything_runs(tmp_p
     (tmp_path / "c.yaml").write_text("methods: {cubic: {kind: cubic}}\n")
     with pytest.raises(UserError, match=r"c\.yaml: has no entry methods\.diffusion_iqt"):
         run_session(tmp_path / "out", tmp_path / "c.yaml", 8, False, setup_of(tmp_path).volume)
+    (tmp_path / "c.yaml").write_text(
+        "methods: {unet: {kind: unet}, diffusion_iqt: {kind: diffusion_iqt, start: unet}}\n"
+    )
+    with pytest.raises(UserError, match=r"c\.yaml: methods\.diffusion_iqt starts from another model"):
+        run_session(tmp_path / "out", tmp_path / "c.yaml", 8, False, setup_of(tmp_path).volume)
     (tmp_path / "bad.npz").write_bytes(b"no volume")
     with pytest.raises(UserError, match=r"bad\.npz: no volume of a bundle"):
         run_session(tmp_path / "out", tmp_path / "c.yaml", 8, True, tmp_path / "bad.npz")

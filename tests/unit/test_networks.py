@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from iqt.methods import parse_method
 from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.methods.esrgan import ESRGANMethod
 from iqt.methods.unet import UNetMethod
@@ -293,7 +294,9 @@ def test_the_papers_network_has_about_the_authors_size() -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 9])
 def test_a_description_adds_up_at_every_depth(depth: int) -> None:
-    for method in (DiffusionIQTMethod(network=SMALL, patches=PATCHES), UNetMethod(), ESRGANMethod()):
+    small = {"network": SMALL, "patches": PATCHES}
+    started = [parse_method({"kind": kind, "start": {"kind": "unet"}, **small}) for kind in ("diffusion_iqt", "flow")]
+    for method in (DiffusionIQTMethod(network=SMALL, patches=PATCHES), UNetMethod(), ESRGANMethod(), *started):
         described = describe(method, depth)
         assert sum(layer.parameters for layer in described.layers) == described.parameters
         assert sum(layer.macs for layer in described.layers) == described.macs
@@ -308,6 +311,18 @@ def test_described_costs_are_the_closed_forms() -> None:
     assert conv.parameters == 27 * 64**2 + 64
     assert conv.macs == 27 * 64**2 * 32**3
     assert described.state == 20 * described.parameters
+
+
+def test_a_regression_that_a_method_starts_from_is_described_and_needs_no_optimiser() -> None:
+    patches = {"patch": 16, "grid": [1, 1, 1]}
+    alone, start = (describe(parse_method({"kind": kind, "patches": patches})) for kind in ("diffusion_iqt", "unet"))
+    regression = {"kind": "unet", "patches": patches}
+    both = describe(parse_method({"kind": "diffusion_iqt", "patches": patches, "start": regression}))
+    rows = {layer.name: layer for layer in both.layers}
+    assert (rows["start"].parameters, rows["start"].macs) == (start.parameters, start.macs)
+    trained = both.parameters - start.parameters
+    assert trained > alone.parameters, "one more condition"
+    assert both.state == 20 * trained + 8 * start.parameters
 
 
 def test_esrgans_generator_starts_close_to_a_pass_through_of_its_trunk() -> None:

@@ -45,6 +45,7 @@ METHODS = {
         "diffusion": {"schedule": "linear", "levels": [-2, 2], "pure_noise": 0.5, "loss_weight": "min_snr"},
     },
     "diffusion_iqt, v": {"kind": "diffusion_iqt", "network": NETWORK, "diffusion": {"objective": "v"}},
+    "diffusion_iqt, started": {"kind": "diffusion_iqt", "start": UNET, "network": NETWORK},
     "flow": {"kind": "flow", "start": UNET, "network": NETWORK},
 }
 SAMPLINGS = {
@@ -53,6 +54,7 @@ SAMPLINGS = {
         {"sampler": "ddim", "steps": 2, "eta": 0.5},
         {"sampler": "dpmpp_2m", "steps": 3, "times": "logsnr"},
     ],
+    "diffusion_iqt, started": [{"steps": 2, "samples": 2}],
     "flow": [{"solver": "heun", "steps": 2, "samples": 2}],
 }
 STANDARD = {"input_mean": 0.5, "input_sd": 0.3, "target_mean": 0.0, "target_sd": 0.1}

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from iqt.cli import app
 from iqt.config import LowField
 from iqt.degrade import simulator
+from iqt.diffusion.spread import spread_of
+from iqt.enhance.single import usage_of
 from iqt.errors import UserError
 from iqt.evaluate.similarity import masked_psnr
 from iqt.imaging.resample import linear
@@ -30,7 +32,9 @@ def test_each_is_sound_small_and_says_what_it_is() -> None:
     assert set(DEFAULTS.values()) <= set(found)
     for name, folder in found.items():
         card, weights = load_card(folder), folder / "model.safetensors"
-        method_of(folder, card)
+        method = method_of(folder, card)
+        if method.samples > 1:
+            assert spread_of(folder, usage_of(card, {})) is not None, "what its samples' spread says is known"
         assert weights.stat().st_size <= 10_000_000
         assert checksum(weights) == card["weights_sha256"]
         assert card["name"] == name

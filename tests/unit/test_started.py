@@ -23,6 +23,7 @@ from iqt.methods.diffusion_iqt import DiffusionIQTMethod
 from iqt.methods.flow import FlowMethod
 from iqt.methods.unet import UNetMethod
 from iqt.planning.plan import Plan
+from iqt.study.process import sampling_of
 from iqt.training.checkpoints import load_card
 from iqt.training.enhancement import train_model
 from iqt.training.tasks.denoising import DiffusionTask
@@ -118,25 +119,25 @@ def test_a_regression_of_other_data_is_refused(run: Path, folders: tuple[Path, P
     card["standardisation"]["input_mean"] += 0.1
     write_json(start / "model.json", card)
     with pytest.raises(UserError, match="was trained on other data: its input_mean is"):
-        fit_flow(run, tmp_path / "flow", start)
+        fit_started(run, tmp_path / "flow", start)
 
 
 @pytest.fixture(scope="module")
 def folders(run: Path) -> tuple[Path, Path]:  # noqa: F811
     """A trained regression, and the flow that was trained from it."""
     train(run, run / "unet", Plan(CONFIG).trained_by("unet"))
-    fit_flow(run, run / "flow", run / "unet")
+    fit_started(run, run / "flow", run / "unet")
     return run / "unet", run / "flow"
 
 
 @pytest.fixture(scope="module")
 def refined(run: Path, folders: tuple[Path, Path]) -> Path:  # noqa: F811
     """A diffusion model of what that regression leaves."""
-    fit_flow(run, run / "refined", folders[0], "refined")
+    fit_started(run, run / "refined", folders[0], "refined")
     return run / "refined"
 
 
-def fit_flow(run: Path, out: Path, start: Path | None, name: str = "flow") -> None:  # noqa: F811
+def fit_started(run: Path, out: Path, start: Path | None, name: str = "flow") -> None:  # noqa: F811
     settings = Plan(CONFIG).trained_by(name)
     train_model(settings, run / "participants.tsv", run / "store", out, 1, "float32", name, start=start)
 
@@ -226,11 +227,11 @@ def test_a_diffusion_model_sees_what_the_regression_made(folders: tuple[Path, Pa
 
 def test_a_flow_without_its_regression_is_an_error(run: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(UserError, match="needs --start"):
-        fit_flow(run, tmp_path, None)
+        fit_started(run, tmp_path, None)
     with pytest.raises(
         UserError, match=r"flow: holds a model of kind flow for target residual, but the flow starts from unet"
     ):
-        fit_flow(run, tmp_path, folders[1])
+        fit_started(run, tmp_path, folders[1])
     settings = Plan(CONFIG).trained_by("unet")
     with pytest.raises(UserError, match="a method of kind unet starts from no other model"):
         train_model(settings, run / "participants.tsv", run / "store", tmp_path, 1, "float32", "x", start=folders[0])
@@ -275,12 +276,47 @@ def refuse(entry: dict, message: str) -> None:
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("kind", ["flow", "diffusion_iqt"])
+def test_a_region_must_suit_the_regression_too(kind: str) -> None:
+    deep = {"kind": "unet", "network": {"channels": [4] * 7}, "patches": {"patch": 64}}
+    with pytest.raises(UserError, match="must be multiples of 64, which the levels of its start deep ask for"):
+        parse_config({"methods": {"deep": deep, "new": {"kind": kind, "start": "deep"}}})
+
+
+def test_what_starts_from_another_has_no_size_of_its_own() -> None:
+    methods = {
+        "unet": {"kind": "unet"},
+        "refined": {"kind": "diffusion_iqt", "start": "unet"},
+        "esrgan": {"kind": "esrgan", "size_like": "refined"},
+    }
+    with pytest.raises(UserError, match=r"methods.esrgan.size_like 'refined' must name .* that starts from no other"):
+        parse_config({"methods": methods})
+
+
 def test_options_of_another_kind_are_refused_for_one_scan(folders: tuple[Path, Path]) -> None:
     assert usage_of(load_card(folders[1]), {"steps": 4})["sampling"]["steps"] == 4
     with pytest.raises(UserError, match=r"--sampler: has no effect with a model of kind flow"):
         usage_of(load_card(folders[1]), {"sampler": "ddim"})
     with pytest.raises(UserError, match=r"--steps: has no effect with a model of kind unet"):
         usage_of(load_card(folders[0]), {"steps": 4})
+
+
+def test_a_study_draws_what_the_card_says_or_several_where_samples_differ(
+    folders: tuple[Path, Path], refined: Path, tmp_path: Path
+) -> None:
+    assert sampling_of(folders[0], None) == {}
+    assert sampling_of(refined, None) == sampling_of(folders[1], None) == {"samples": 4}
+    assert sampling_of(refined, 1) == {"samples": 1}
+    told = tmp_path / "told"
+    shutil.copytree(refined, told)
+    write_json(told / "model.json", load_card(refined) | {"sampling": {"samples": 3, "steps": 2}})
+    assert sampling_of(told, None) == {"samples": 3}
+    write_json(told / "model.json", load_card(refined) | {"sampling": {"steps": 2}})
+    assert sampling_of(told, None) == {"samples": 1}
+    shutil.copytree(folders[1], tmp_path / "silent")
+    card = load_card(folders[1])
+    write_json(tmp_path / "silent/model.json", card | {"settings": card["settings"] | {"noise": 0}})
+    assert sampling_of(tmp_path / "silent", None) == {}, "all samples would be the same"
 
 
 def test_a_card_may_say_how_its_samples_are_drawn(refined: Path) -> None:
@@ -290,3 +326,5 @@ def test_a_card_may_say_how_its_samples_are_drawn(refined: Path) -> None:
     other = usage_of(card, {"steps": 5})["sampling"]
     assert (other["steps"], other["samples"]) == (5, 3)
     assert usage_of(load_card(refined), {})["sampling"]["samples"] == 1
+    noisy = load_card(refined) | {"sampling": {"sampler": "ddim", "eta": 0.5}}
+    assert usage_of(noisy, {"sampler": "ancestral"})["sampling"]["eta"] == 0, "it was of the card's sampler"

@@ -56,7 +56,7 @@ def trained_on(model):
 
 
 def start_files(wildcards):
-    """The model that training starts from: a flow's regression."""
+    """The trained regression that training starts from, where it starts from one."""
     start = PLAN.start_of(wildcards.model)
     return model_files(start, wildcards.seed) if start else []
 
@@ -71,17 +71,23 @@ def method_model(wildcards):
     return model_files(model, result.seed) if model else []
 
 
+def modules_of(method):
+    """The modules of a method's kind, and of that of the regression it starts from."""
+    start = [CONFIG.methods[method.starts_from].kind] if method.starts_from else []
+    return [module_of(kind) for kind in (method.kind, *start)]
+
+
 def enhance_code(wildcards):
     """What runs a method of its kind: no training, and no network where there is none."""
     method = CONFIG.methods[result_of(wildcards.method).method]
     network = () if method.trained else ("iqt.enhance.models", "iqt.training.checkpoints", "iqt.training.card")
-    return code("iqt.enhance.run", module_of(method.kind), without=("iqt.training.tasks", *network))
+    return code("iqt.enhance.run", *modules_of(method), without=("iqt.training.tasks", *network))
 
 
 def calibrate_code(wildcards):
     """What draws a method's samples and compares them with the truth."""
-    kind = CONFIG.methods[wildcards.name].kind
-    return code("iqt.enhance.calibrate", module_of(kind), without=("iqt.training.tasks",))
+    modules = modules_of(CONFIG.methods[wildcards.name])
+    return code("iqt.enhance.calibrate", *modules, without=("iqt.training.tasks",))
 
 
 def spread_path(method, seed):

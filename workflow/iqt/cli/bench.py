@@ -53,6 +53,10 @@ def bench_speed(
         found[path] = read_config(path)
         if not isinstance(found[path].methods.get(method), DiffusionIQTMethod):
             raise UserError(f"--method {method}: {path} has no such method of kind diffusion_iqt")
+        if found[path].methods[method].starts_from:
+            raise UserError(
+                f"{path}: {method} starts from a regression, but the authors' protocol has none; name another --method"
+            )
         if not found[path].methods[method].network.cross_batch.padding:
             raise UserError(
                 f"{path}: network.cross_batch.padding of {method} is off, but the authors' protocol pads patches with "

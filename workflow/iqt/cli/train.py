@@ -47,7 +47,7 @@ def train(
     seed: SeedOption = 1,
     precision: PrecisionOption = "auto",
     devices: Annotated[int, typer.Option(min=1, help="GPUs to share each batch; without a GPU, processes.")] = 1,
-    start: Annotated[Path | None, typer.Option(help="Folder of the regression that a flow starts from.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Folder of the regression that it starts from.")] = None,
 ) -> None:
     """Train a method's network; started again, it goes on from the last checkpoint."""
     from iqt.training.enhancement import train_model

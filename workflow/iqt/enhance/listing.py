@@ -30,7 +30,7 @@ def _describe(name: str, folder: Path) -> str:
         "network": f"{card['kind']}, {card['n_parameters']:,} parameters, {size:.1f} MB",
         "writes": in_mm(card["grid"]["voxel_size_mm"]),
         "trained on": acquired_in_words(card["grid"].get("acquired")),
-        **({"draws": _drawn(card["sampling"])} if card.get("sampling") else {}),
+        **({"draws": drawn_in_words(card)} if card.get("sampling") else {}),
         "people": release.get("data", "not recorded"),
         "measured": release.get("measured", "not recorded"),
         "limits": release.get("limits", "not recorded"),
@@ -41,10 +41,13 @@ def _describe(name: str, folder: Path) -> str:
     return "\n".join([name, *(f"  {key.ljust(width)}  {value}" for key, value in facts.items())])
 
 
-def _drawn(sampling: Mapping[str, Any]) -> str:
-    """How a model's samples are drawn where a user says nothing."""
-    samples = sampling.get("samples", 1)
-    return f"{samples} samples, of which the mean is written (--sd: their spread)" if samples > 1 else "one sample"
+def drawn_in_words(card: Mapping[str, Any]) -> str:
+    """How a model's samples are drawn where a user says nothing; empty where its card does not say."""
+    sampling = card.get("sampling")
+    if not sampling:
+        return ""
+    steps, samples = f" of {sampling['steps']} steps" if "steps" in sampling else "", sampling.get("samples", 1)
+    return f"the mean of {samples} samples{steps} (--sd: how sure it is)" if samples > 1 else f"one sample{steps}"
 
 
 def acquired_in_words(acquired: Mapping[str, Any] | None) -> str:

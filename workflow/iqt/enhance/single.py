@@ -61,7 +61,7 @@ def enhance_file(
     card = load_card(model)
     if not card.get("grid"):
         raise UserError(f"{model / 'model.json'}: is of kind {card['kind']}, not of a network that enhances scans")
-    method_of(model, card, {"sampling": card["sampling"]} if card.get("sampling") else None)
+    method_of(model, card)
     usage = usage_of(card, sampling)
     if "sd" in extras and usage.get("sampling", {}).get("samples", 1) < 2:
         raise UserError("--sd: a standard deviation needs several samples; give --samples 4, say")
@@ -151,6 +151,8 @@ def usage_of(card: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, 
         UserError: `sampling` has no effect with this kind, or holds a value that it does not allow.
     """
     kind, wanted = card["kind"], {**(card.get("sampling") or {}), **sampling}
+    if "sampler" in sampling and "eta" not in sampling:
+        wanted.pop("eta", None)  # of the card's sampler
     entry = {"kind": kind, **({"sampling": wanted} if wanted else {})}
     try:
         method = parse_method({**card["settings"], **entry})

@@ -52,6 +52,11 @@ class Method(Section):
         return 1
 
     @property
+    def draws(self) -> bool:
+        """Whether its samples differ."""
+        return False
+
+    @property
     def starts_from(self) -> str | None:
         """The method whose trained model its training starts from."""
         return None

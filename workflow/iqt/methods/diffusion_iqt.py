@@ -12,12 +12,12 @@ from iqt.config.networks import DiffusionIQTNetwork
 from iqt.config.section import Name
 from iqt.config.training import Patches
 from iqt.methods.base import Calls, Learned, Method, require_divisible
-from iqt.methods.unet import UNetMethod
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from iqt.methods.unet import UNetMethod
     from iqt.training.tasks.denoising import DiffusionTask
 
 
@@ -28,7 +28,7 @@ class Generative(Learned):
     used: ClassVar[tuple[str, ...]] = ("tiling", "sampling")
 
     start: Name | None = None
-    _regression: UNetMethod | None = PrivateAttr(default=None)
+    _regression: Any = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -39,7 +39,7 @@ class Generative(Learned):
         if self.start is None:
             return
         start = methods.get(self.start)
-        if not isinstance(start, UNetMethod):
+        if start is None or start.kind != "unet":
             raise ValueError(f"methods.{name}.start {self.start!r} must name a method of kind unet")
         if start.target != self.target:
             raise ValueError(
@@ -57,11 +57,15 @@ class Generative(Learned):
 
     @classmethod
     def resolved(cls, settings: Mapping[str, Any]) -> Self:
+        from iqt.methods import parse_method
+
         start = settings.get("start")
         if not isinstance(start, dict):
             return cls.model_validate(settings)
         method = cls.model_validate({**settings, "start": start["kind"]})
-        method._regression = UNetMethod.resolved(start)
+        if start["kind"] != "unet":
+            raise ValueError(f"a {method.kind} starts from a unet, not from a {start['kind']}")
+        method._regression = parse_method(start)
         return method
 
     @property
@@ -78,6 +82,10 @@ class Generative(Learned):
     @property
     def samples(self) -> int:
         return self.sampling.samples
+
+    @property
+    def draws(self) -> bool:
+        return True
 
     @property
     def patchwise(self) -> bool:
@@ -116,7 +124,7 @@ class DiffusionIQTMethod(Generative):
 
     @property
     def series(self) -> str:
-        return self.sampling.sampler
+        return self.sampling.sampler if self.start is None else f"{self.sampling.sampler}, from a regression"
 
     def build(self) -> nn.Module:
         from iqt.networks.diffusion_iqt import DiffusionIQT
@@ -124,7 +132,7 @@ class DiffusionIQTMethod(Generative):
 
         if self.start is None:
             return DiffusionIQT(self.network, self.patches)
-        return RefiningNetwork(self.regression.build(), DiffusionIQT(self.network, self.patches, conditions=2))
+        return RefiningNetwork(self.regression.build(), DiffusionIQT(self.network, self.patches, n_conditions=2))
 
     def inputs(self, volume: Tensor) -> tuple[Tensor, ...]:
         import torch

@@ -36,6 +36,10 @@ class FlowMethod(Generative):
     """How the trained flow is run."""
 
     @property
+    def draws(self) -> bool:
+        return self.noise > 0
+
+    @property
     def calls(self) -> int:
         return 1 + self.samples * self.sampling.calls
 
@@ -47,7 +51,7 @@ class FlowMethod(Generative):
         from iqt.networks.diffusion_iqt import DiffusionIQT
         from iqt.networks.started import FlowNetwork
 
-        velocity = DiffusionIQT(self.network, self.patches, conditions=int(self.conditional))
+        velocity = DiffusionIQT(self.network, self.patches, n_conditions=int(self.conditional))
         return FlowNetwork(self.regression.build(), velocity, self.conditional)
 
     def task(self, network: nn.Module, standard: dict[str, float]) -> FlowTask:

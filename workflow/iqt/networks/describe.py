@@ -16,6 +16,8 @@ from iqt.networks.size import count_parameters
 
 STATE_BYTES = 20
 """Bytes a parameter needs in training: weight, gradient, AdamW's two moments and the averaged weight, in float32."""
+WEIGHT_BYTES = 8
+"""Bytes of one that is not trained: weight and averaged weight."""
 
 
 class Layer(NamedTuple):
@@ -29,8 +31,9 @@ class Layer(NamedTuple):
 
 
 class Description(NamedTuple):
-    """`macs` are multiply-accumulates of one forward pass of a region; `activations` the bytes that training keeps of a
-    region for the backward pass, in float32 and with bfloat16 autocast; `state` the bytes of weights and optimiser."""
+    """`macs` are multiply-accumulates of one forward pass of a region, through a regression that it starts from too;
+    `activations` the bytes that training keeps of a region for the backward pass, in float32 and with bfloat16
+    autocast; `state` the bytes of weights and optimiser."""
 
     layers: list[Layer]
     region: tuple[int, int, int]
@@ -49,21 +52,23 @@ def describe(method: Learned, depth: int = 1) -> Description:
             network = method.build()
             shapes = _record_shapes(network)
             kept = _KeptTensors(network.parameters())
-            counter = FlopCounterMode(display=False)
-            with counter, kept, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-                network(*method.inputs(torch.zeros(1, 1, *method.patches.region)))
+            region = torch.zeros(1, 1, *method.patches.region)
+            whole, *others = method.passes(network)
+            macs = {}
+            with kept, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                for part, inputs in ((whole, method.inputs(region)), *((each, (region,)) for each in others)):
+                    macs |= _macs(part, inputs, _name_in(network, part))
             activations[precision] = kept.bytes
     parameters = count_parameters(network)
-    # Each multiply-accumulate is two floating-point operations.
-    macs = {name.partition(".")[2]: sum(each.values()) // 2 for name, each in counter.get_flop_counts().items()}
+    trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
     return Description(
         layers=_layers(network, depth, shapes, macs),
         region=method.patches.region,
         n_patches=math.prod(method.patches.grid),
         parameters=parameters,
-        macs=counter.get_total_flops() // 2,
+        macs=sum(macs[_name_in(network, part)] for part in method.passes(network)),
         activations=activations,
-        state=STATE_BYTES * parameters,
+        state=STATE_BYTES * trained + WEIGHT_BYTES * (parameters - trained),
     )
 
 
@@ -95,6 +100,21 @@ def format_description(name: str, description: Description) -> str:
             f"memory, training a region    {kept}",
         ]
     )
+
+
+def _name_in(network: nn.Module, part: nn.Module) -> str:
+    return next(name for name, module in network.named_modules() if module is part)
+
+
+def _macs(part: nn.Module, inputs: tuple[Tensor, ...], name: str) -> dict[str, int]:
+    """MACs of one pass through a part, and of each module in it, by their names in the network."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        part(*inputs)
+    counted = {key.partition(".")[2]: each for key, each in counter.get_flop_counts().items() if "." in key}
+    # Each multiply-accumulate is two floating-point operations.
+    found = {".".join(filter(None, (name, key))): sum(each.values()) // 2 for key, each in counted.items()}
+    return found | {name: counter.get_total_flops() // 2}
 
 
 def _record_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

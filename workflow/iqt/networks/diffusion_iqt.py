@@ -18,12 +18,12 @@ class DiffusionIQT(nn.Module):
     """Predicts the clean target from a noisy one, the low-field volume and the log-SNR.
 
     Inputs are the noisy target (B, 1, X, Y, Z) with edges that are multiples of the training region's (of the patch's,
-    where attention stays within a patch), `conditions` volumes as channels, of which the paper has one, the low-field
+    where attention stays within a patch), `n_conditions` volumes as channels, of which the paper has one, the low-field
     volume (None where there are none), and a log-SNR of shape (B,).
     Statistics belong to patches and attention to training regions, whatever the size of the volume.
     """
 
-    def __init__(self, settings: DiffusionIQTNetwork, patches: Patches, conditions: int = 1) -> None:
+    def __init__(self, settings: DiffusionIQTNetwork, patches: Patches, n_conditions: int = 1) -> None:
         super().__init__()
         self.settings = settings
         self.patch = (patches.patch,) * 3
@@ -36,7 +36,7 @@ class DiffusionIQT(nn.Module):
             return ResidualBlock(inputs, outputs, time_width, settings)
 
         self.time = TimeEmbedding(width, time_width)
-        self.stem = PatchConv3d((1 + conditions) * settings.stem**3, width, 3, cross)
+        self.stem = PatchConv3d((1 + n_conditions) * settings.stem**3, width, 3, cross)
         self.encoder = nn.ModuleList()
         for inner, outer, token in zip(widths, [*widths[1:], None], settings.tokens, strict=True):
             level = nn.ModuleDict({"blocks": nn.ModuleList(block(inner, inner) for _ in range(settings.blocks))})
@@ -68,7 +68,7 @@ class DiffusionIQT(nn.Module):
         embedding = self.time(logsnr)
         volumes = noisy if conditions is None else torch.cat([noisy, conditions], dim=1)
         features = unshuffle(volumes, self.settings.stem)
-        # In the layout that the weights were given, which a first convolution of one or two channels does not tell.
+        # In the layout that the weights were given, which a first convolution of few channels does not tell.
         features = self.stem(features.contiguous(memory_format=layout_of(self.middle.conv1.weight)), grid)
         skips = []
         for level in self.encoder:

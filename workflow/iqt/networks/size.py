@@ -15,7 +15,7 @@ Sizable = TypeVar("Sizable", bound="Learned")
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Parameters, those of the regression that a flow starts from among them."""
+    """Parameters, those of a regression that it starts from among them."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -18,7 +18,6 @@ from iqt.io.files import read_json, write_json
 from iqt.io.naming import beside
 from iqt.io.shipped import PARCELLATOR, find_model
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
-from iqt.methods import kinds
 from iqt.parcellate.single import Files, parcellate_file
 from iqt.report.panels import as_acquired
 from iqt.study.pages import write_scan_page
@@ -27,6 +26,7 @@ from iqt.study.quality import quality
 from iqt.study.results import Results
 from iqt.study.scans import StudyScan
 from iqt.terminal import warn
+from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
 
 SAMPLES = 4
@@ -43,7 +43,7 @@ def process_scan(scan: StudyScan, study: Study) -> None:
 
 def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     model = find_model(study.model, study.suffix)
-    sampling = _sampling(load_card(model), study.samples)
+    sampling = sampling_of(model, study.samples)
     extras = {"mask": results.mask, "residual": results.residual}
     if sampling.get("samples", 1) > 1:
         extras["sd"] = results.sd
@@ -99,14 +99,20 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     return record
 
 
-def _sampling(card: Mapping[str, Any], samples: int | None) -> dict[str, Any]:
-    """What is asked for beside the model's own way of drawing samples: as many as the study wants, else several where
-    the model draws any, so that there is a standard deviation."""
+def sampling_of(model: Path, samples: int | None) -> dict[str, Any]:
+    """How many samples a study draws: as many as it says, else as the model's card does, else several where they
+    differ, so that there is a standard deviation. Empty where nothing is asked of the model.
+
+    Raises:
+        UserError: the model's card is not sound.
+    """
     if samples is not None:
         return {"samples": samples}
-    if "sampling" not in kinds()[card["kind"]].used:
-        return {}
-    return {"samples": (card.get("sampling") or {}).get("samples", SAMPLES)}
+    card = load_card(model)
+    method = method_of(model, card)
+    if card.get("sampling"):
+        return {"samples": method.samples}
+    return {"samples": SAMPLES} if method.draws else {}
 
 
 def _labels(results: Results, study: Study, about: Mapping[str, Any]) -> np.ndarray | str:

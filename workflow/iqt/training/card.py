@@ -75,14 +75,20 @@ class Card(BaseModel):
     name: Annotated[str, Field(max_length=200)] | None = None
 
 
+class Drawn(BaseModel):
+    """Keys of the kind's `sampling`, which `method_of` checks."""
+
+    samples: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
 class EnhancementCard(Card):
     """The card of a network that enhances."""
 
     standardisation: Standardisation
     grid: TrainedGrid | None = None
     consistency: Agreement | None = None
-    sampling: dict[str, Any] | None = None
-    """How it was measured, and is run where a user says nothing else."""
+    sampling: Drawn | None = None
+    """How its samples are drawn where a user says nothing else."""
 
 
 def check_card(path: Path, card: Any, models: Mapping[str, type[Card]] | None = None) -> None:
@@ -111,7 +117,7 @@ def check_card(path: Path, card: Any, models: Mapping[str, type[Card]] | None = 
 
 
 def method_of(folder: Path, card: dict, usage: dict | None = None) -> Learned:
-    """The method that a checked card describes, used as `usage` says.
+    """The method that a checked card describes, used as the card's `sampling` and, before it, `usage` say.
 
     Raises:
         UserError: its settings are none of a network, or of one with more or fewer parameters than the card and the
@@ -119,7 +125,8 @@ def method_of(folder: Path, card: dict, usage: dict | None = None) -> Learned:
     """
     path = folder / "model.json"
     try:
-        method = parse_method({**card["settings"], "kind": card["kind"], **(usage or {})})
+        drawn = {"sampling": card["sampling"]} if card.get("sampling") else {}
+        method = parse_method({**card["settings"], "kind": card["kind"], **drawn, **(usage or {})})
         size = network_size(method)
     except ValidationError as error:
         raise _unsound(path, error) from None

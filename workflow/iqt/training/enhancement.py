@@ -38,7 +38,7 @@ def train_model(
     """Train a method's network on the stored training scans and write the model folder `out`.
 
     `settings` is the part of a method's entry that weights depend on (`Plan.trained_by`); `start` the folder of the
-    trained regression that a flow starts from.
+    trained regression that it starts from, if it does.
 
     Raises:
         UserError: fewer than two training people, no validation scan, a scan smaller than a region or without a brain,

@@ -1,4 +1,4 @@
-"""The trained model that a method's training starts from: a flow's regression. Most methods start from none."""
+"""The trained regression that a method's training starts from: a flow's, or a diffusion model's that has a `start`."""
 
 from __future__ import annotations
 

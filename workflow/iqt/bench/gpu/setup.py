@@ -68,6 +68,8 @@ class Setup:
         for name in (DIFFUSION, REGRESSION):
             if name not in settings.methods or settings.methods[name].kind != name:
                 raise UserError(f"{self.config}: has no entry methods.{name} of that kind, which is measured")
+            if settings.methods[name].starts_from:
+                raise UserError(f"{self.config}: methods.{name} starts from another model, which is not measured")
         return settings
 
     def trained_by(self, name: str) -> dict[str, Any]:
