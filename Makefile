@@ -139,4 +139,4 @@ report: $(READY) ## Pack the demo's results with Snakemake's own report
 	$(SNAKEMAKE) --report results/demo/snakemake-report.zip
 
 clean: ## Remove the environment and the demo's results
-	rm -rf $(VENV) results/demo results/smoke .snakemake
+	rm -rf $(VENV) results/demo results/smoke

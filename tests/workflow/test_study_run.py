@@ -114,6 +114,30 @@ def test_run_again_it_does_what_is_new(finished: Path, dataset: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 scans enhanced" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    for options, told in ((), "0 of them to do;"), (("--samples", "2"), "2 of them to do (samples changed);"):
+        done = run(BIN / "iqt", "study", dataset, finished, "--dry-run", *options, folder=dataset.parent)
+        assert told in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_configuration_of_ones_own_makes_a_study_that_is_known_as_one(workflow: Path, tmp_path: Path) -> None:
+    """Its results lie in the dataset's derivatives: run again, their masks are not taken for the dataset's."""
+    root = tmp_path / "data"
+    made = person("01", 4.0)
+    save_volume(root / "sub-01/anat/sub-01_T1w.nii.gz", made.T1w, made.affine)
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "made by a test", "BIDSVersion": "1.9.0"}))
+    out, path = root / "derivatives/iqt", workflow / "config" / "own.yaml"
+    path.write_text(f"study: {{dataset: {root}, out: {out}, parcellate: false}}\n")
+    command = (BIN / "snakemake", "--cores", 2, "--configfile", path)
+    first = run(*command, folder=workflow)
+    assert first.returncode == 0, first.stdout + first.stderr
+    enhanced = out / "sub-01/anat/sub-01_desc-enhanced_T1w.nii.gz"
+    before = enhanced.stat().st_mtime_ns
+    assert read_json(out / "code/study.json")["study"]["out"] == str(out)
+    again = run(*command, folder=workflow)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Nothing to be done" in again.stdout + again.stderr
+    assert enhanced.stat().st_mtime_ns == before
 
 
 def test_a_study_is_planned_from_a_configuration(workflow: Path, dataset: Path) -> None:
@@ -186,8 +210,9 @@ def test_whatever_lies_in_a_folder_is_named_with_its_reason(tmp_path: Path) -> N
     for number in range(2000):
         (root / f"note {number}.txt").touch()
     done = run(BIN / "iqt", "study", root, out, "--no-parcellate", "--cores", 2, folder=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     assert "0 of 7 scans enhanced" in done.stdout
+    assert "none of the 7 scans could be enhanced" in done.stderr
     status = {
         row["scan"].removeprefix("sub-").removesuffix("T1w"): row["status"]
         for row in read_table(out / "group/scans.tsv")

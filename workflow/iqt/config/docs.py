@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from iqt.config import KINDS, Config, Section
+from iqt.config.study import Study
 
 
 def json_schema() -> str:
@@ -47,17 +48,18 @@ def readme() -> str:
         "| `demo-full.yaml` | the demo with every method |",
         "| `ood.yaml` | the demo with further test sets, out of distribution |",
         "| `hcp.yaml` | the paper's experiment at full size on HCP at 0.7 mm; needs keys, GPUs and FastSurfer |",
-        "| `sweep.yaml` | the demo's diffusion model under every sampler, from 1 to 50 network calls |",
+        "| `sweep.yaml` | a diffusion model of the demo's size under every sampler, from 1 to 50 network calls |",
         "| `experiments.yaml` | ablations, samplers, baselines, patches, generalisation and uncertainty |",
         "| `smoke.yaml` | the same chain, as small as it can be, for tests |",
         "| `openneuro.yaml` | the benchmark on real brains: 36 people of OpenNeuro ds002748, hours on two cores |",
         "| `openneuro-full.yaml` | the same with the full-size network, for a GPU |",
-        "| `release/t1w.yaml` | what the shipped model was trained with |",
-        "| `study.yaml` | a study of one's own scans: another set of keys, in docs/study.md |",
+        "| `release/t1w.yaml` | what the shipped models are trained with |",
+        "| `study.yaml` | a study of one's own scans: the keys of `study`, at the end of this page |",
         "",
     ]
     seen: set[type[Section]] = set()
     _section(Config, "Top level", "", lines, seen)
+    _section(Study, "`study`, alone in its file", "study.", lines, seen)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -2,8 +2,9 @@
 
     python -m monai.bundle run --config_file FOLDER/configs/inference.json --bundle_root FOLDER --image IN.nii.gz
 
-needs MONAI alone. The configuration does what `iqt enhance` does with a skull-stripped scan: RAS order, the model's
-voxels, the brain's box, intensities on the model's scale. Only the interpolation of scans with other voxels is MONAI's.
+needs MONAI, nibabel, scipy and fire. The configuration does what `iqt enhance` does with a skull-stripped scan: RAS
+order, the model's voxels, the brain's box, intensities on the model's scale. Only the interpolation of scans with other
+voxels is MONAI's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RUN = (
 )
 SCALED = f"$lambda d: {{**d, 'image': d['image'] / np.percentile(d['image'][d['mask'] > 0], {SCALE_PERCENTILE})}}"
 """The intensity scale: what the percentile in the brain is becomes 1."""
-USE = """With MONAI 1.4 or newer, and without iqt, on a skull-stripped scan:
+USE = """With MONAI 1.4 or newer, nibabel, scipy and fire, and without iqt, on a skull-stripped scan:
 
     {run}
 

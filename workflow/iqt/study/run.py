@@ -30,7 +30,7 @@ def run_study(
 
     Raises:
         UserError: there is nothing to enhance, the folder of the results holds something else, Snakemake is not
-            installed, or it failed.
+            installed, it failed, or no scan could be enhanced.
     """
     # Snakemake runs in the folder of the results, from where a relative path would lead elsewhere.
     paths = {key: settings[key] for key in ("dataset", "out")}
@@ -66,6 +66,8 @@ def run_study(
     print(f"{len(scans) - len(failed)} of {len(scans)} scans enhanced{page}")
     for name, status in failed.items():
         print(f"  {name}: {status}")
+    if len(failed) == len(scans):
+        raise UserError(f"none of the {len(scans)} scans could be enhanced; the reasons are above")
 
 
 def _require_own(out: Path, study: Study, force: bool) -> None:
@@ -83,14 +85,24 @@ def _status(study: Study, scan: StudyScan) -> str:
     return str(read_json(record).get("status")) if record.is_file() else "not done"
 
 
+def _changed(study: Study) -> list[str]:
+    """The keys that differ from those of the study as it was run last, on which every scan depends."""
+    kept = Path(study.out) / CONFIGURATION
+    before = read_json(kept).get("study", {}) if kept.is_file() else {}
+    now = study.model_dump(mode="json", exclude={"participants"})
+    return [key for key, value in now.items() if key in before and before[key] != value]
+
+
 def _told(study: Study, scans: list[StudyScan], n_left_out: int, cores: int) -> str:
     records = [Results.of(Path(study.out), scan, study.suffix).record for scan in scans]
-    left = sum(not record.is_file() for record in records)
+    changed = _changed(study)
+    left = len(scans) if changed else sum(not record.is_file() for record in records)
     took = []
     for table in Path(study.out).glob("benchmarks/*.tsv"):
         took.append(float(table.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]))
     each = sum(took) / len(took) if took else FIRST_GUESS["process_scan"]
-    words = [f"{len(scans)} {study.suffix} scans, {left} of them to do", f"{n_left_out} files left out"]
+    again = f" ({', '.join(changed)} changed)" if changed else ""
+    words = [f"{len(scans)} {study.suffix} scans, {left} of them to do{again}", f"{n_left_out} files left out"]
     words.append(f"{about(left * each / max(1, cores // study.threads))} on {cores} cores" if left else "nothing to do")
     listed = "".join(f"\n  {scan.name}: {scan.image}" for scan in scans)
     return "; ".join(words) + listed
