@@ -96,7 +96,7 @@ bench-masks: $(READY) ## Measure the engines of brain masks on real heads (a qua
 bench-judge: $(READY) ## Measure the shipped parcellator on real scans (ten minutes); needs IQT_REAL_DATA
 	$(BIN)/python tests/measurements/judge.py --figure docs/images/judge.png
 
-weights-t1w: $(READY) ## Train the shipped T1w model: make weights-t1w [DATA=COPY OF ds002748] (an hour, resumable)
+weights-t1w: $(READY) ## Train the shipped T1w model: make weights-t1w [DATA=COPY OF ds002748] (two hours, resumable)
 	$(SNAKEMAKE) models --configfile config/release/t1w.yaml \
 	  $(if $(DATA),--config 'cohort={"bids": {"path": "$(DATA)"}}')
 	@echo "To measure and ship it: see tests/measurements/release.py"
