@@ -65,7 +65,7 @@ CALIBRATED_ON = (
     *("7 mm, A, SNR low", "64mT preset"),
 )
 CALIBRATION = "spread_release.json"
-"""In the model's folder, with what validation people tell of its spread, and which weights it is of."""
+"""Beside a shipped model: what validation people tell of its spread."""
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def main() -> None:
         card["sampling"] = sampling
     enhance = load_method(arguments.model, usage, "auto")
     samples = (sampling or {}).get("samples", 1)
-    spread, kept = None, arguments.model / CALIBRATION
+    spread, kept = None, arguments.out.with_suffix(".spread.json")  # not in the run's model, which may be trained again
     if samples > 1:
         found = read_json(kept) if kept.exists() else {}
         if (found.get("weights"), found.get("usage")) != (weights, usage):
@@ -95,23 +95,26 @@ def main() -> None:
             write_json(kept, {**fitted.written(), "weights": weights})
         spread = read_spread(kept)
     known = arguments.out.with_suffix(".json")
-    rows = json.loads(known.read_text()) if known.exists() else []
+    every = json.loads(known.read_text()) if known.exists() else []
     # Others are of a model that was measured before, or of another way to use it.
-    rows = [row for row in rows if (row["weights"], row.get("sampling")) == (weights, sampling)]
+    rows = [row for row in every if (row["weights"], row.get("sampling")) == (weights, sampling)]
+    others = [row for row in every if row not in rows]
     for name in arguments.only or [*ACQUISITIONS, CLEAN]:
         for scan in people:
             if any((row["acquisition"], row["scan"]) == (name, scan) for row in rows):
                 continue
             scores = measure(arguments.run, scan, name, enhance, samples, spread)
             rows.append({"acquisition": name, "scan": scan, "weights": weights, "sampling": sampling, **scores})
-            write_text(known, json.dumps(rows))
+            write_text(known, json.dumps(others + rows))
             print(rows[-1], flush=True)
     write_text(arguments.out, table(rows, card, arguments.out))
     if arguments.ship is not None:
-        ship(arguments.model, arguments.ship, rows, card, people, arguments.out)
+        ship(arguments.model, arguments.ship, rows, card, people, arguments.out, spread)
 
 
-def ship(model: Path, folder: Path, rows: list[dict], card: dict, people: list[str], page: Path) -> None:
+def ship(
+    model: Path, folder: Path, rows: list[dict], card: dict, people: list[str], page: Path, spread: Spread | None
+) -> None:
     scores = pd.DataFrame(rows).query("acquisition != @CLEAN")
     gains = (scores["psnr_model"] - scores["psnr_cubic"]).groupby(scores["acquisition"]).mean()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -127,10 +130,10 @@ def ship(model: Path, folder: Path, rows: list[dict], card: dict, people: list[s
     }
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model / "model.safetensors", folder / "model.safetensors")
-    for spread in folder.glob("spread_*.json"):
-        spread.unlink()
-    if card.get("sampling", {}).get("samples", 1) > 1:
-        shutil.copyfile(model / CALIBRATION, folder / CALIBRATION)
+    for before in folder.glob("spread_*.json"):
+        before.unlink()
+    if spread is not None:
+        write_json(folder / CALIBRATION, spread.written())
     told = scores.dropna(subset="unexplained")
     limit = {"limit": float(told["unexplained"].max()), "n_scans": len(told), "measured_in": str(page)}
     write_json(folder / "model.json", {**card, "name": folder.name, "consistency": limit, "release": release})
@@ -218,10 +221,10 @@ def table(rows: list[dict], card: dict, page: Path) -> str:
     scores["gain"] = scores["psnr_model"] - scores["psnr_cubic"]
     lines = [
         f"# {page.stem}, measured\n",
-        "For who uses the model that ships.\n",
-        f"`tests/measurements/release.py`, {datetime.date.today()}, {where['cpu']}, {where['threads']} threads; "
-        f"weights {card['weights_sha256'][:8]}{drawn}. Means over people who were not trained on; gain: PSNR over "
-        "cubic interpolation; smallest: that of the person who gains least.\n",
+        "For who uses this model, which ships.\n",
+        f"`tests/measurements/release.py`, {datetime.date.today()}, {where['cpu']}, {where['threads']} "
+        f"thread{'' if where['threads'] == 1 else 's'}; weights {card['weights_sha256'][:8]}{drawn}. Means over people "
+        "who were not trained on; gain: PSNR over cubic interpolation; smallest: that of the person who gains least.\n",
         "| acquisition | people | PSNR cubic | PSNR model | gain | smallest | MS-SSIM | hfcorr | mIoU | unexplained |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]

@@ -328,3 +328,4 @@ def test_a_card_may_say_how_its_samples_are_drawn(refined: Path) -> None:
     assert usage_of(load_card(refined), {})["sampling"]["samples"] == 1
     noisy = load_card(refined) | {"sampling": {"sampler": "ddim", "eta": 0.5}}
     assert usage_of(noisy, {"sampler": "ancestral"})["sampling"]["eta"] == 0, "it was of the card's sampler"
+    assert usage_of(noisy, {"sampler": "ddim"})["sampling"]["eta"] == 0.5

@@ -114,7 +114,7 @@ def test_run_again_it_does_what_is_new(finished: Path, dataset: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 scans enhanced" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    for options, told in ((), "0 of them to do;"), (("--samples", "2"), "2 of them to do (samples changed);"):
+    for options, told in ((), "2 T1w scans, 0 of them to do;"), (("--samples", "2"), "2 T1w scans, 2 of them to do;"):
         done = run(BIN / "iqt", "study", dataset, finished, "--dry-run", *options, folder=dataset.parent)
         assert told in done.stdout, done.stdout + done.stderr
 
@@ -127,7 +127,8 @@ def test_a_configuration_of_ones_own_makes_a_study_that_is_known_as_one(workflow
     save_volume(root / "sub-01/anat/sub-01_T1w.nii.gz", made.T1w, made.affine)
     (root / "dataset_description.json").write_text(json.dumps({"Name": "made by a test", "BIDSVersion": "1.9.0"}))
     out, path = root / "derivatives/iqt", workflow / "config" / "own.yaml"
-    path.write_text(f"study: {{dataset: {root}, out: {out}, parcellate: false}}\n")
+    inside = os.path.relpath(root, workflow)
+    path.write_text(f"study: {{dataset: {inside}, out: {inside}/derivatives/iqt, parcellate: false}}\n")
     command = (BIN / "snakemake", "--cores", 2, "--configfile", path)
     first = run(*command, folder=workflow)
     assert first.returncode == 0, first.stdout + first.stderr

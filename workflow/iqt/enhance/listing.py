@@ -30,7 +30,7 @@ def _describe(name: str, folder: Path) -> str:
         "network": f"{card['kind']}, {card['n_parameters']:,} parameters, {size:.1f} MB",
         "writes": in_mm(card["grid"]["voxel_size_mm"]),
         "trained on": acquired_in_words(card["grid"].get("acquired")),
-        **({"draws": drawn_in_words(card)} if card.get("sampling") else {}),
+        **({"draws": f"{drawn_in_words(card)}; --sd says how sure it is"} if card.get("sampling") else {}),
         "people": release.get("data", "not recorded"),
         "measured": release.get("measured", "not recorded"),
         "limits": release.get("limits", "not recorded"),
@@ -46,8 +46,8 @@ def drawn_in_words(card: Mapping[str, Any]) -> str:
     sampling = card.get("sampling")
     if not sampling:
         return ""
-    steps, samples = f" of {sampling['steps']} steps" if "steps" in sampling else "", sampling.get("samples", 1)
-    return f"the mean of {samples} samples{steps} (--sd: how sure it is)" if samples > 1 else f"one sample{steps}"
+    steps, samples = f" in {sampling['steps']} steps each" if "steps" in sampling else "", sampling.get("samples", 1)
+    return f"the mean of {samples} samples{steps}" if samples > 1 else f"one sample{steps}"
 
 
 def acquired_in_words(acquired: Mapping[str, Any] | None) -> str:

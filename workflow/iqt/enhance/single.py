@@ -151,7 +151,7 @@ def usage_of(card: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, 
         UserError: `sampling` has no effect with this kind, or holds a value that it does not allow.
     """
     kind, wanted = card["kind"], {**(card.get("sampling") or {}), **sampling}
-    if "sampler" in sampling and "eta" not in sampling:
+    if "eta" not in sampling and wanted.get("sampler") != (card.get("sampling") or {}).get("sampler"):
         wanted.pop("eta", None)  # of the card's sampler
     entry = {"kind": kind, **({"sampling": wanted} if wanted else {})}
     try:

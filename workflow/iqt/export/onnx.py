@@ -57,7 +57,7 @@ def write_onnx(model: Path, out: Path) -> None:
 
     card = load_card(model)
     method = method_of(model, card)
-    if method.calls != 1:
+    if method.calls != 1 or method.draws:
         raise UserError(f"{model}: a model of kind {card['kind']} calls its network several times; ONNX holds one pass")
     network = method.build()
     load_weights(model, network)

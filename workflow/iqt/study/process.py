@@ -24,7 +24,7 @@ from iqt.study.pages import write_scan_page
 from iqt.study.prepare import prepare
 from iqt.study.quality import quality
 from iqt.study.results import Results
-from iqt.study.scans import StudyScan
+from iqt.study.scans import CONFIGURATION, StudyScan
 from iqt.terminal import warn
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
@@ -36,9 +36,19 @@ SAMPLES = 4
 def process_scan(scan: StudyScan, study: Study) -> None:
     """Enhance, label and measure a scan, and write its page. The record says `ok`, or why there is nothing else."""
     results = Results.of(Path(study.out), scan, study.suffix)
+    _mark(study)
     run_scans([scan.name], lambda _: results.record, lambda _: results.all, lambda _: _work(scan, study, results))
     if not results.page.exists():
         write_scan_page(results.page, scan, read_json(results.record), {})
+
+
+def _mark(study: Study) -> None:
+    """Write the study's configuration, if `iqt study` has not: by it the folder is known as a study, whose results are
+    no masks of the dataset that it may lie in."""
+    mark = Path(study.out) / CONFIGURATION
+    if not mark.is_file():
+        paths = {key: str(Path(getattr(study, key)).absolute()) for key in ("dataset", "out")}
+        write_json(mark, {"study": study.model_dump(mode="json") | paths})
 
 
 def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
@@ -69,7 +79,7 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     if results.residual.exists():
         described[results.residual] = "the scan minus the result acquired again as it was, on the result's scale"
     if "sd" in extras:
-        described[results.sd] = "standard deviation of the error to be expected, on the result's scale"
+        described[results.sd] = f"standard deviation, on the result's scale: {record['sd']['meaning']}"
     for path, text in described.items():
         write_json(beside(path, ".json"), {"Description": text, "SkullStripped": True, **about})
     enhanced = read_volume(results.enhanced)

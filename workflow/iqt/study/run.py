@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,16 +42,16 @@ def run_study(
     out = Path(study.out)
     _require_own(out, study, force)
     scans, left_out = find_scans(study)
-    if dry_run:
-        print(_told(study, scans, len(left_out), cores or len(os.sched_getaffinity(0))))
-        return
     if find_spec("snakemake") is None:
         raise UserError("iqt study needs Snakemake: pip install 'iqt[workflow]'")
+    if dry_run:
+        left = _left(study) if (out / CONFIGURATION).is_file() else len(scans)
+        print(_told(study, scans, left, len(left_out), cores or len(os.sched_getaffinity(0))))
+        return
     out.mkdir(parents=True, exist_ok=True)
     configuration = out / CONFIGURATION
     write_json(configuration, {"study": study.model_dump(mode="json")})
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out)]
-    command += ["--configfile", str(configuration), "--cores", str(cores or "all")]
+    command = [*_snakemake(study, configuration), "--cores", str(cores or "all")]
     command += ["--quiet", "all"] if os.environ.get(LEVEL) == "quiet" else ["--logger", "iqt"]
     command += ["--rerun-incomplete", "--keep-going", *(["every_scan"] if scans_alone else [])]
     gpus = visible_gpus()
@@ -85,24 +87,30 @@ def _status(study: Study, scan: StudyScan) -> str:
     return str(read_json(record).get("status")) if record.is_file() else "not done"
 
 
-def _changed(study: Study) -> list[str]:
-    """The keys that differ from those of the study as it was run last, on which every scan depends."""
-    kept = Path(study.out) / CONFIGURATION
-    before = read_json(kept).get("study", {}) if kept.is_file() else {}
-    now = study.model_dump(mode="json", exclude={"participants"})
-    return [key for key, value in now.items() if key in before and before[key] != value]
+def _snakemake(study: Study, configuration: Path) -> list[str]:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", study.out]
+    return [*command, "--configfile", str(configuration)]
 
 
-def _told(study: Study, scans: list[StudyScan], n_left_out: int, cores: int) -> str:
-    records = [Results.of(Path(study.out), scan, study.suffix).record for scan in scans]
-    changed = _changed(study)
-    left = len(scans) if changed else sum(not record.is_file() for record in records)
+def _left(study: Study) -> int:
+    """Scans that Snakemake would enhance: new ones, and those whose files, options, weights or code have changed."""
+    with tempfile.TemporaryDirectory(prefix="iqt-") as folder:
+        configuration = Path(folder, "study.json")
+        write_json(configuration, {"study": study.model_dump(mode="json")})
+        command = [*_snakemake(study, configuration), "--cores", "1", "--dry-run", "--rerun-incomplete", "every_scan"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"Snakemake cannot plan the study:\n{done.stderr.strip()}")
+    counted = re.search(r"^process_scan +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
+    return int(counted[1]) if counted else 0
+
+
+def _told(study: Study, scans: list[StudyScan], left: int, n_left_out: int, cores: int) -> str:
     took = []
     for table in Path(study.out).glob("benchmarks/*.tsv"):
         took.append(float(table.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]))
     each = sum(took) / len(took) if took else FIRST_GUESS["process_scan"]
-    again = f" ({', '.join(changed)} changed)" if changed else ""
-    words = [f"{len(scans)} {study.suffix} scans, {left} of them to do{again}", f"{n_left_out} files left out"]
+    words = [f"{len(scans)} {study.suffix} scans, {left} of them to do", f"{n_left_out} files left out"]
     words.append(f"{about(left * each / max(1, cores // study.threads))} on {cores} cores" if left else "nothing to do")
     listed = "".join(f"\n  {scan.name}: {scan.image}" for scan in scans)
     return "; ".join(words) + listed
