@@ -217,7 +217,7 @@ def judge() -> tuple[Callable, dict[int, str]]:
 
 def table(rows: list[dict], card: dict, page: Path) -> str:
     where, scores = machine(), pd.DataFrame(rows)
-    drawn = f", {drawn_in_words(card)}" if card.get("sampling") else ""
+    drawn = f", {drawn_in_words(card['sampling'])}" if card.get("sampling") else ""
     scores["gain"] = scores["psnr_model"] - scores["psnr_cubic"]
     lines = [
         f"# {page.stem}, measured\n",

@@ -30,7 +30,7 @@ def _describe(name: str, folder: Path) -> str:
         "network": f"{card['kind']}, {card['n_parameters']:,} parameters, {size:.1f} MB",
         "writes": in_mm(card["grid"]["voxel_size_mm"]),
         "trained on": acquired_in_words(card["grid"].get("acquired")),
-        **({"draws": f"{drawn_in_words(card)}; --sd says how sure it is"} if card.get("sampling") else {}),
+        **({"draws": f"{drawn_in_words(drawn)}; --sd says how sure it is"} if (drawn := card.get("sampling")) else {}),
         "people": release.get("data", "not recorded"),
         "measured": release.get("measured", "not recorded"),
         "limits": release.get("limits", "not recorded"),
@@ -41,11 +41,8 @@ def _describe(name: str, folder: Path) -> str:
     return "\n".join([name, *(f"  {key.ljust(width)}  {value}" for key, value in facts.items())])
 
 
-def drawn_in_words(card: Mapping[str, Any]) -> str:
-    """How a model's samples are drawn where a user says nothing; empty where its card does not say."""
-    sampling = card.get("sampling")
-    if not sampling:
-        return ""
+def drawn_in_words(sampling: Mapping[str, Any]) -> str:
+    """How a model's samples are drawn where a user says nothing: the `sampling` of its card."""
     steps, samples = f" in {sampling['steps']} steps each" if "steps" in sampling else "", sampling.get("samples", 1)
     return f"the mean of {samples} samples{steps}" if samples > 1 else f"one sample{steps}"
 
