@@ -161,7 +161,7 @@ def write_assessments(metrics: Path) -> None:
         coverage = dict(zip(levels, (0.25, 0.4, 0.6 + number / 10, 0.8), strict=True))
         calibrated = {f"calibrated_{name}": value + 0.15 for name, value in coverage.items()}
         spread = {"status": "ok", "samples": 4, "correlation": 0.2, "ratio": 0.4 + number / 10, **coverage}
-        spread |= {"calibrated_ratio": 0.9 + number / 10, **calibrated}
+        spread |= {"calibrated_correlation": 0.3, "calibrated_ratio": 0.9 + number / 10, **calibrated}
         spreads.append(identity | (spread if number != 1 else {"status": "the spread is 0 & so on"}))
         curves += [
             identity | {"bin": place, "n_voxels": 100, "expected": place / 100, "error": 0.1} for place in range(1, 11)

@@ -647,7 +647,7 @@ def test_page_shows_how_far_the_spread_can_be_trusted_and_seams(made: Path, draw
     lines = [re.findall(r">([^<>]+)<", f">{line}") for line in re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", spread)]
     assert lines == [
         ["diffusion_iqt_mean", "2 of 3", "4", "0.20", "0.50", "25 %", "40 %", "70 %", "80 %"],
-        ["diffusion_iqt_mean, calibrated", "2 of 3", "4", "0.20", "1.00", "40 %", "55 %", "85 %", "95 %"],
+        ["diffusion_iqt_mean, calibrated", "2 of 3", "4", "0.30", "1.00", "40 %", "55 %", "85 %", "95 %"],
     ]
     assert f"<li>{SCANS[1]} diffusion_iqt_mean: the spread is 0 &amp; so on</li>" in spread
     assert "unet:" not in spread, "it draws one sample, so its failure is none of the spread's"

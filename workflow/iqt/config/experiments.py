@@ -21,7 +21,7 @@ COVERAGES = {f"coverage_{level}": level / 100 for level in LEVELS}
 """Columns of metrics/calibration/ on the samples' spread, and the share of voxels that each interval should hold."""
 CALIBRATED = {f"calibrated_coverage_{level}": level for level in LEVELS}
 """The same columns of the spread as it was calibrated on the validation people, and the percentage of each."""
-Calibration = Literal["correlation", "ratio", *COVERAGES, "calibrated_ratio", *CALIBRATED]
+Calibration = Literal["correlation", "ratio", *COVERAGES, "calibrated_correlation", "calibrated_ratio", *CALIBRATED]
 """Columns of metrics/calibration/."""
 Cost = Literal[
     *("n_parameters", "nfe", "samples", "seconds", "enhance_mb", "train_seconds", "train_mb", "train_gpu_gib")

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from iqt.diffusion.spread import fit_spread
-from iqt.enhance.run import enhance_scan, load_method
+from iqt.diffusion.spread import NEIGHBOURHOOD_MM, Seen, fit_spread, in_neighbourhood
+from iqt.enhance.run import Result, enhance_scan, load_method
 from iqt.errors import UserError
 from iqt.io.batch import OK
 from iqt.io.files import write_json
 from iqt.io.naming import anat, seed_of
-from iqt.io.volumes import intensity_scale, read_on_grid
+from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 from iqt.terminal import warn
 
 VOXELS = 200_000
@@ -44,12 +44,12 @@ def calibrate_spread(
         try:
             result, low, mask, _ = enhance_scan(enhance, scan, cohort, lowfield, suffix, usage["kind"], seed)
             truth = read_on_grid(anat(cohort, scan, f"{suffix}.nii.gz"), low)
+            slices = read_volume(anat(lowfield, scan, f"{suffix}.nii.gz"))
         except UserError as error:
             warn(f"{scan} is left out: {error}")
             continue
-        error = truth[mask] / intensity_scale(truth, mask) - result.mean[mask]
-        chosen = rng.integers(error.size, size=VOXELS)
-        found.append((result.sd[mask][chosen], error[chosen]))
+        scaled = low._replace(data=truth / np.float32(intensity_scale(truth, mask)))
+        found.append(look(result, scaled, mask, slices.slice_mm, rng))
         print(f"{scan}: ok", file=sys.stderr, flush=True)
     try:
         record = {"status": OK, **fit_spread(found, usage, lowfield.name).written()}
@@ -57,3 +57,11 @@ def calibrate_spread(
         warn(str(error))
         record = {"status": str(error)}
     write_json(out, record)
+
+
+def look(result: Result, truth: Volume, mask: np.ndarray, slice_mm: float, rng: np.random.Generator) -> Seen:
+    """Voxels drawn evenly from a result's brain, beside the truth on its intensity scale; the low-field scan's slices
+    are `slice_mm` apart."""
+    chosen = rng.integers(np.count_nonzero(mask), size=VOXELS)
+    sd = in_neighbourhood(result.sd, mask, NEIGHBOURHOOD_MM / truth.voxel_size)
+    return Seen(sd[mask][chosen], (truth.data - result.mean)[mask][chosen], slice_mm)

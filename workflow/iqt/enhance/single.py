@@ -81,8 +81,8 @@ def enhance_file(
         bar.phase("comparing")
         spread = spread_of(model, usage) if result.sd is not None else None
         if spread is not None:
-            # Outside the brain a result is 0 and nothing is expected of it.
-            result = result._replace(sd=np.where(found.mask, spread.expected(result.sd), 0).astype(np.float32))
+            told = spread.intervals(result.sd, found.mask, found.scan.voxel_size, found.acquired.slice_mm)
+            result = result._replace(sd=told.expected)
         agreement = consistency(Volume(result.mean, found.scan.affine), found.mask, found.acquired)
         if "residual" in extras and agreement is None:
             warnings.append("the brain has too few whole voxels to compare the result with: no residual is written")

@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from iqt.config.experiments import CALIBRATED, COVERAGES
-from iqt.diffusion.spread import Spread
+from iqt.diffusion.spread import Intervals, in_neighbourhood
 from iqt.errors import UserError
 
 BINS = 10
@@ -27,22 +26,23 @@ def calibration(
     sd: np.ndarray,
     mask: np.ndarray,
     samples: int,
-    spread: Spread | None = None,
+    calibrated: Intervals | None = None,
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Figures of one result over its brain, and its reliability curve.
 
     The figures are `correlation` (Spearman's, of the spread and the size of the error), `ratio` (root mean square of
     the expected error over that of the true one: below 1 the method is too sure of itself), and each of `COVERAGES`.
     The curve has a row for each tenth of the voxels in the order of the spread around them: `bin`, `n_voxels`, and the
-    root mean squares `expected` and `error`. The order is that of the variance smoothed over the neighbourhood: in the
-    order of their own spread, known from a few samples only, voxels whose spread is small or large by chance would
-    gather at the ends and tilt the curve.
+    root mean squares `expected` and `error`. The order is that of the neighbourhood's variance: in the order of their
+    own spread, known from a few samples only, voxels whose spread is small or large by chance would gather at the ends
+    and tilt the curve.
 
     Args:
         reference, mean, sd: (X, Y, Z) on one grid and intensity scale; `sd` with K - 1 in its denominator.
         mask: (X, Y, Z), true in the brain.
         samples: K, at least 2.
-        spread: what validation people told; with it the figures also hold `calibrated_ratio` and each of `CALIBRATED`.
+        calibrated: what validation people told of the spread (`Spread.intervals`); with it the figures also hold
+            `calibrated_correlation`, `calibrated_ratio` and each of `CALIBRATED`.
 
     Raises:
         UserError: the mask is empty, or the spread is the same everywhere.
@@ -65,14 +65,13 @@ def calibration(
     for name, level in COVERAGES.items():
         width = stats.t.ppf(0.5 + level / 2, samples - 1)
         figures[name] = float((error <= width * expected).mean())
-    if spread is not None:
-        calibrated = spread.expected(sd[mask].astype(np.float64))
-        figures["calibrated_ratio"] = _rms(calibrated) / max(_rms(error), 1e-12)
+    if calibrated is not None:
+        told = calibrated.expected[mask].astype(np.float64)
+        figures["calibrated_correlation"] = float(stats.spearmanr(told, error).statistic) if np.ptp(told) else 0.0
+        figures["calibrated_ratio"] = _rms(told) / max(_rms(error), 1e-12)
         for name, level in CALIBRATED.items():
-            figures[name] = float((error <= spread.widths[level] * calibrated).mean())
-    inside = mask.astype(np.float64)
-    smooth = gaussian_filter(np.square(sd) * inside, SMOOTHING) / np.maximum(gaussian_filter(inside, SMOOTHING), 1e-12)
-    parts = np.array_split(np.argsort(smooth[mask], kind="stable"), BINS)
+            figures[name] = float((error <= calibrated.widths[level] * told).mean())
+    parts = np.array_split(np.argsort(in_neighbourhood(sd, mask, SMOOTHING)[mask], kind="stable"), BINS)
     curve = [
         {"bin": number, "n_voxels": len(part), "expected": _rms(expected[part]), "error": _rms(error[part])}
         for number, part in enumerate(parts, start=1)

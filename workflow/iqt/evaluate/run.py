@@ -32,7 +32,7 @@ SUBJECT_COLUMNS = (
 STRUCTURE_COLUMNS = ("scan", "set", "method", *Structure._fields, "seed")
 CALIBRATION_COLUMNS = (
     *("scan", "set", "method", "status", "samples", "correlation", "ratio", *COVERAGES),
-    *("calibrated_ratio", *CALIBRATED, "seed"),
+    *("calibrated_correlation", "calibrated_ratio", *CALIBRATED, "seed"),
 )
 RELIABILITY_COLUMNS = ("scan", "set", "method", "bin", "n_voxels", "expected", "error", "seed")
 SEAM_COLUMNS = (
@@ -187,12 +187,13 @@ def _assess(
     interpolation has neither."""
     if not prediction.record.get("n_parameters"):
         return {}
-    seams, status = attempt(_seams, reference, prediction, anat(lowfield, scan, f"{suffix}.nii.gz"))
+    low = anat(lowfield, scan, f"{suffix}.nii.gz")
+    seams, status = attempt(_seams, reference, prediction, low)
     found: dict[str, list[dict]] = {"seams": [{"status": status} | (seams or {})]}
     samples = prediction.record.get("samples", 1)
     if samples > 1:
         sd = flat(enhanced, scan, f"desc-sd_{suffix}.nii.gz")
-        spread, status = attempt(_spread, reference, prediction, sd, calibrated)
+        spread, status = attempt(_spread, reference, prediction, sd, low, calibrated)
         figures, found["reliability"] = spread or ({}, [])
         found["calibration"] = [{"status": status, "samples": samples} | figures]
     return found
@@ -224,10 +225,14 @@ def _slice_periods(lowfield: np.ndarray, reference: np.ndarray) -> list[float]:
 
 
 def _spread(
-    reference: Reference, prediction: Prediction, sd: Path, calibrated: Spread | None
+    reference: Reference, prediction: Prediction, sd: Path, lowfield: Path, calibrated: Spread | None
 ) -> tuple[dict, list[dict]]:
-    truth, mask, samples = reference.volume.data, reference.mask, prediction.record["samples"]
-    return calibration(truth, prediction.data, read_on_grid(sd, reference.volume), mask, samples, calibrated)
+    truth, mask, samples = reference.volume, reference.mask, prediction.record["samples"]
+    drawn, intervals = read_on_grid(sd, truth), None
+    if calibrated is not None:
+        slice_mm = read_volume(lowfield).slice_mm
+        intervals = calibrated.intervals(drawn, mask, truth.voxel_size, slice_mm)
+    return calibration(truth.data, prediction.data, drawn, mask, samples, intervals)
 
 
 def _read_reference(root: Path, scan: str, suffix: str, parcellated: bool) -> Reference:

@@ -44,6 +44,11 @@ class Volume(NamedTuple):
         """Edge lengths of a voxel along the array's axes, in mm."""
         return nib.affines.voxel_sizes(self.affine)
 
+    @property
+    def slice_mm(self) -> float:
+        """Distance of the slices in mm, if these are what a scan has furthest apart."""
+        return float(self.voxel_size.max())
+
 
 def read_volume(path: str | Path, dtype: type = np.float32) -> Volume:
     """A 3D volume as `dtype`, with what its header leaves in doubt.

@@ -25,20 +25,22 @@ def calibration_table(metrics: Path, set_name: str, sampled: Sequence[str], n_pe
     Raises:
         UserError: a table lacks a column.
     """
-    kinds = {"": ("ratio", *COVERAGES), ", calibrated": ("calibrated_ratio", *CALIBRATED)}
+    kinds = {
+        "": ("correlation", "ratio", *COVERAGES),
+        ", calibrated": ("calibrated_correlation", "calibrated_ratio", *CALIBRATED),
+    }
     names = [name for group in kinds.values() for name in group]
-    rows = _read(metrics / "calibration" / f"{set_name}.csv", ("samples", "correlation", *names))
+    rows = _read(metrics / "calibration" / f"{set_name}.csv", ("samples", *names))
     head = ["method", "people", "samples", "rank correlation", "spread / error"]
     head += [f"in {100 * level:.0f} %" for level in COVERAGES.values()]
     lines = []
     for method, own in ((method, rows[rows["method"] == method]) for method in sampled):
         if own.empty:
             continue
-        people = {name: _people(own, name) for name in ("correlation", *names)}
-        correlation = _mean(people["correlation"], "{:.2f}")
-        for kind, (ratio, *levels) in kinds.items():
+        people = {name: _people(own, name) for name in names}
+        for kind, (correlation, ratio, *levels) in kinds.items():
             if len(people[ratio]) or not kind:
-                cells = [correlation, _mean(people[ratio], "{:.2f}")]
+                cells = [_mean(people[correlation], "{:.2f}"), _mean(people[ratio], "{:.2f}")]
                 cells += [_mean(100 * people[name], "{:.0f} %") for name in levels]
                 lines.append([f"{method}{kind}", f"{len(people[ratio])} of {n_people}", _span(own["samples"]), *cells])
     return {"head": head, "lines": lines, "failures": _failures(rows, sampled)} if lines else None

@@ -36,6 +36,7 @@ LABELS = NAMES | {
     "correlation": "correlation of spread and error",
     "ratio": "spread / error",
     **{name: f"coverage of {level:.0%}".replace("%", " %") for name, level in COVERAGES.items()},
+    "calibrated_correlation": "correlation of spread and error, calibrated",
     "calibrated_ratio": "spread / error, calibrated",
     **{name: f"coverage of {level} %, calibrated" for name, level in CALIBRATED.items()},
     "n_parameters": "parameters",
@@ -48,7 +49,8 @@ LABELS = NAMES | {
     "train_gpu_gib": "GPU memory, training (GiB)",
 }
 DIGITS = DECIMALS | {
-    **dict.fromkeys(("tile_seam", "patch_seam", "patch_error_ratio", "correlation", "ratio", "calibrated_ratio"), 3),
+    **dict.fromkeys(("tile_seam", "patch_seam", "patch_error_ratio", "correlation", "ratio"), 3),
+    **dict.fromkeys(("calibrated_correlation", "calibrated_ratio"), 3),
     **dict.fromkeys((*COVERAGES, *CALIBRATED), 3),
     **{"patch_error": 4, "seconds": 2, "train_gpu_gib": 1},
 }
