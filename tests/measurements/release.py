@@ -11,7 +11,8 @@ and for a model that draws samples also --sampling '{"steps": 2, "samples": 4}'.
 The people are the test split of the recipe: six of ds002748, on whom nothing was trained. Each acquisition is simulated
 from the cohort's scans and posteriors, once a person. The shipped parcellator reads the scan, the interpolation and
 the model's result. What is measured is kept beside --out as JSON, so that the same command goes on; --only names some
-acquisitions. The spread of several samples is calibrated first, on the validation people and seven acquisitions.
+acquisitions, and --cubic a JSON of another model, whose figures of the interpolation are taken over. The spread of
+several samples is calibrated first, on the validation people and seven acquisitions.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", help="acquisitions to measure")
+    parser.add_argument("--cubic", type=Path, help="what was measured of another model: the interpolation is the same")
     parser.add_argument("--sampling", type=json.loads, default={}, help="how samples are drawn, as JSON")
     parser.add_argument("--ship", type=Path, help="folder below resources/models")
     arguments = parser.parse_args()
@@ -99,11 +101,12 @@ def main() -> None:
     # Others are of a model that was measured before, or of another way to use it.
     rows = [row for row in every if (row["weights"], row.get("sampling")) == (weights, sampling)]
     others = [row for row in every if row not in rows]
+    known_cubic = {} if arguments.cubic is None else interpolations(json.loads(arguments.cubic.read_text()))
     for name in arguments.only or [*ACQUISITIONS, CLEAN]:
         for scan in people:
             if any((row["acquisition"], row["scan"]) == (name, scan) for row in rows):
                 continue
-            scores = measure(arguments.run, scan, name, enhance, samples, spread)
+            scores = measure(arguments.run, scan, name, enhance, samples, spread, known_cubic.get((name, scan)))
             rows.append({"acquisition": name, "scan": scan, "weights": weights, "sampling": sampling, **scores})
             write_text(known, json.dumps(others + rows))
             print(rows[-1], flush=True)
@@ -166,20 +169,36 @@ def calibrated(run: Path, people: list[str], enhance: Method, usage: dict[str, A
     return fit_spread(found, usage, f"{len(CALIBRATED_ON)} acquisitions of config/release/t1w.yaml's validation people")
 
 
-def measure(run: Path, scan: str, name: str, enhance: Method, samples: int, spread: Spread | None) -> dict[str, Any]:
+def interpolations(rows: list[dict]) -> dict[tuple[str, str], dict[str, Any]]:
+    """What rows say of the interpolation, by acquisition and scan."""
+    return {
+        (row["acquisition"], row["scan"]): {
+            **{name: value for name, value in row.items() if name.endswith("_cubic")},
+            "volumes": {name: volumes[:2] for name, volumes in row["volumes"].items()},
+        }
+        for row in rows
+    }
+
+
+def measure(
+    run: Path, scan: str, name: str, enhance: Method, samples: int, spread: Spread | None, cubic: dict | None = None
+) -> dict[str, Any]:
     """PSNR, MS-SSIM, hfcorr and mIoU of cubic interpolation and of the model's result, how much of the slices the
     result leaves unexplained, and `volumes` (mm3) of each structure in the scan, the interpolation and the result; of
-    several samples also PSNR and hfcorr of the first, and whether their spread tells the error."""
+    several samples also PSNR and hfcorr of the first, and whether their spread tells the error. `cubic` is what is
+    known of the interpolation (`interpolations`)."""
     high, mask, reference = person(run, scan)
     made = None if name == CLEAN else acquire(run, scan, high, name)
     low = high.data if made is None else made.upsampled
-    cubic = low * mask / intensity_scale(low, mask)
     enhanced = enhance_volume(enhance, low, mask, seed_of(1, "enhance", scan))
     result = enhanced.mean
     scores: dict[str, Any] = {}
     if made is not None:
         scores["unexplained"] = consistency(Volume(result, high.affine), mask, made.thick).unexplained
-    for which, volume in (("cubic", cubic), ("model", result)):
+    compared = {"model": result}
+    if cubic is None:
+        compared["cubic"] = low * mask / intensity_scale(low, mask)
+    for which, volume in compared.items():
         scores[f"psnr_{which}"] = min(masked_psnr(reference, volume, mask), 99.0)
         scores[f"msssim_{which}"] = multi_scale_ssim(reference, volume, mask)[0]
         scores[f"hfcorr_{which}"] = highpass_correlation(reference, volume, mask, 1.5)
@@ -196,12 +215,18 @@ def measure(run: Path, scan: str, name: str, enhance: Method, samples: int, spre
 
     if scan not in READ:
         READ[scan] = labelled(reference)
-    labels = {"scan": READ[scan], "cubic": labelled(cubic), "model": labelled(result)}
-    found = {which: overlap(labels["scan"], labels[which], high.affine, names) for which in ("cubic", "model")}
-    for which, structures in found.items():
+    volumes: dict[str, dict[str, float]] = {}
+    for which, volume in compared.items():
+        structures = overlap(READ[scan], labelled(volume), high.affine, names)
         scores[f"miou_{which}"] = mean_overlap(structures)[0]
-    pairs = zip(found["cubic"], found["model"], strict=True)
-    scores["volumes"] = {a.name: [a.volume_reference_mm3, a.volume_mm3, b.volume_mm3] for a, b in pairs}
+        volumes[which] = {each.name: each.volume_mm3 for each in structures}
+        volumes["scan"] = {each.name: each.volume_reference_mm3 for each in structures}
+    if cubic is not None:
+        scores |= {key: value for key, value in cubic.items() if key != "volumes"}
+        volumes["cubic"] = {name: known[1] for name, known in cubic["volumes"].items()}
+    scores["volumes"] = {
+        name: [volumes[which][name] for which in ("scan", "cubic", "model")] for name in volumes["scan"]
+    }
     return scores
 
 
