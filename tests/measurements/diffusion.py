@@ -131,10 +131,11 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("seconds", type=float)
     parser.add_argument("out", type=Path)
-    parser.add_argument("variants", nargs="*", default=[*VARIANTS, *STARTED])
+    parser.add_argument("variants", nargs="*", choices=[*VARIANTS, *STARTED, []], metavar="VARIANT")
     given = parser.parse_args()
     bench = Bench(given.run, given.out.with_suffix(".times.json"))
-    for name in given.variants:
+    variants = given.variants or [*VARIANTS, *STARTED]
+    for name in variants:
         if name in STARTED:
             regression, entry, _ = STARTED[name]
             bench.time(regression)
@@ -143,7 +144,7 @@ def main() -> None:
             bench.time(VARIANTS[name])
     table = given.out.with_suffix(".csv")
     rows = read_table(table, COLUMNS) if table.is_file() else []
-    for name in given.variants:
+    for name in variants:
         if not any((float(row["seconds"]), row["variant"]) == (given.seconds, name) for row in rows):
             rows.append(bench.score(name, given.seconds))
             write_table(table, rows, COLUMNS)
