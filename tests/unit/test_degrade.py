@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from iqt.config import LowField
 from iqt.degrade import contrast, simulator, slices
 from iqt.degrade.record import Draw
 from iqt.degrade.run import degrade_scans
-from iqt.degrade.single import Extras, degrade_file
+from iqt.degrade.single import Extras, degrade_file, replay_file
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.io import naming
@@ -264,8 +266,14 @@ def test_one_scan_from_the_command_line_is_the_benchmarks(tmp_path):
     assert "holds a few values in patches" in record["warnings"][0], "the phantom is flat"
     assert {**record, "set": "main", "tissues": "cohort", "warnings": []} == batch_record
     again = tmp_path / "two.nii.gz"
-    degrade_file(image, again, TissueFiles(probseg), 1, LowField())
-    assert again.read_bytes() == out.read_bytes()
+    for _ in range(2):  # its own record may be written again
+        degrade_file(image, again, TissueFiles(probseg), 1, LowField())
+        assert again.read_bytes() == out.read_bytes()
+    for content in ("[1]", json.dumps({**record, "draw": {"snr_wm": 60, "noise_seed": 1}})):
+        (tmp_path / "record.json").write_text(content)
+        with pytest.raises(UserError, match=r"not the record|snr_gm is missing"):
+            replay_file(tmp_path / "record.json", image, tmp_path / "three.nii.gz", TissueFiles(probseg))
+        assert not (tmp_path / "three.nii.gz").exists()
 
 
 def test_one_scan_refuses_to_overwrite_its_input(tmp_path):
@@ -285,6 +293,12 @@ def test_one_scan_refuses_to_overwrite_its_input(tmp_path):
             degrade_file(image, out, TissueFiles(probseg), 1, LowField(), Extras(space_hq))
     with pytest.raises(UserError, match="must end"):
         degrade_file(image, tmp_path / "a.mgz", TissueFiles(probseg), 1, LowField())
+    sidecar = image.with_name("sub-01_T1w.json")
+    told = sidecar.read_text() if sidecar.exists() else '{"MagneticFieldStrength": 3}'
+    sidecar.write_text(told)
+    with pytest.raises(UserError, match=r"sub-01_T1w.json: is there already and no record of a simulation"):
+        degrade_file(image, image.with_name("sub-01_T1w.nii"), TissueFiles(probseg), 1, LowField())
+    assert sidecar.read_text() == told
     given = TissueFiles({name: path for name, path in probseg.items() if name != "CSF"})
     with pytest.raises(UserError, match="CSF"):
         degrade_file(image, tmp_path / "a.nii", given, 1, LowField())

@@ -21,10 +21,11 @@ from typer.testing import CliRunner
 
 from iqt.cli import app
 from iqt.config import Mask
-from iqt.enhance.single import enhance_file
+from iqt.diffusion.spread import Spread
+from iqt.enhance.single import enhance_file, usage_of
 from iqt.errors import UserError
 from iqt.imaging.resample import over_field
-from iqt.io.files import read_json
+from iqt.io.files import read_json, write_json
 from iqt.io.volumes import Volume, read_volume
 from stand_in import save_stand_in
 
@@ -107,6 +108,33 @@ def test_the_grid_covers_the_field_of_view_and_interpolates_exactly() -> None:
     expected = apply_affine(moved.affine, np.moveaxis(np.indices(moved.data.shape), 0, -1)) @ [1.0, 2.0, -1.5]
     inner = (slice(2, -2), slice(3, -3), slice(4, -4))
     np.testing.assert_allclose(moved.data[inner], expected[inner], atol=1e-2)
+
+
+@pytest.mark.parametrize("slices", [(3.0, 5.0), (5.5, 8.0), (9.0, 12.0)])
+def test_the_error_to_be_expected_is_written_where_the_model_is_calibrated(
+    tmp_path: Path, slices: tuple[float, float]
+) -> None:
+    """The scan's slices are 5 mm apart, which the last spread has not seen."""
+    model = save_stand_in(tmp_path / "model", grid=GRID)
+    image, sampling = phantom(tmp_path / "scan.nii.gz", "SAL", OBLIQUE), {"steps": 2, "samples": 3}
+    found = {}
+    for name in ("plain", "calibrated"):
+        paths = {key: tmp_path / f"{name}_{key}.nii.gz" for key in ("sd", "mask")}
+        record = go(image, tmp_path / f"{name}.nii.gz", model, sampling=sampling, extras=paths)
+        found[name] = (read_volume(paths["sd"]), record)
+        usage = usage_of(read_json(model / "model.json"), sampling)
+        spread = Spread(usage, "main", 6, (0.0, 1.0), (0.1, 0.6), slices, (0.5, 1.5), {50: 0.5, 68: 1, 90: 2, 95: 3})
+        write_json(model / "spread_x.json", spread.written())
+    (drawn, plain), (expected, record) = found.values()
+    mask = read_volume(tmp_path / "plain_mask.nii.gz").data > 0
+    wanted = spread.intervals(drawn.data, mask, drawn.voxel_size, 5.0).expected
+    np.testing.assert_allclose(expected.data, wanted, rtol=1e-5)
+    assert (expected.data[mask] >= 0.05).all()
+    assert (expected.data[~mask] == 0).all()
+    assert plain["sd"] == {"meaning": "of the samples, not calibrated: true errors may be larger"}
+    assert record["sd"]["interval_half_width_in_sd"] == {"50": 0.5, "68": 1, "90": 2, "95": 3}
+    told = [text for text in record["warnings"] if "calibrated on slices 9 to 12 mm apart, not 5 mm" in text]
+    assert len(told) == (slices == (9.0, 12.0))
 
 
 def test_samples_spread_and_record_come_with_the_result(model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from iqt.cohort import entries, fetch, ingest, listing, synthesize
 from iqt.config import BIDS, Cohort, Folder, Grid, LabelMaps, Mask
 from iqt.errors import StopError, UserError
 from iqt.imaging import brain_mask, checks
-from iqt.io.files import read_json
+from iqt.io.files import read_json, write_table
 from iqt.io.naming import anat
 from iqt.io.volumes import Volume, read_volume, save_volume
 from people import person, real_data, skull
@@ -68,6 +68,29 @@ def test_bids_images_are_found_by_suffix_session_and_run(tmp_path: Path) -> None
         found(bids(tmp_path), index)
     with pytest.raises(UserError, match="cannot be listed"):
         found(bids(tmp_path / "none"), index)
+
+
+def test_a_pipelines_posteriors_stay_together_and_pipelines_do_not_compete(tmp_path: Path) -> None:
+    anats = [f"derivatives/{name}/sub-01/anat/sub-01_" for name in ("a", "b")]
+    maps = [f"label-{tissue}_probseg.nii.gz" for tissue in ("WM", "GM", "CSF")]
+    root = touch(
+        tmp_path / "ds", "sub-01/anat/sub-01_T1w.nii.gz", *(anats[0] + name for name in maps[:2]), anats[1] + maps[1]
+    )
+    index = tmp_path / "index.tsv"
+    assert found(bids(root), index)["sub-01"].wm == "", "no pipeline has all three"
+    touch(root, anats[1] + maps[0], anats[1] + maps[2])
+    entry = found(bids(root), index)["sub-01"]
+    assert {Path(place).parts[-4] for place in (entry.wm, entry.gm, entry.csf)} == {"b"}
+    touch(root, anats[0] + maps[2])
+    with pytest.raises(UserError, match=r"a/.*WM_probseg.nii.gz and .*/b/.*, by two pipelines"):
+        found(bids(root), index)
+    (root / anats[0]).parent.rename(tmp_path / "away")
+    touch(root, *(f"{folder}desc-brain_mask.nii.gz" for folder in anats), "derivatives/b/code/study.json")
+    entry = found(bids(root), index)["sub-01"]
+    assert (Path(entry.mask).parts[-4], entry.wm) == ("a", ""), "a study's masks lie on the grid of its results"
+    (root / "derivatives/b/code/study.json").unlink()
+    with pytest.raises(UserError, match=r"are both desc-brain_mask of one scan, by two pipelines"):
+        found(bids(root), index)
 
 
 def test_of_two_images_of_a_session_the_entities_choose(tmp_path: Path) -> None:
@@ -333,6 +356,30 @@ def test_label_maps_make_a_cohort(label_map: Volume, tmp_path: Path) -> None:
     assert all(np.allclose(volume.affine, volumes[0].affine) for volume in volumes)
     assert np.allclose(sum(volume.data for volume in volumes[3:]), volumes[1].data, atol=1e-3)
     assert "9000" in read_json(anat(folder, "sub-02_run-1", "T1w.json"))["status"]
+
+
+def test_a_label_map_or_table_that_cannot_be_painted_is_named(label_map: Volume, tmp_path: Path) -> None:
+    thin = np.zeros_like(label_map.data)
+    thin[40:43, 40:43, 40:43] = 2
+    maps = {"sub-thin": thin, "sub-tiny": label_map.data, "sub-whole": label_map.data}
+    for name, data in maps.items():
+        affine = label_map.affine @ np.diag([*((1e-3,) * 3 if name == "sub-tiny" else (1,) * 3), 1])
+        save_volume(tmp_path / "maps" / f"{name}_dseg.nii.gz", data, affine)
+    rows = [*checks.read_labels("freesurfer").rows.values()]
+    background = {**rows[0], "index": "0", "name": "Background", "mirror": "0", "tissue": "n/a"}
+    write_table(tmp_path / "own.tsv", [background, *rows], checks.COLUMNS)
+    settings = cohort("labelmaps", path=str(tmp_path / "maps"), lut=str(tmp_path / "own.tsv"))
+    folder = build(tmp_path, settings)
+    told = {name: read_json(anat(folder, name, "T1w.json"))["status"] for name in maps}
+    assert "no map of a brain" in told["sub-thin"]
+    assert "voxels of 0.00" in told["sub-tiny"]
+    assert told["sub-whole"] == "ok", "a row for the background is no structure's"
+    write_table(tmp_path / "own.tsv", [{**row, "tissue": "grey"} for row in rows], checks.COLUMNS)
+    with pytest.raises(UserError, match=r"whose tissue in own.tsv is 'grey' and not WM, GM, CSF"):
+        synthesize.make_person(label_map, "sub-a", "T1w", 1, settings.labelmaps)
+    write_table(tmp_path / "own.tsv", [row for row in rows if row["index"] != "41"], checks.COLUMNS)
+    with pytest.raises(UserError, match=r"label 2 has the mirror image 41, which has no row"):
+        checks.read_labels(str(tmp_path / "own.tsv"))
 
 
 @pytest.mark.real_data

@@ -399,6 +399,15 @@ def test_a_failed_check_is_the_scans_status_and_leaves_no_volume(tmp_path: Path,
     assert [path.name for path in folder.rglob("*") if path.is_file()] == [f"sub-{IDS[0]}_T1w.json"]
 
 
+def test_resampling_does_not_hide_that_a_mask_is_anothers(tmp_path: Path) -> None:
+    """Splines leave nothing exactly 0, and so nothing empty in a wrong mask."""
+    made = person(IDS[0])
+    away = {"brainmask_fs": (np.roll(made.mask, 15, axis=0).astype(np.uint8), made.affine)}
+    settings = hcp("tree", folder_with(tmp_path / "t", away))
+    finer = settings.model_copy(update={"grid": Grid(voxel_size=0.8 * float(np.linalg.norm(made.affine[:3, 0])))})
+    assert "do not belong" in status(build(tmp_path, finer), f"sub-{IDS[0]}")
+
+
 @pytest.mark.parametrize("codes", ["LAS", "PIR"])
 def test_derivatives_in_another_order_belong_to_their_image(tmp_path: Path, codes: str) -> None:
     """fMRIPrep writes RAS, whatever the raw scan's axes are."""

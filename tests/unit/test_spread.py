@@ -70,6 +70,17 @@ def test_intervals_hold_for_each_distance_of_slices() -> None:
     assert falling.factor[0] == falling.factor[1], "that thicker slices are easier is taken for chance"
 
 
+def test_people_are_not_taken_for_distances() -> None:
+    """An oblique scan's slices are 4 mm apart to within rounding; a drawn distance may be one person's alone."""
+    apart = [4 - 2e-7, 4 - 1e-7, 4.0, 4 + 1e-7]
+    errors = [1.5, 0.8, 1.3, 1.0]
+    scans = [scan._replace(error=by * scan.error) for scan, by in zip(people(4, 1), errors, strict=True)]
+    rounded = [scan._replace(slice_mm=mm) for scan, mm in zip(scans, apart, strict=True)]
+    assert fit_spread(rounded, USAGE, "main").factor == pytest.approx(fit_spread(scans, USAGE, "main").factor)
+    alone = [scan._replace(slice_mm=mm) for scan, mm in zip(people(8, 1), (2, 3, 4, 5, 6, 6, 6, 7), strict=True)]
+    assert fit_spread(alone, USAGE, "main").slice_mm == pytest.approx([3, 6]), "at least three people each"
+
+
 def test_a_neighbourhoods_spread_is_that_of_a_field_which_few_samples_blur() -> None:
     """Of four samples a voxel's standard deviation is noisy; over the neighbourhood it finds the field again."""
     rng = np.random.default_rng(1)
@@ -133,6 +144,11 @@ def test_what_was_learnt_lies_with_the_model_and_is_for_one_way_of_drawing(tmp_p
     assert spread_of(tmp_path, USAGE | {"tiling": {"tile": 64}}) == spread
     assert spread_of(tmp_path, USAGE | {"sampling": {**USAGE["sampling"], "samples": 8}}) is None
     assert spread_of(tmp_path / "elsewhere", USAGE) is None
+    older = {key: value for key, value in spread.written().items() if key not in ("slice_mm", "factor")}
+    (tmp_path / "spread_eight.json").write_text(
+        json.dumps(older | {"usage": USAGE | {"sampling": {**USAGE["sampling"], "samples": 8}}})
+    )
+    assert spread_of(tmp_path, USAGE) == spread, "an earlier version's file of another usage is no obstacle"
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ from scipy.ndimage import gaussian_filter
 
 from iqt.cli import main
 from iqt.config import FAST, HMRF, LabelTissues, LowField, Tissues
-from iqt.degrade import classify, fast, labels, simulator
+from iqt.degrade import classify, contrast, fast, labels, simulator
 from iqt.degrade.run import degrade_scans
 from iqt.degrade.single import Extras, degrade_file, replay_file
 from iqt.degrade.tissues import TissueFiles, probseg, segment_scans, tissues_of_file
 from iqt.errors import UserError
+from iqt.imaging import checks
 from iqt.io import naming
 from iqt.io.files import read_json, read_table, write_json
 from iqt.io.volumes import Volume, read_volume, save_volume
@@ -104,6 +105,15 @@ def test_labels_become_tissue_maps():
 )
 def test_every_label_has_the_tissue_that_freesurfer_gives_it(tissue, ids):
     assert labels.tissue_of(np.array(ids)).tolist() == [tissue] * len(ids)
+
+
+def test_the_look_up_table_has_the_same_tissues():
+    rows = checks.read_labels("freesurfer").rows
+    found = labels.tissue_of(np.array([*rows]))
+    names = ("outside", *contrast.TISSUES)
+    assert {index: names[int(tissue)] for index, tissue in zip(rows, found, strict=True)} == {
+        index: row["tissue"] for index, row in rows.items()
+    }
 
 
 def test_no_label_has_two_tissues():
@@ -414,6 +424,8 @@ def test_two_engines_are_compared(tmp_path, iqt):
     ("words", "message"),
     [
         (["--preset", "iqt-9x"], "iqt-8x"),
+        (["--settings", '{"registration": "rigid"}'], "registration rigid: takes real low-field scans"),
+        (["--settings", '{"slices": false, "read_axis": "S"}'], "read_axis S is the sliced axis"),
         (["--labels", "HQ.nii.gz", "--wm", "HQ.nii.gz"], "not both"),
         (["--preview", "out.jpg"], "out.jpg"),
         (["--wm", "HQ.nii.gz"], "GM, CSF"),

@@ -147,6 +147,7 @@ def test_augmentation_mirrors_left_and_right_and_changes_both_volumes_alike(run:
         torch.equal(a["lowfield"].flip(3) if mirror else a["lowfield"], b["lowfield"])
         for a, b, mirror in zip(plain, flipped, mirrored, strict=True)
     )
+    gains, powers = [], []
     for original, gained, raised in zip(plain, items(flip=False, gain=0.2), items(flip=False, gamma=0.3), strict=True):
         inside = original["hq"] > 0.05
         for name in ("hq", "lowfield"):
@@ -157,6 +158,12 @@ def test_augmentation_mirrors_left_and_right_and_changes_both_volumes_alike(run:
             assert torch.nanmedian(power).item() == pytest.approx(
                 torch.nanmedian(raised["hq"][inside].log() / original["hq"][inside].log()).item(), abs=1e-3
             )
+        gains.append(ratio.mean().item())
+        powers.append(torch.nanmedian(power).item())
+    for drawn, lowest, highest in ((gains, 0.8, 1.2), (powers, np.exp(-0.3), np.exp(0.3))):
+        assert lowest - 1e-3 <= min(drawn) < 0.97
+        assert 1.03 < max(drawn) <= highest + 1e-3
+        assert len({round(value, 6) for value in drawn}) == 30, "each region has its own"
     # What is validated on is never augmented.
     fixed = RegionDataset([scan], PATCHES.model_copy(update={"gain": 0.2}), 30, seed=1)
     assert all(torch.equal(fixed[index]["hq"], plain[index]["hq"]) for index in range(30))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+
+from iqt.errors import UserError
 
 LEVEL = "IQT_VERBOSITY"
 """Environment variable: `quiet` (warnings and errors alone), `verbose`, or neither."""
@@ -83,3 +88,33 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+
+REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EROFS: "write to another folder",
+    errno.EACCES: "make it accessible",
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+        "name another file or folder",
+    ),
+}
+"""What a user can do about the machine's errors."""
+
+
+@contextmanager
+def one_message(program: str) -> Iterator[None]:
+    """End a program whose user, or whose machine, made an error with one message and exit status 1, Ctrl-C in 130."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"{program}: {coloured('error', 'error:')} {error}")
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = f"{REMEDIES[error.errno]} and run the same command again"
+        sys.exit(f"{program}: {coloured('error', 'error:')} {where}{error.strerror}; {remedy}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -3,10 +3,8 @@ cheap stages start at once."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,19 +29,7 @@ from iqt.cli import (  # noqa: F401  (they register)
 )
 from iqt.cli.options import app
 from iqt.errors import UserError
-from iqt.terminal import LEVEL, coloured
-
-REMEDIES = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some of your quota",
-    errno.EROFS: "write to another folder",
-    errno.EACCES: "make it accessible",
-    **dict.fromkeys(
-        (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
-        "name another file or folder",
-    ),
-}
-"""What a user can do about the machine's errors."""
+from iqt.terminal import LEVEL, one_message
 
 
 def main() -> None:
@@ -55,17 +41,8 @@ def main() -> None:
 
         job = claim(Path(".snakemake"), fcntl.LOCK_SH)
     try:
-        app()
-    except UserError as error:
-        sys.exit(f"iqt: {coloured('error', 'error:')} {error}")
-    except OSError as error:
-        if error.errno not in REMEDIES:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        remedy = f"{REMEDIES[error.errno]} and run the same command again"
-        sys.exit(f"iqt: {coloured('error', 'error:')} {where}{error.strerror}; {remedy}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+        with one_message("iqt"):
+            app()
     finally:
         if job is not None:
             job.close()

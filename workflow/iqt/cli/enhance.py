@@ -36,7 +36,12 @@ def enhance(
     samples: Annotated[int | None, typer.Option(min=1, help="Samples whose mean is written.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ancestral, ddim or dpmpp_2m.")] = None,
-    sd: Annotated[Path | None, typer.Option(help="Also write the samples' standard deviation.")] = None,
+    sd: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the standard deviation, or where the model is calibrated the error to be expected."
+        ),
+    ] = None,
     sample: Annotated[Path | None, typer.Option(help="Also write the first sample.")] = None,
     residual: Annotated[
         Path | None, typer.Option(help="Also write IMAGE minus the result acquired again as IMAGE was.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from iqt.cohort.entries import Entry
 from iqt.cohort.places import list_names, s3_url
 from iqt.config import BIDS
 from iqt.errors import UserError
-from iqt.io.naming import SCAN_PATTERN
+from iqt.io.naming import SCAN_PATTERN, is_study
 
 TISSUES = {"wm": "WM", "gm": "GM", "csf": "CSF"}
 NAME = re.compile(
@@ -96,7 +96,12 @@ def _walk(root: Path) -> Iterator[str]:
             folders.clear()
             continue
         depth = Path(folder).relative_to(root).parts
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and _may_hold(depth, name))
+        folders[:] = sorted(
+            name
+            for name in folders
+            # The masks of a study lie on the grid of its results.
+            if not name.startswith(".") and _may_hold(depth, name) and not is_study(Path(folder, name))
+        )
         if depth[-1:] == ("anat",):
             yield from ("/".join((*depth, name)) for name in sorted(files) if not name.startswith("."))
 
@@ -169,9 +174,16 @@ def _entry(image: Named, derived: Iterable[Named], lowfield: Iterable[Named], se
         """How much of what the image's name says, such as its run, the file's says too."""
         return len(file.entities.items() & image.entities.items())
 
+    def nearest(ending: str) -> dict[str, Named]:
+        """By pipeline, the file of an ending whose name says most of what the image's does."""
+        found = sorted((file for file in near if _matches(file, ending)), key=shared)
+        return {_pipeline(file): file for file in found}
+
     def place(ending: str) -> str:
-        found = [file for file in near if _matches(file, ending)]
-        return max(found, key=shared).place if found else ""
+        """Of several pipelines the one whose file is nearest."""
+        found = nearest(ending)
+        most = max(map(shared, found.values()), default=0)
+        return _only([file for file in found.values() if shared(file) == most], ending)
 
     most = max(map(shared, partners), default=0)
     partners = [file for file in partners if shared(file) == most]
@@ -182,7 +194,14 @@ def _entry(image: Named, derived: Iterable[Named], lowfield: Iterable[Named], se
         )
 
     labels = place(settings.labels) if settings.labels else ""
-    posteriors = {field: place(settings.posteriors.replace("{tissue}", tissue)) for field, tissue in TISSUES.items()}
+    endings = {field: settings.posteriors.replace("{tissue}", tissue) for field, tissue in TISSUES.items()}
+    maps = {field: nearest(ending) for field, ending in endings.items()}
+    # Of use only together, so all of one pipeline: those of two do not add up to 1.
+    whole = [pipeline for pipeline in maps["wm"] if all(pipeline in found for found in maps.values())]
+    most = max((shared(maps["wm"][pipeline]) for pipeline in whole), default=0)
+    whole = [pipeline for pipeline in whole if shared(maps["wm"][pipeline]) == most]
+    _only([maps["wm"][pipeline] for pipeline in whole], endings["wm"])
+    posteriors = {field: found[whole[0]].place for field, found in maps.items()} if whole else {}
     return Entry(
         scan=_scan(image.entities),
         **{"brain" if settings.skull_stripped else "head": image.place},
@@ -190,8 +209,23 @@ def _entry(image: Named, derived: Iterable[Named], lowfield: Iterable[Named], se
         labels=labels,
         lowfield=partners[0].place if partners else "",
         lut=settings.lut if labels else "",
-        **(posteriors if all(posteriors.values()) else {}),  # of use only together
+        **posteriors,
     )
+
+
+def _pipeline(file: Named) -> str:
+    """The folder of people that a file lies in: the dataset, or one of its derivatives."""
+    return file.place.rpartition(f"/sub-{file.entities['sub']}/")[0]
+
+
+def _only(found: Sequence[Named], ending: str) -> str:
+    """The place of the file that there is, empty without one; UserError where pipelines compete."""
+    if len(found) > 1:
+        raise UserError(
+            f"{found[0].place} and {found[1].place} are both {ending} of one scan, by two pipelines; move one away, or "
+            "name by cohort.bids.mask, labels or posteriors what only one of them has"
+        )
+    return found[0].place if found else ""
 
 
 def _belongs(file: Named, image: Named) -> bool:

@@ -86,13 +86,14 @@ def prepare(files: Mapping[str, Mapping], lut: str, suffix: str, cohort: Cohort)
         raise
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+    # Before resampling, whose splines leave nothing exactly 0.
+    problems = checks.overlap_problems(volumes[name].data, volumes["mask"].data > 0)
     volumes, lost = _regrid(volumes, cohort.grid)
     mask = volumes["mask"]
     inside = mask.data > 0
     if not inside.any():
         _stop(where, checks.mask_problems(inside, mask.affine))
     image = np.where(inside, volumes[name].data, 0).astype(np.float32)
-    problems = checks.overlap_problems(image, inside)
     if lost > LOST_BRAIN:
         problems.append(f"cohort.grid.crop cuts {100 * lost:.0f} % of the brain away")
     result = {"image": Volume(image, mask.affine), "desc-brain_mask": Volume(inside, mask.affine)}
@@ -125,6 +126,7 @@ def synthesize(
     """As `prepare`, for a label map alone: a scan is made from it."""
     with local_path(files["labels"]["path"]) as path:
         labels = read_volume(path, np.int32)
+    _stop(files["labels"]["source"], checks.image_problems(labels, sheared_ok=True))
     whole = orientation.to_ras(resample.crop(labels, cohort.grid))
     try:
         person = make_person(whole, scan, suffix, seed, cohort.labelmaps)

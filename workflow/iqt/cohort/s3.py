@@ -135,7 +135,7 @@ def _session(settings: S3) -> boto3.Session:
         return boto3.Session(aws_access_key_id=key, aws_secret_access_key=secret, aws_session_token=token)
     if key or secret:
         raise _no_keys(settings)
-    profile = settings.profile or os.environ.get("AWS_PROFILE") or "default"
+    profile = _profile(settings)
     if profile not in boto3.Session().available_profiles:
         raise _no_keys(settings)
     session = boto3.Session(profile_name=profile)
@@ -188,9 +188,12 @@ def _refused(error: exceptions.ClientError, where: str, settings: S3) -> Excepti
     )
 
 
+def _profile(settings: S3) -> str:
+    return settings.profile or os.environ.get("AWS_PROFILE") or "default"
+
+
 def _no_keys(settings: S3) -> StopError:
-    profile = settings.profile or "default"
     return StopError(
         f"s3://{settings.bucket}: no AWS keys: neither AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY in the "
-        f"environment, nor a profile named {profile} in ~/.aws; {RESET}"
+        f"environment, nor a profile named {_profile(settings)} in ~/.aws; {RESET}"
     )

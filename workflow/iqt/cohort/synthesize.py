@@ -93,6 +93,12 @@ def _brain(labels: Volume, table: checks.Labels) -> Volume:
     problems = checks.label_problems(np.unique(data).tolist(), table)
     if problems:
         raise UserError("; ".join(problems))
+    for label in np.unique(data[data > 0]).tolist():
+        if table.rows[label]["tissue"] not in TISSUES:
+            raise UserError(
+                f"holds label {label}, whose tissue in {table.path.name} is {table.rows[label]['tissue']!r} and not "
+                f"{', '.join(TISSUES)}"
+            )
     margin = int(np.ceil(MARGIN_MM / labels.voxel_size.min()))
     box = bounding_box(np.pad(data, margin) > 0, margin)
     first = [side.start - margin for side in box]
@@ -130,7 +136,9 @@ def _deform(
 def _mask(labels: np.ndarray) -> np.ndarray:
     """The brain: its labels, closed over narrow gaps and holes, in one piece, without the thin fluid down the spine."""
     closed = ndimage.binary_closing(labels > 0, iterations=2) | (labels > 0)
-    parts, _ = ndimage.label(ndimage.binary_opening(closed, iterations=2))
+    parts, count = ndimage.label(ndimage.binary_opening(closed, iterations=2))
+    if count == 0:
+        raise UserError("is nowhere five voxels thick, so it is no map of a brain")
     return ndimage.binary_fill_holes(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
 
 

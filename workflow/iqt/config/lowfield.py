@@ -176,7 +176,7 @@ class LowField(Section):
         for name, value in self.drawn_evenly().items():
             if value[0] > value[1]:
                 raise ValueError(f"{name} [{value[0]:g}, {value[1]:g}] must be [lowest, highest]")
-        if self.read_axis in self.choices("axis") and self.slices:
+        if self.read_axis in self.choices("axis"):
             raise ValueError(f"read_axis {self.read_axis} is the sliced axis; choose another, or auto")
         if self.snr_covariance is not None:
             (a, b), (c, d) = self.snr_covariance

@@ -16,6 +16,7 @@ from scipy.fft import fft, ifft
 from scipy.ndimage import map_coordinates
 
 from iqt.config import Artefacts
+from iqt.imaging.orientation import array_from_ras
 
 ORDER = 3
 """Highest total degree of a smooth field."""
@@ -103,13 +104,11 @@ def field(
     cube = np.zeros((ORDER + 1,) * 3)
     for index, value in zip(terms, coefficients, strict=True):
         cube[index] = value
-    orientation = nib.io_orientation(affine)
     world_shape = [0, 0, 0]
-    for axis, (world, _) in enumerate(orientation):
+    for axis, (world, _) in enumerate(nib.io_orientation(affine)):
         world_shape[int(world)] = shape[axis]
     values = legendre.leggrid3d(*(np.linspace(-1, 1, size) for size in world_shape), cube)
-    back = nib.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], orientation)
-    return nib.orientations.apply_orientation(values, back)
+    return array_from_ras(values, affine)
 
 
 def _direction(affine: np.ndarray, axis: int) -> float:

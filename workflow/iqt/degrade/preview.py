@@ -9,6 +9,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
+from iqt.imaging.orientation import to_ras
 from iqt.io.files import replacing
 from iqt.io.volumes import Volume
 
@@ -49,13 +50,11 @@ class Preview:
 
 def planes_through(volume: Volume, point: np.ndarray) -> list[Plane]:
     """The sagittal, coronal and axial slice closest to a point of the world, as acquired (nothing interpolated)."""
-    orientation = nib.io_orientation(volume.affine)
-    data = nib.orientations.apply_orientation(volume.data, orientation)
-    affine = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.data.shape)
+    data, affine, _ = to_ras(volume)
     size = nib.affines.voxel_sizes(affine)
-    index = np.rint(nib.affines.apply_affine(np.linalg.inv(affine), point)).astype(int)
-    index = np.clip(index, 0, np.array(data.shape) - 1)
-    low = -(index + 0.5) * size
+    exact = nib.affines.apply_affine(np.linalg.inv(affine), point)
+    index = np.clip(np.rint(exact).astype(int), 0, np.array(data.shape) - 1)
+    low = -(exact + 0.5) * size  # from the point, which seldom is a voxel's centre
     high = low + np.array(data.shape) * size
     planes = []
     for axis in PLANES.values():

@@ -72,8 +72,6 @@ def register_scans(
         high = read_volume(naming.anat(cohort, scan, f"{suffix}.nii.gz"))
         mask = read_on_grid(naming.anat(cohort, scan, "desc-brain_mask.nii.gz"), high, np.uint8) > 0
         low = read_volume(Path(partner["path"]))
-        if min(low.data.shape) < 8:
-            raise UserError(f"{partner['source']}: has the shape {low.data.shape}; a whole brain is needed to register")
         problems = scan_problems(low)
         if problems:
             raise UserError(f"{partner['source']}: {'; '.join(problems)}")

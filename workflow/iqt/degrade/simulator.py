@@ -63,8 +63,11 @@ def draw(settings: LowField, seed: int, scan: str, suffix: str = "T1w", number: 
         number: 1 for the scan's own acquisition, more for further ones of the same person.
 
     Raises:
-        UserError: the SNR distribution is not known, or practically never gives two positive SNRs.
+        UserError: the SNR distribution is not known, or practically never gives two positive SNRs; the settings are of
+            real scans (`registration`).
     """
+    if settings.registration is not None:
+        raise UserError(f"registration {settings.registration}: takes real low-field scans, and none is simulated")
     settings = resolve(settings, suffix)
     further = () if number == 1 else (number,)
     rng = np.random.default_rng(seed_of(seed, scan, "lowfield", *further))
@@ -174,7 +177,7 @@ def apply(
     measured |= {
         "slices": thick.data.shape[axis],
         "slice_distance_mm": float(geometry.spacing * volume.voxel_size[axis]),
-        "slice_thickness_mm": float(geometry.thickness * volume.voxel_size[axis]),
+        "slice_thickness_mm": float((geometry.thickness if settings.slices else 1.0) * volume.voxel_size[axis]),
         **({"voxel_size_mm": [float(edge) for edge in thick.voxel_size]} if geometry.matrix else {}),
     }
     return LowFieldResult(thick, upsampled, measured)
@@ -190,8 +193,10 @@ def _contrast(
     snr = {"WM": draw.snr_wm, "GM": draw.snr_gm}
     if settings.shift.snr != 1:
         snr = {name: value and value * settings.shift.snr for name, value in snr.items()}
-    if snr[fixed] is None and (settings.contrast == "snr" or settings.noise != "none"):
-        raise UserError(f"draw: snr_{fixed.lower()} is missing, which contrast and noise follow from")
+    needed = [fixed] if settings.contrast == "snr" or settings.noise != "none" else []
+    for tissue in [*needed, *([moved] if settings.contrast == "snr" else [])]:
+        if snr[tissue] is None:
+            raise UserError(f"draw: snr_{tissue.lower()} is missing, which contrast and noise follow from")
     mean = {name: contrast.tissue_mean(data, posteriors[name], name) for name in (fixed, moved)}
     sigma = mean[fixed].value / snr[fixed] if snr[fixed] else 0.0
     ratio, csf = {fixed: 1.0, moved: 1.0}, None

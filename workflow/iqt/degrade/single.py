@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.imaging.kinds import kind_of
 from iqt.io import batch, naming
-from iqt.io.files import read_json, write_json
+from iqt.io.files import read_json, replacing, write_json
 from iqt.io.volumes import read_volume, save_volume, say_doubts
 from iqt.terminal import Bar, warn
 
@@ -81,7 +82,12 @@ def replay_file(
     image = Path(image)
     _check_outputs(image, Path(out), given, extras, record)
     found = read_json(record)
-    if found.get("status", batch.OK) != batch.OK or "draw" not in found or "settings" not in found:
+    if (
+        not isinstance(found, dict)
+        or found.get("status", batch.OK) != batch.OK
+        or "draw" not in found
+        or "settings" not in found
+    ):
         raise UserError(f"{record}: not the record of a simulated scan, with `draw` and `settings`")
     acquisitions = [found, *found.get("further_draws", ())]
     if number > len(acquisitions):
@@ -142,11 +148,6 @@ def _simulate_file(
         bar.phase("simulating")
         result = simulator.apply(volume, found.maps, settings, drawn, suffix, observe)
         bar.phase("writing")
-        save_volume(out, result.thick.data, result.thick.affine)
-        if extras.space_hq is not None:
-            save_volume(extras.space_hq, result.upsampled, volume.affine)
-        if extras.preview is not None:
-            observe.save(extras.preview)
     made = {"draw": drawn.to_dict(), "measured": result.measured}
     sidecar = naming.beside(Path(out), ".json")
     warnings = say_doubts(image, volume.doubts) + found.warnings
@@ -154,10 +155,16 @@ def _simulate_file(
         warnings.append(f"{image.name} holds a few values in patches, as a mask or a label map does and no MRI scan")
     for warning in warnings:
         warn(warning)
-    write_json(
-        sidecar,
-        {"status": batch.OK, **describe(scan, seed, suffix, found.engine, settings, made), "warnings": warnings},
-    )
+    facts = {"status": batch.OK, **describe(scan, seed, suffix, found.engine, settings, made), "warnings": warnings}
+    with ExitStack() as stack:
+        # Renamed in the opposite order, so that the record comes last.
+        pending = {path: stack.enter_context(replacing(path)) for path in (sidecar, out, *extras) if path is not None}
+        save_volume(pending[out], result.thick.data, result.thick.affine)
+        if extras.space_hq is not None:
+            save_volume(pending[extras.space_hq], result.upsampled, volume.affine)
+        if extras.preview is not None:
+            observe.save(pending[extras.preview])
+        write_json(pending[sidecar], facts)
 
 
 def _check_outputs(image: Path, out: Path, given: TissueFiles, extras: Extras, record: Path | None = None) -> None:
@@ -174,6 +181,9 @@ def _check_outputs(image: Path, out: Path, given: TissueFiles, extras: Extras, r
         taken.add(path.resolve())
     if sidecar.resolve() in taken:
         raise UserError(f"{sidecar.name}: is both the new record and another file; choose another name for {out}")
+    known = read_json(sidecar) if sidecar.is_file() else {"draw": None}
+    if not isinstance(known, dict) or "draw" not in known:
+        raise UserError(f"{sidecar}: is there already and no record of a simulation; choose another name than {out}")
 
 
 def _suffix(image: Path) -> str:

@@ -25,6 +25,9 @@ BINS = 20
 NEIGHBOURHOOD_MM = 2.0
 """Standard deviation of the window. Chosen on the validation people of config/release/t1w.yaml by the rank correlation
 with the error: 0.12 without, 0.16 with 1 to 3 mm, 0.15 with 5 mm, 0.13 with 8 mm."""
+FEWEST_SCANS = 3
+"""Scans that a distance of slices needs to be told apart from its neighbours, so that no person's error is taken for
+that of a distance."""
 LEAST = 1e-6
 """Smallest expected error, in units of the intensity scale."""
 
@@ -74,7 +77,7 @@ class Spread(NamedTuple):
         Args:
             mask: (X, Y, Z), true in the brain.
             voxel_size: of the result, (3,) in mm.
-            slice_mm: distance of the low-field scan's slices, `slice_distance`.
+            slice_mm: distance of the low-field scan's slices (`Volume.slice_mm`).
         """
         expected = self.expected(in_neighbourhood(sd, mask, NEIGHBOURHOOD_MM / np.asarray(voxel_size)), slice_mm)
         return Intervals(np.where(mask, expected, 0).astype(np.float32), self.widths)
@@ -115,15 +118,30 @@ def fit_spread(scans: Sequence[Seen], usage: Mapping[str, Any], set_name: str) -
         factor=(1.0,),
         widths={},
     )
-    apart = np.concatenate([np.full(len(scan.sd), scan.slice_mm) for scan in scans])
-    distances = np.unique(apart)
-    ratios = np.square(error / fitted.expected(sd, 1.0))
-    of_each = [ratios[apart == distance] for distance in distances]
-    factor = _rising([own.mean() for own in of_each], [len(own) for own in of_each])
-    fitted = fitted._replace(slice_mm=tuple(map(float, distances)), factor=factor)
-    scores = [np.abs(scan.error) / fitted.expected(np.asarray(scan.sd, np.float64), scan.slice_mm) for scan in scans]
+    groups = _by_distance(scans)
+    ratios = [np.concatenate([scan.error / fitted.expected(scan.sd, 1.0) for scan in group]) for group in groups]
+    fitted = fitted._replace(
+        slice_mm=tuple(float(np.mean([scan.slice_mm for scan in group])) for group in groups),
+        factor=_rising([np.square(own).mean() for own in ratios], [len(own) for own in ratios]),
+    )
+    scores = [np.abs(scan.error) / fitted.expected(scan.sd, scan.slice_mm) for scan in scans]
     widths = np.quantile(np.concatenate(scores), [level / 100 for level in LEVELS])
     return fitted._replace(widths=dict(zip(LEVELS, map(float, widths), strict=True)))
+
+
+def _by_distance(scans: Sequence[Seen]) -> list[list[Seen]]:
+    """Scans whose slices are about as far apart, the closest slices first: as many groups as there are distances, but
+    each of `FEWEST_SCANS` at least. To 0.1 mm, since an affine turned in space has voxels that differ by rounding."""
+    groups: list[list[Seen]] = []
+    for scan in sorted(scans, key=lambda scan: scan.slice_mm):
+        enough = bool(groups) and len(groups[-1]) >= FEWEST_SCANS
+        if not groups or (enough and scan.slice_mm > groups[-1][-1].slice_mm + 0.1):
+            groups.append([])
+        groups[-1].append(scan)
+    if len(groups) > 1 and len(groups[-1]) < FEWEST_SCANS:
+        last = groups.pop()
+        groups[-1] += last
+    return groups
 
 
 def _rising(squares: Sequence[float], weights: Sequence[float] | None = None) -> tuple[float, ...]:
@@ -148,15 +166,24 @@ def read_spread(path: Path) -> Spread | None:
     except (KeyError, TypeError, ValueError, AttributeError):
         complete = False
     if not complete:
-        raise UserError(f"{path}: holds no calibrated spread; delete it and make it again")
+        raise UserError(
+            f"{path}: holds no calibrated spread, or that of an earlier version; delete it and run the workflow again, "
+            "which makes it"
+        )
     return found
 
 
 def spread_of(folder: Path, usage: Mapping[str, Any]) -> Spread | None:
-    """The spread in a model's folder that was calibrated for this way of drawing samples; None where there is none."""
-    wanted = {key: usage.get(key) for key in ("kind", "sampling")}
+    """The spread in a model's folder that was calibrated for this way of drawing samples; None where there is none.
+
+    Raises:
+        UserError: the file that was calibrated for it cannot be read, or is of an earlier version.
+    """
     for path in sorted(folder.glob("spread_*.json")):
-        found = read_spread(path)
-        if found is not None and {key: found.usage.get(key) for key in wanted} == wanted:
-            return found
+        record = read_json(path)
+        calibrated_for = record.get("usage") if isinstance(record, dict) else None
+        if isinstance(calibrated_for, dict) and all(
+            calibrated_for.get(key) == usage.get(key) for key in ("kind", "sampling")
+        ):
+            return read_spread(path)
     return None

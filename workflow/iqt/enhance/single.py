@@ -28,6 +28,8 @@ from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
 
 ENDINGS = (".nii.gz", ".nii")
+CLOSE_MM = 0.5
+"""Slices that are closer or further apart than any seen in calibration by no more than this are not worth a word."""
 
 
 def enhance_file(
@@ -65,6 +67,7 @@ def enhance_file(
     usage = usage_of(card, sampling)
     if "sd" in extras and usage.get("sampling", {}).get("samples", 1) < 2:
         raise UserError("--sd: a standard deviation needs several samples; give --samples 4, say")
+    spread = spread_of(model, usage) if "sd" in extras else None
     with Bar(finding_the_brain=35, enhancing=50, comparing=15) as bar:
         bar.phase("finding_the_brain")
         found = load_scan(image, mask, stripped, engine, card["grid"], card.get("suffix"), keep_doubtful_mask)
@@ -79,10 +82,17 @@ def enhance_file(
         result = enhance_volume(enhance, found.scan.data, found.mask, seed_of(seed, "enhance", image.name), bar.within)
         detail(f"{card.get('name')} ({model}): {json.dumps(result.facts)}; brain: {found.mask_source}")
         bar.phase("comparing")
-        spread = spread_of(model, usage) if result.sd is not None else None
         if spread is not None:
-            told = spread.intervals(result.sd, found.mask, found.scan.voxel_size, found.acquired.slice_mm)
+            slice_mm = found.acquired.slice_mm
+            told = spread.intervals(result.sd, found.mask, found.scan.voxel_size, slice_mm)
             result = result._replace(sd=told.expected)
+            if not spread.slice_mm[0] - CLOSE_MM <= slice_mm <= spread.slice_mm[-1] + CLOSE_MM:
+                warnings.append(
+                    f"the errors to be expected were calibrated on slices {spread.slice_mm[0]:.2g} to "
+                    f"{spread.slice_mm[-1]:.2g} mm apart, not {slice_mm:.2g} mm: true errors may be "
+                    f"{'smaller' if slice_mm < spread.slice_mm[0] else 'larger'}"
+                )
+                warn(warnings[-1])
         agreement = consistency(Volume(result.mean, found.scan.affine), found.mask, found.acquired)
         if "residual" in extras and agreement is None:
             warnings.append("the brain has too few whole voxels to compare the result with: no residual is written")

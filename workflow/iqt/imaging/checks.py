@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from iqt.errors import UserError
 from iqt.imaging.kinds import kind_of
 from iqt.io.labels import read_rows
 from iqt.io.nifti import in_mm
@@ -44,9 +45,21 @@ class Labels(NamedTuple):
 
 
 def read_labels(name: str) -> Labels:
-    """The look-up table `resources/<name>_dseg.tsv`, or a user's own where the name ends in .tsv."""
+    """The look-up table `resources/<name>_dseg.tsv`, or a user's own where the name ends in .tsv, without the row of
+    the background that one may have.
+
+    Raises:
+        UserError: as `io.labels.read_rows`, or a structure's mirror image has no row.
+    """
     path = table_file(name)
-    return Labels(path, read_rows(path, COLUMNS))
+    rows = {index: row for index, row in read_rows(path, COLUMNS).items() if index}
+    lost = next((index for index, row in rows.items() if int(row["mirror"]) not in rows), None)
+    if lost is not None:
+        raise UserError(
+            f"{path}: label {lost} has the mirror image {rows[lost]['mirror']}, which has no row; add it, or name "
+            f"{lost} itself for a structure of the midline"
+        )
+    return Labels(path, rows)
 
 
 def is_sheared(affine: np.ndarray) -> bool:

@@ -70,6 +70,6 @@ def contrast_in(text: str) -> str | None:
     """The contrast that a text names, if it names but one."""
     parts = f"_{re.sub(r'[^a-z0-9]+', '_', text.lower())}_"
     found = [name for name, words in WORDS.items() if re.search(rf"_(?:{words})_", parts)]
-    if "FLAIR" in found:  # is often called T2 FLAIR
-        return "FLAIR"
+    if "FLAIR" in found:  # is often called T2 FLAIR; T1 FLAIR is another, T1-weighted sequence
+        return "T1w" if "T1w" in found and "T2w" not in found else "FLAIR"
     return found[0] if len(found) == 1 else None

@@ -16,6 +16,14 @@ SCAN_PATTERN = r"sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?(?:_run-[A-Za-z0-9]+)?"
 READABLE = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".img.gz")
 """Endings of the images that can be read."""
 
+STUDY = Path("code", "study.json")
+"""What a study (`iqt study`) is known by, in the folder of its results."""
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder holds a study's results, whose masks lie on the grid of these and are of no raw scan."""
+    return (folder / STUDY).is_file()
+
 
 def anat(root: str | Path, scan: str, ending: str) -> Path:
     """`root/sub-X[/ses-Y]/anat/<scan>_<ending>`, where stages keep several files a scan."""

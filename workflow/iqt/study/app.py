@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from iqt import __version__
-from iqt.errors import UserError
 from iqt.study.run import run_study
+from iqt.terminal import one_message
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the study that the command line asks for; a UserError ends in its message and exit status 1."""
+    """Run the study that the command line asks for; a user's error ends in one message and exit status 1."""
     given = build_parser().parse_args()
     settings = {
         "dataset": given.bids_dir,
@@ -43,9 +42,5 @@ def main() -> None:
         "model": given.model,
         "skull_stripped": given.skull_stripped,
     }
-    try:
+    with one_message("iqt-bids"):
         run_study(settings, given.n_cpus, given.dry_run, scans_alone=given.analysis_level == "participant")
-    except UserError as error:
-        sys.exit(f"iqt-bids: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -34,8 +34,9 @@ Made by iqt {version} from {dataset} with the model {model}. Open study.html.
 
 - `sub-*/[ses-*/]anat/*_desc-enhanced_*`: the enhanced scan, its label map, the structures' volumes (mm3); a JSON says
   how.
-- `*_desc-brain_mask`: where it was enhanced; outside it is 0. `*_desc-sd_*`: the standard deviation, where samples were
-  drawn. `*_desc-residual_*`: the scan minus the result acquired again.
+- `*_desc-brain_mask`: where it was enhanced; outside it is 0. `*_desc-sd_*`: where samples were drawn, their
+  standard deviation or the error to be expected; a JSON says which. `*_desc-residual_*`: the scan minus the result
+  acquired again.
 - `group/`: every scan's status, quality and volumes, and the files that were left out.
 
 Not for diagnosis: lesions may vanish or be invented.
@@ -71,6 +72,9 @@ def write_group(
         write_table(out / "group" / "volumes.tsv", table)
         units = {name: {"Description": f"volume of {name}", "Units": "mm^3"} for name in named if name != "scan"}
         write_json(out / "group" / "volumes.json", units)
+    else:
+        for ending in ("tsv", "json"):
+            (out / "group" / f"volumes.{ending}").unlink(missing_ok=True)
     write_table(
         out / "group" / "left_out.tsv",
         [{"file": str(one.file), "reason": one.reason} for one in left_out],
@@ -96,7 +100,7 @@ def _row(scan: StudyScan, record: Mapping[str, Any], results: Results, out: Path
     before, after = record.get("quality_before", {}), record.get("quality_after", {})
     row: dict[str, Any] = {
         "scan": scan.name,
-        "image": str(scan.image),
+        "image": "; ".join(str(stack.image) for stack in scan.stacks or (scan,)),
         "page": results.page.relative_to(out).as_posix(),
         "status": record["status"],
         "warnings": record.get("warnings", []),

@@ -15,7 +15,7 @@ from iqt.errors import UserError
 from iqt.imaging.resample import on_grid
 from iqt.io.batch import run_scans
 from iqt.io.files import read_json, write_json
-from iqt.io.naming import beside
+from iqt.io.naming import STUDY, beside
 from iqt.io.shipped import PARCELLATOR, find_model
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 from iqt.parcellate.single import Files, parcellate_file
@@ -24,7 +24,7 @@ from iqt.study.pages import write_scan_page
 from iqt.study.prepare import prepare
 from iqt.study.quality import quality
 from iqt.study.results import Results
-from iqt.study.scans import CONFIGURATION, StudyScan
+from iqt.study.scans import StudyScan
 from iqt.terminal import warn
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
@@ -45,7 +45,7 @@ def process_scan(scan: StudyScan, study: Study) -> None:
 def _mark(study: Study) -> None:
     """Write the study's configuration, if `iqt study` has not: by it the folder is known as a study, whose results are
     no masks of the dataset that it may lie in."""
-    mark = Path(study.out) / CONFIGURATION
+    mark = Path(study.out) / STUDY
     if not mark.is_file():
         paths = {key: str(Path(getattr(study, key)).absolute()) for key in ("dataset", "out")}
         write_json(mark, {"study": study.model_dump(mode="json") | paths})
@@ -79,7 +79,7 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     if results.residual.exists():
         described[results.residual] = "the scan minus the result acquired again as it was, on the result's scale"
     if "sd" in extras:
-        described[results.sd] = f"standard deviation, on the result's scale: {record['sd']['meaning']}"
+        described[results.sd] = f"{_sd_name(record)}, on the result's scale: {record['sd']['meaning']}"
     for path, text in described.items():
         write_json(beside(path, ".json"), {"Description": text, "SkullStripped": True, **about})
     enhanced = read_volume(results.enhanced)
@@ -100,13 +100,18 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     if isinstance(labels, np.ndarray):
         shown["structures, outlined"] = outlined(enhanced.data, labels)
     if results.sd.exists():
-        shown["standard deviation"] = _to_white(read_on_grid(results.sd, enhanced), brain)
+        shown[_sd_name(record)] = _to_white(read_on_grid(results.sd, enhanced), brain)
     if results.residual.exists():
         residual = as_acquired(read_volume(results.residual), enhanced)
         shown["unexplained by the result"] = _to_white(np.where(brain, np.abs(residual), 0), brain)
     shown["enhanced"] = enhanced.data  # last, so that the viewer begins with it
     write_scan_page(results.page, scan, {"status": "ok", **record}, shown, Volume(brain, enhanced.affine))
     return record
+
+
+def _sd_name(record: Mapping[str, Any]) -> str:
+    """What the volume is that is written beside a mean of samples."""
+    return "error to be expected" if "interval_half_width_in_sd" in record["sd"] else "standard deviation"
 
 
 def sampling_of(model: Path, samples: int | None) -> dict[str, Any]:

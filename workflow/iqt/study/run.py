@@ -17,9 +17,10 @@ from iqt.config.study import Study, parse_study
 from iqt.errors import UserError
 from iqt.io.batch import OK
 from iqt.io.files import read_json, write_json
+from iqt.io.naming import STUDY, is_study
 from iqt.planning.progress import FIRST_GUESS, about
 from iqt.study.results import Results
-from iqt.study.scans import CONFIGURATION, StudyScan, find_scans
+from iqt.study.scans import StudyScan, find_scans
 from iqt.terminal import LEVEL, detail
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
@@ -45,11 +46,11 @@ def run_study(
     if find_spec("snakemake") is None:
         raise UserError("iqt study needs Snakemake: pip install 'iqt[workflow]'")
     if dry_run:
-        left = _left(study) if (out / CONFIGURATION).is_file() else len(scans)
+        left = _left(study) if is_study(out) else len(scans)
         print(_told(study, scans, left, len(left_out), cores or len(os.sched_getaffinity(0))))
         return
     out.mkdir(parents=True, exist_ok=True)
-    configuration = out / CONFIGURATION
+    configuration = out / STUDY
     write_json(configuration, {"study": study.model_dump(mode="json")})
     command = [*_snakemake(study, configuration), "--cores", str(cores or "all")]
     command += ["--quiet", "all"] if os.environ.get(LEVEL) == "quiet" else ["--logger", "iqt"]
@@ -77,7 +78,7 @@ def _require_own(out: Path, study: Study, force: bool) -> None:
     dataset = Path(study.dataset)
     if out == dataset or out in dataset.parents or out.is_file():
         raise UserError(f"{out}: holds the dataset, which is never written to; name another folder for the results")
-    ours = (out / CONFIGURATION).is_file()
+    ours = is_study(out)
     if out.is_dir() and any(out.iterdir()) and not ours and not force:
         raise UserError(f"{out}: holds something else than a study; name another folder, or --force")
 

@@ -14,12 +14,10 @@ from typing import NamedTuple
 from iqt.config.study import Study
 from iqt.errors import UserError
 from iqt.imaging.contrast import contrast_in, contrast_of
-from iqt.io.naming import READABLE, image_stem
+from iqt.io.naming import READABLE, image_stem, is_study
 from iqt.study.dicom import Series, is_dicom, read_series
 from iqt.terminal import note
 
-CONFIGURATION = Path("code", "study.json")
-"""What a study is known by, in the folder of its results."""
 DICOM_INDEX = Path("code", "dicom.json")
 """What the headers of DICOM files say, so that they are read once."""
 NO_RAW = ("derivatives", "sourcedata", "code")
@@ -51,6 +49,13 @@ class StudyScan(NamedTuple):
         if self.stacks:
             return [path for stack in self.stacks for path in stack.files]
         return [*(self.series or (self.image,)), *([self.mask] if self.mask else [])]
+
+    @property
+    def sources(self) -> str:
+        """What it is made from, in words."""
+        if self.stacks:
+            return " and ".join(stack.sources for stack in self.stacks)
+        return f"{len(self.series)} DICOM files as {self.image.name}" if self.series else self.image.name
 
     @property
     def dicom(self) -> bool:
@@ -148,11 +153,7 @@ def _pipelines(derivatives: Path) -> list[Path]:
     """The derivatives of a dataset, but for studies: their masks lie on the grid of their results."""
     if not derivatives.is_dir():
         return []
-    return [folder for folder in sorted(derivatives.iterdir()) if not _is_study(folder)]
-
-
-def _is_study(folder: Path) -> bool:
-    return (folder / CONFIGURATION).is_file()
+    return [folder for folder in sorted(derivatives.iterdir()) if not is_study(folder)]
 
 
 def _dicom_beside(root: Path) -> list[LeftOut]:
@@ -185,7 +186,7 @@ def _folder(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
 
 def _dicom(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     """The series of the contrast: `sub-` is the patient's id, `ses-` the day, `acq-` what the operator called it."""
-    ours = (Path(study.out) / CONFIGURATION).is_file()  # else nothing may be written there
+    ours = is_study(Path(study.out))  # else nothing may be written there
     found, damaged = read_series(root, _files(root), Path(study.out) / DICOM_INDEX if ours else None)
     scans, left_out = [], [LeftOut(path, "a DICOM file whose header cannot be read") for path in damaged]
     names: Counter[str] = Counter()
@@ -302,6 +303,6 @@ def _files(root: Path, without: Collection[str] = ()) -> Iterator[Path]:
     folders of the names `without`."""
     for folder, folders, files in os.walk(root, followlinks=False):
         folders[:] = sorted(
-            name for name in folders if name[0] != "." and name not in without and not _is_study(Path(folder, name))
+            name for name in folders if name[0] != "." and name not in without and not is_study(Path(folder, name))
         )
         yield from (Path(folder, name) for name in sorted(files))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import nn
 from iqt import __version__
 from iqt.compute.devices import machine
 from iqt.errors import UserError
-from iqt.io.files import read_json, replacing, write_json
+from iqt.io.files import checksum, read_json, replacing, write_json
 from iqt.networks.size import count_parameters
 from iqt.training.card import FORMAT, Card, check_card
 
@@ -26,7 +25,7 @@ def save_model(out: Path, network: nn.Module, card: dict) -> None:
     path = out / "model.safetensors"
     with replacing(path) as temporary:
         save_file(weights, temporary)
-    common = {"format": FORMAT, "n_parameters": count_parameters(network), "weights_sha256": _hash(path)}
+    common = {"format": FORMAT, "n_parameters": count_parameters(network), "weights_sha256": checksum(path)}
     versions = {"iqt": __version__, "torch": torch.__version__}
     write_json(out / "model.json", {**common, **card, "versions": versions, "machine": machine()})
 
@@ -55,10 +54,5 @@ def load_weights(folder: Path, network: nn.Module) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(f"{path}: does not fit the network its card describes ({reason})") from None
-    if read_json(folder / "model.json").get("weights_sha256") != _hash(path):
+    if read_json(folder / "model.json").get("weights_sha256") != checksum(path):
         raise UserError(f"{path}: is not the file that model.json beside it describes; restore it or train again")
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
