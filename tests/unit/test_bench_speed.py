@@ -123,6 +123,17 @@ def test_a_network_without_neighbours_is_refused_before_anything_is_measured(tmp
     assert f"{config}: network.cross_batch.padding of diffusion_iqt is off" in str(done.exception)
 
 
+def test_the_configurations_that_it_takes_by_itself_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    """Nothing but the run is missing."""
+    (tmp_path / "config").symlink_to(repository / "config")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["bench", "speed", str(tmp_path / "out.md")])
+    assert isinstance(done.exception, UserError)
+    assert "results/demo-full/models/diffusion_alone/seed-1" in str(done.exception)
+
+
 def test_a_precision_that_does_not_exist_is_named() -> None:
     with pytest.raises(UserError, match="precision 'bf16' must be one of auto, float32, bfloat16"):
         use_bfloat16("bf16", torch.device("cpu"))

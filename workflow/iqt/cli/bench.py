@@ -33,10 +33,11 @@ def bench_data(
 def bench_speed(
     out: Annotated[Path, typer.Argument(help="Markdown file to write.")],
     config: Annotated[Path, typer.Option(help="Configuration of the full-size network.")] = Path("config/hcp.yaml"),
+    method: Annotated[str, typer.Option(help="Its method of kind diffusion_iqt.")] = "diffusion_iqt",
     trained: Annotated[Path, typer.Option(help="Configuration that was run, for quality.")] = Path(
-        "config/config.yaml"
+        "config/demo-full.yaml"
     ),
-    method: Annotated[str, typer.Option(help="A method of both, of kind diffusion_iqt.")] = "diffusion_iqt",
+    trained_method: Annotated[str, typer.Option(help="Its method of kind diffusion_iqt.")] = "diffusion_alone",
     precision: PrecisionOption = "auto",
 ) -> None:
     """What one volume costs and what comes of it: the authors' protocol, MONAI's model, and ours."""
@@ -48,30 +49,31 @@ def bench_speed(
     from iqt.networks.size import count_parameters, network_size
     from iqt.planning.plan import Plan
 
-    found = {}
-    for path in (config, trained):
-        found[path] = read_config(path)
-        if not isinstance(found[path].methods.get(method), DiffusionIQTMethod):
-            raise UserError(f"--method {method}: {path} has no such method of kind diffusion_iqt")
-        if found[path].methods[method].starts_from:
+    found = {path: read_config(path) for path in (config, trained)}
+    for path, option, name in ((config, "--method", method), (trained, "--trained-method", trained_method)):
+        entry = found[path].methods.get(name)
+        if not isinstance(entry, DiffusionIQTMethod):
+            raise UserError(f"{option} {name}: {path} has no such method of kind diffusion_iqt")
+        if entry.starts_from:
             raise UserError(
-                f"{path}: {method} starts from a regression, but the authors' protocol has none; name another --method"
+                f"{path}: {name} starts from a regression, but the authors' protocol has none; name another by {option}"
             )
-        if not found[path].methods[method].network.cross_batch.padding:
+        if not entry.network.cross_batch.padding:
             raise UserError(
-                f"{path}: network.cross_batch.padding of {method} is off, but the authors' protocol pads patches with "
-                "their neighbours; name another --method"
+                f"{path}: network.cross_batch.padding of {name} is off, but the authors' protocol pads patches with "
+                f"their neighbours; name another by {option}"
             )
     full, small = found[config].methods[method], found[trained]
-    recommended = small.methods[method].sampling
+    ran = small.methods[trained_method]
+    recommended = ran.sampling
     run = Path(small.results) / small.name
-    model = run / "models" / Plan(small).model_of(method) / f"seed-{small.training_seeds[0]}"
+    model = run / "models" / Plan(small).model_of(trained_method) / f"seed-{small.training_seeds[0]}"
     # Quality first: it fails at once where the run is not there.
     quality = measure_quality(run, model, recommended, small.suffix, precision)
     costs = measure_costs(full, template_mask(), recommended.steps * recommended.samples, precision)
     layouts = {
         "full": measure_layouts(full, precision),
-        "trained": measure_layouts(small.methods[method], precision),
+        "trained": measure_layouts(ran, precision),
     }
     ours = network_size(full)
     sizes = {"ours": ours, "monai": count_parameters(monai_network(ours, len(full.network.multipliers)))}
