@@ -22,7 +22,8 @@ if [ -n "$uv" ]; then
         UV_FIND_LINKS=$PIP_FIND_LINKS
         export UV_FIND_LINKS
     fi
-    "$uv" pip install --python "$venv/bin/python" "$@"
+    # As pip does: or every job would compile what it imports, where PYTHONDONTWRITEBYTECODE is set.
+    "$uv" pip install --compile-bytecode --python "$venv/bin/python" "$@"
 else
     "$venv/bin/python" -m pip install "$@"
 fi
