@@ -55,7 +55,7 @@ def test_intervals_hold_on_others_what_they_held_on_those_learnt_from() -> None:
 
 def test_intervals_hold_for_each_distance_of_slices() -> None:
     """Thick slices make larger errors of samples that look the same."""
-    spread = fit_spread([*people(2, 1, 3), *people(2, 2, 5), *people(2, 3, 7)], USAGE, "main")
+    spread = fit_spread([*people(3, 1, 3), *people(3, 2, 5), *people(3, 3, 7)], USAGE, "main")
     assert spread.slice_mm == (3, 5, 7)
     assert np.divide(spread.factor, spread.factor[1]) == pytest.approx([3 / 5, 1, 7 / 5], rel=0.05)
     for distance in (3, 4, 6, 7):
@@ -66,7 +66,7 @@ def test_intervals_hold_for_each_distance_of_slices() -> None:
     some = np.array(0.03)
     assert spread.expected(some, 9) == spread.expected(some, 7)
     assert spread.expected(some, 1) == spread.expected(some, 3)
-    falling = fit_spread([*people(2, 1, 7), *[each._replace(slice_mm=8.0) for each in people(2, 2, 5)]], USAGE, "main")
+    falling = fit_spread([*people(3, 1, 7), *[each._replace(slice_mm=8.0) for each in people(3, 2, 5)]], USAGE, "main")
     assert falling.factor[0] == falling.factor[1], "that thicker slices are easier is taken for chance"
 
 

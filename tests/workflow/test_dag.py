@@ -89,7 +89,7 @@ CHAIN = {
     ("config", "models", "left_out"),
     [
         ("config/config.yaml", 2, {"train_parcellator"}),
-        ("config/demo-full.yaml", 4, {"train_parcellator"}),
+        ("config/demo-full.yaml", 5, {"train_parcellator"}),
         ("config/smoke.yaml", 2, set()),
     ],
 )
