@@ -44,7 +44,7 @@ from iqt.enhance.single import usage_of
 from iqt.evaluate.calibration import calibration
 from iqt.evaluate.similarity import highpass_correlation, masked_psnr, multi_scale_ssim
 from iqt.imaging.overlap import mean_overlap, overlap
-from iqt.io.files import read_json, read_table, write_json, write_text
+from iqt.io.files import checksum, read_json, read_table, write_json, write_text
 from iqt.io.labels import read_rows
 from iqt.io.naming import anat, seed_of
 from iqt.io.shipped import PARCELLATOR, PARCELLATOR_TABLE, table_file
@@ -91,15 +91,17 @@ def main() -> None:
     spread, kept = None, arguments.out.with_suffix(".spread.json")  # not in the run's model, which may be trained again
     if samples > 1:
         found = read_json(kept) if kept.exists() else {}
-        if (found.get("weights"), found.get("usage")) != (weights, usage):
+        complete = set(Spread._fields) <= set(found)  # not of an earlier version
+        if not complete or (found["weights"], found["usage"]) != (weights, usage):
             watched = [row["scan"] for row in rows_of_people if row["split"] == "val"]
             fitted = calibrated(arguments.run, watched, enhance, usage)
             write_json(kept, {**fitted.written(), "weights": weights})
         spread = read_spread(kept)
+    identity = {"weights": weights, "sampling": sampling, "spread": checksum(kept) if spread else None}
     known = arguments.out.with_suffix(".json")
     every = json.loads(known.read_text()) if known.exists() else []
     # Others are of a model that was measured before, or of another way to use it.
-    rows = [row for row in every if (row["weights"], row.get("sampling")) == (weights, sampling)]
+    rows = [row for row in every if {key: row.get(key) for key in identity} == identity]
     others = [row for row in every if row not in rows]
     known_cubic = {} if arguments.cubic is None else interpolations(json.loads(arguments.cubic.read_text()))
     for name in arguments.only or [*ACQUISITIONS, CLEAN]:
@@ -107,7 +109,7 @@ def main() -> None:
             if any((row["acquisition"], row["scan"]) == (name, scan) for row in rows):
                 continue
             scores = measure(arguments.run, scan, name, enhance, samples, spread, known_cubic.get((name, scan)))
-            rows.append({"acquisition": name, "scan": scan, "weights": weights, "sampling": sampling, **scores})
+            rows.append({"acquisition": name, "scan": scan, **identity, **scores})
             write_text(known, json.dumps(others + rows))
             print(rows[-1], flush=True)
     write_text(arguments.out, table(rows, card, arguments.out))

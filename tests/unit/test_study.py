@@ -18,7 +18,7 @@ from iqt.study.group import far_from_others
 from iqt.study.process import outlined
 from iqt.study.quality import entropy_focus, quality
 from iqt.study.run import run_study
-from iqt.study.scans import find_scans
+from iqt.study.scans import StudyScan, find_scans
 
 BIN = Path(sys.executable).parent
 
@@ -112,6 +112,15 @@ def test_stacks_that_are_combined_keep_names_apart(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().err == ""
     find_scans(study(root, fuse=True, participants=["02"]))
     assert "note: nothing is combined" in capsys.readouterr().err
+
+
+def test_a_scan_says_all_that_it_is_made_from() -> None:
+    one, two = (StudyScan(f"sub-01_acq-{name}", Path(f"sub-01_acq-{name}_T1w.nii.gz")) for name in ("ax", "cor"))
+    assert one.sources == "sub-01_acq-ax_T1w.nii.gz"
+    fused = StudyScan("sub-01_rec-fused", one.image, stacks=(one, two))
+    assert fused.sources == "sub-01_acq-ax_T1w.nii.gz and sub-01_acq-cor_T1w.nii.gz"
+    series = StudyScan("sub-02", Path("1.dcm"), series=(Path("1.dcm"), Path("2.dcm")))
+    assert series.sources == "2 DICOM files as 1.dcm"
 
 
 def test_nothing_to_enhance_is_said(tmp_path: Path) -> None:

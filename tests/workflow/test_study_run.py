@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dicoms import write_series
-from iqt.io.files import read_json, read_table
+from iqt.io.files import read_json, read_table, write_table
 from iqt.io.volumes import save_volume
 from people import person
 
@@ -105,6 +105,16 @@ def test_pages_open_offline_and_name_what_failed(finished: Path) -> None:
     assert "structures, outlined" in (finished / "pages" / "sub-01_acq-ax.html").read_text()
 
 
+def test_a_folder_that_cannot_be_written_to_is_one_message(dataset: Path) -> None:
+    for program in ("iqt-bids", "iqt"):
+        words = (
+            (dataset, "/proc/results", "participant") if program == "iqt-bids" else ("study", dataset, "/proc/results")
+        )
+        done = run(BIN / program, *words, folder=dataset.parent)
+        assert done.returncode == 1
+        assert re.fullmatch(rf"{program}: error: /proc/results.*; .* and run the same command again\n", done.stderr)
+
+
 def test_run_again_it_does_what_is_new(finished: Path, dataset: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*desc-enhanced_T1w.nii.gz")}
     (dataset / "sub-03/anat/sub-03_T1w.nii.gz").unlink()
@@ -127,6 +137,7 @@ def test_a_configuration_of_ones_own_makes_a_study_that_is_known_as_one(workflow
     save_volume(root / "sub-01/anat/sub-01_T1w.nii.gz", made.T1w, made.affine)
     (root / "dataset_description.json").write_text(json.dumps({"Name": "made by a test", "BIDSVersion": "1.9.0"}))
     out, path = root / "derivatives/iqt", workflow / "config" / "own.yaml"
+    write_table(out / "group/volumes.tsv", [{"scan": "sub-01", "Left-Thalamus": 1}])  # of an earlier run, with labels
     inside = os.path.relpath(root, workflow)
     path.write_text(f"study: {{dataset: {inside}, out: {inside}/derivatives/iqt, parcellate: false}}\n")
     command = (BIN / "snakemake", "--cores", 2, "--configfile", path)
@@ -135,6 +146,7 @@ def test_a_configuration_of_ones_own_makes_a_study_that_is_known_as_one(workflow
     enhanced = out / "sub-01/anat/sub-01_desc-enhanced_T1w.nii.gz"
     before = enhanced.stat().st_mtime_ns
     assert read_json(out / "code/study.json")["study"]["out"] == str(out)
+    assert not (out / "group/volumes.tsv").exists(), "no structure was labelled"
     again = run(*command, folder=workflow)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "Nothing to be done" in again.stdout + again.stderr
