@@ -119,7 +119,7 @@ gpu-bundle: $(READY) ## Pack that for a machine with torch and no network, into 
 	$(if $(CHECK),PYTHON=$(BIN)/python sh results/gpu-bundle/start.sh --check --minutes 4 --out results/gpu-check)
 
 bench-speed: $(READY) ## Measure what one volume costs and gives against the authors' protocol (half an hour)
-	$(SNAKEMAKE) --configfile config/demo-full.yaml cohort lowfield results/demo-full/models/diffusion_alone/seed-1/model.json
+	$(SNAKEMAKE) cohort lowfield results/demo-full/models/diffusion_alone/seed-1/model.json --configfile config/demo-full.yaml
 	$(BIN)/iqt bench speed docs/measurements/speed.md
 
 experiments: $(READY) ## The experiments of config/experiments.yaml, and the sweep of samplers (about two hours)

@@ -1,7 +1,7 @@
 """Which settings of a diffusion model serve best, by the validation people of a run, after equal seconds of training.
 
-    snakemake --cores all --configfile config/openneuro.yaml results/openneuro/cohort/participants.tsv
-    snakemake --cores all --configfile config/openneuro.yaml --until store_0 store_1
+    snakemake --cores all results/openneuro/cohort/participants.tsv --configfile config/openneuro.yaml
+    snakemake --cores all --until store_0 store_1 --configfile config/openneuro.yaml
     python tests/measurements/diffusion.py results/openneuro 60 docs/measurements/diffusion.md [VARIANT ...]
     python tests/measurements/diffusion.py results/openneuro 180 docs/measurements/diffusion.md [VARIANT ...]
 

@@ -43,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from people import person
 
 METHODS = {
-    "diffusion_iqt (the demo's)": {"kind": "diffusion_iqt", "network": {"blocks": 1}},
+    "diffusion_iqt (24 channels)": {"kind": "diffusion_iqt", "network": {"blocks": 1}},
     "unet": {"kind": "unet"},
     "esrgan (generator alone)": {"kind": "esrgan", "adversarial": {"pretrain": 0.999}},
 }

@@ -9,6 +9,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from iqt.config import Evaluate
+from iqt.config.experiments import LEVELS
+from iqt.diffusion.spread import Spread
 from iqt.errors import UserError
 from iqt.evaluate.calibration import BINS, calibration
 from iqt.evaluate.run import _slice_periods, evaluate_result
@@ -163,6 +165,10 @@ def test_results_are_assessed_and_failures_recorded(tmp_path: Path) -> None:
     several = {"status": "ok", "n_parameters": 9, "samples": 4, "tiles": 8, "tile_borders": [[16, 32], [20], [22]]}
     lut = tmp_path / "dseg.tsv"
     write_table(lut, [{"index": 1, "name": "one"}])
+    # The spread itself, times 1.5 where slices are 8 mm apart, as they are here.
+    widths = dict.fromkeys(LEVELS, 1e6)
+    spread = Spread({}, "main", 2, (0.0, 1.0), (0.0, 1.0), (2.0, 8.0), (0.5, 1.5), (2.0, 8.0), 0.01, widths)
+    write_json(tmp_path / "spread.json", spread.written())
     found: dict[str, dict[str, list[dict[str, str]]]] = {}
     for method, record in {
         "cubic": {"status": "ok", "n_parameters": 0, "samples": 1},
@@ -177,13 +183,17 @@ def test_results_are_assessed_and_failures_recorded(tmp_path: Path) -> None:
             save_volume(flat(folder, scan, "T1w.nii.gz"), (mean + 5) / scale, affine)
             save_volume(flat(folder, scan, "desc-sd_T1w.nii.gz"), sd / scale * (method != "same"), affine)
         result, out = Result(method, None if method == "cubic" else 1), tmp_path / method
-        evaluate_result(["sub-a", "sub-b"], "main", result, "T1w", tmp_path, lut, Evaluate(), out)
+        told = None if method == "cubic" else tmp_path / "spread.json"
+        evaluate_result(["sub-a", "sub-b"], "main", result, "T1w", tmp_path, lut, Evaluate(), out, told)
         names = ("calibration", "reliability", "seams")
         found[method] = {name: read_table(out / f"{name}.csv") for name in names}
     assert found["cubic"] == {"calibration": [], "reliability": [], "seams": []}, "an interpolation has neither"
     spread = found["many"]["calibration"]
     assert [(row["scan"], row["status"]) for row in spread] == [("sub-a", "ok"), ("sub-b", "enhanced: lowfield: lost")]
     assert float(spread[0]["coverage_95"]) == pytest.approx(0.95, abs=0.01)
+    assert float(spread[0]["calibrated_coverage_50"]) == 1
+    ratio = float(spread[0]["ratio"]) / np.sqrt(1 + 1 / 4)  # without what four samples' mean has of error itself
+    assert float(spread[0]["calibrated_ratio"]) == pytest.approx(1.5 * ratio, rel=1e-3)
     assert len(found["many"]["reliability"]) == BINS
     seams = found["many"]["seams"]
     assert [row["status"] for row in seams] == ["ok", "enhanced: lowfield: lost"]

@@ -44,7 +44,11 @@ def test_another_contrast_than_the_models_is_a_warning(
     enhance_file(save(tmp_path / "a_T1w.nii.gz", ball()[0]), tmp_path / "o.nii.gz", tmp_path, {"steps": 1}, {})
     assert "says" not in capsys.readouterr().err
     assert contrast_of(Path("MPRAGE.nii"))[0] == "T1w"
-    for name, contrast in (("AX T1 FLAIR.nii", "T1w"), ("Sag_T2_FLAIR_fast.nii", "FLAIR"), ("flair.nii", "FLAIR")):
+    for name, contrast in (
+        ("AX T1 FLAIR.nii", "T1w"),
+        ("Sag_T2_FLAIR_fast.nii", "FLAIR"),
+        ("FLAIR_to_T1.nii", "FLAIR"),
+    ):
         assert contrast_of(Path(name))[0] == contrast
 
 

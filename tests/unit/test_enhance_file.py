@@ -123,7 +123,9 @@ def test_the_error_to_be_expected_is_written_where_the_model_is_calibrated(
         record = go(image, tmp_path / f"{name}.nii.gz", model, sampling=sampling, extras=paths)
         found[name] = (read_volume(paths["sd"]), record)
         usage = usage_of(read_json(model / "model.json"), sampling)
-        spread = Spread(usage, "main", 6, (0.0, 1.0), (0.1, 0.6), slices, (0.5, 1.5), {50: 0.5, 68: 1, 90: 2, 95: 3})
+        spread = Spread(
+            usage, "main", 6, (0.0, 1.0), (0.1, 0.6), slices, (0.5, 1.5), slices, 2.0, {50: 0.5, 68: 1, 90: 2, 95: 3}
+        )
         write_json(model / "spread_x.json", spread.written())
     (drawn, plain), (expected, record) = found.values()
     mask = read_volume(tmp_path / "plain_mask.nii.gz").data > 0
@@ -133,7 +135,9 @@ def test_the_error_to_be_expected_is_written_where_the_model_is_calibrated(
     assert (expected.data[~mask] == 0).all()
     assert plain["sd"] == {"meaning": "of the samples, not calibrated: true errors may be larger"}
     assert record["sd"]["interval_half_width_in_sd"] == {"50": 0.5, "68": 1, "90": 2, "95": 3}
-    told = [text for text in record["warnings"] if "calibrated on slices 9 to 12 mm apart, not 5 mm" in text]
+    told = [
+        text for text in record["warnings"] if "calibrated on slices 9 to 12 mm apart, and this scan's are 5 mm" in text
+    ]
     assert len(told) == (slices == (9.0, 12.0))
 
 

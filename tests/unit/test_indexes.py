@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -70,27 +71,32 @@ def test_bids_images_are_found_by_suffix_session_and_run(tmp_path: Path) -> None
         found(bids(tmp_path / "none"), index)
 
 
-def test_a_pipelines_posteriors_stay_together_and_pipelines_do_not_compete(tmp_path: Path) -> None:
+def test_a_pipelines_posteriors_stay_together_and_rival_pipelines_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     anats = [f"derivatives/{name}/sub-01/anat/sub-01_" for name in ("a", "b")]
     maps = [f"label-{tissue}_probseg.nii.gz" for tissue in ("WM", "GM", "CSF")]
     root = touch(
         tmp_path / "ds", "sub-01/anat/sub-01_T1w.nii.gz", *(anats[0] + name for name in maps[:2]), anats[1] + maps[1]
     )
     index = tmp_path / "index.tsv"
-    assert found(bids(root), index)["sub-01"].wm == "", "no pipeline has all three"
-    touch(root, anats[1] + maps[0], anats[1] + maps[2])
-    entry = found(bids(root), index)["sub-01"]
-    assert {Path(place).parts[-4] for place in (entry.wm, entry.gm, entry.csf)} == {"b"}
+
+    def entry() -> entries.Entry:
+        return found(bids(root), index)["sub-01"]
+
+    def pipelines(*places: str) -> set[str]:
+        return {Path(place).parts[-4] for place in places}
+
+    assert entry().wm == "", "no pipeline has all three"
+    touch(root, anats[1] + maps[0], anats[1] + maps[2], anats[1] + f"res-2_{maps[0]}")
+    assert pipelines(entry().wm, entry().gm, entry().csf) == {"b"}
+    assert entry().wm.endswith(f"sub-01_{maps[0]}"), "of one pipeline the first of those that fit equally"
+    assert "warning" not in capsys.readouterr().err
     touch(root, anats[0] + maps[2])
-    with pytest.raises(UserError, match=r"a/.*WM_probseg.nii.gz and .*/b/.*, by two pipelines"):
-        found(bids(root), index)
-    (root / anats[0]).parent.rename(tmp_path / "away")
-    touch(root, *(f"{folder}desc-brain_mask.nii.gz" for folder in anats), "derivatives/b/code/study.json")
-    entry = found(bids(root), index)["sub-01"]
-    assert (Path(entry.mask).parts[-4], entry.wm) == ("a", ""), "a study's masks lie on the grid of its results"
-    (root / "derivatives/b/code/study.json").unlink()
-    with pytest.raises(UserError, match=r"are both desc-brain_mask of one scan, by two pipelines"):
-        found(bids(root), index)
+    assert pipelines(entry().wm, entry().gm, entry().csf) == {"a"}
+    assert re.search(r"label-WM_probseg of sub-01.*/a and in .*/b: that of .*/a is taken", capsys.readouterr().err)
+    touch(root, *(f"{folder}desc-brain_mask.nii.gz" for folder in anats), "derivatives/a/code/study.json")
+    assert pipelines(entry().mask, entry().wm) == {"b"}, "a study's masks lie on the grid of its results"
 
 
 def test_of_two_images_of_a_session_the_entities_choose(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def test_people_are_not_taken_for_distances() -> None:
     rounded = [scan._replace(slice_mm=mm) for scan, mm in zip(scans, apart, strict=True)]
     assert fit_spread(rounded, USAGE, "main").factor == pytest.approx(fit_spread(scans, USAGE, "main").factor)
     alone = [scan._replace(slice_mm=mm) for scan, mm in zip(people(8, 1), (2, 3, 4, 5, 6, 6, 6, 7), strict=True)]
-    assert fit_spread(alone, USAGE, "main").slice_mm == pytest.approx([3, 6]), "at least three people each"
+    spread = fit_spread(alone, USAGE, "main")
+    assert spread.slice_mm == pytest.approx([3, 6]), "at least three people each"
+    assert spread.seen_mm == (2, 7)
 
 
 def test_a_neighbourhoods_spread_is_that_of_a_field_which_few_samples_blur() -> None:
@@ -181,7 +183,8 @@ def test_what_cannot_be_calibrated_is_recorded_and_stops_nothing(
     image, affine = rng.random((12, 14, 10), dtype=np.float32) + 1, np.diag([1.0, 3.0, 1.0, 1.0])
     for folder, ending in (("cohort", "T1w"), ("cohort", "desc-brain_mask"), ("main", "T1w"), ("main", "space-HQ_T1w")):
         data = np.ones(image.shape, np.uint8) if ending == "desc-brain_mask" else image
-        save_volume(anat(tmp_path / folder, "sub-1", f"{ending}.nii.gz"), data, affine)
+        slices = (folder, ending) == ("main", "T1w")
+        save_volume(anat(tmp_path / folder, "sub-1", f"{ending}.nii.gz"), data, affine if slices else np.eye(4))
     for folder in ("cohort", "main"):
         write_json(anat(tmp_path / folder, "sub-1", "T1w.json"), {"status": "ok"})
         write_json(anat(tmp_path / folder, "sub-2", "T1w.json"), {"status": "lost"})

@@ -120,7 +120,7 @@ def test_a_scan_says_all_that_it_is_made_from() -> None:
     fused = StudyScan("sub-01_rec-fused", one.image, stacks=(one, two))
     assert fused.sources == "sub-01_acq-ax_T1w.nii.gz and sub-01_acq-cor_T1w.nii.gz"
     series = StudyScan("sub-02", Path("1.dcm"), series=(Path("1.dcm"), Path("2.dcm")))
-    assert series.sources == "2 DICOM files as 1.dcm"
+    assert series.sources == "2 DICOM files, the first 1.dcm"
 
 
 def test_nothing_to_enhance_is_said(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def measure_quality(run: Path, model: Path, recommended: Sampling, suffix: str, 
             print(f"{scan}, {name}: {psnr:.2f} dB in {seconds:.1f} s", file=sys.stderr, flush=True)
             found.append(Quality(name, scan, psnr, seconds, calls))
     if not found:
-        raise UserError(f"{run}: no test person with usable volumes; run the demo first (make demo)")
+        raise UserError(f"{run}: no test person with usable volumes; run it first (make bench-speed does)")
     return found
 
 

@@ -77,7 +77,7 @@ def bench_speed(
     }
     ours = network_size(full)
     sizes = {"ours": ours, "monai": count_parameters(monai_network(ours, len(full.network.multipliers)))}
-    write_speed(out, costs, layouts, sizes, quality, f"The network of `{trained}` after its run")
+    write_speed(out, costs, layouts, sizes, quality, f"The network of `{trained_method}` in `{trained}` after its run")
     print(out.read_text(encoding="utf-8"), end="")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from iqt.cohort.places import list_names, s3_url
 from iqt.config import BIDS
 from iqt.errors import UserError
 from iqt.io.naming import SCAN_PATTERN, is_study
+from iqt.terminal import warn
 
 TISSUES = {"wm": "WM", "gm": "GM", "csf": "CSF"}
 NAME = re.compile(
@@ -75,15 +76,23 @@ def list_entries(settings: BIDS, suffix: str) -> list[Entry]:
     chosen = [file for file in raw if _wanted(file, settings)]
     _refuse_absent(chosen, settings, suffix)
     _refuse_twins(chosen, suffix)
-    return [
+    rivals: dict[tuple[str, ...], str] = {}
+    entries = [
         _entry(
             file,
             derived.get((file.entities["sub"], file.entities.get("ses")), []),
             lowfield.get(file.entities["sub"], []),
             settings,
+            rivals,
         )
         for file in sorted(chosen, key=lambda file: _scan(file.entities))
     ]
+    for (ending, first, *others), scan in rivals.items():
+        warn(
+            f"{ending} of {scan}, and perhaps of more scans, is in {first} and in {' and '.join(others)}: that of "
+            f"{first} is taken; move the wrong one out of the dataset"
+        )
+    return entries
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -164,7 +173,15 @@ def _matches(file: Named, ending: str) -> bool:
     return file.suffix == suffix and {tuple(part.split("-", 1)) for part in entities} <= set(file.entities.items())
 
 
-def _entry(image: Named, derived: Iterable[Named], lowfield: Iterable[Named], settings: BIDS) -> Entry:
+def _entry(
+    image: Named,
+    derived: Iterable[Named],
+    lowfield: Iterable[Named],
+    settings: BIDS,
+    rivals: dict[tuple[str, ...], str],
+) -> Entry:
+    """An image and what belongs to it. `rivals` gets an ending and the pipelines that do equally well, with the first
+    scan of which that is so."""
     near = [file for file in derived if _belongs(file, image)]
     # Another session may be the low-field scanner's, if the configuration names it.
     anywhere = "ses-" in (settings.lowfield or "")
@@ -174,16 +191,25 @@ def _entry(image: Named, derived: Iterable[Named], lowfield: Iterable[Named], se
         """How much of what the image's name says, such as its run, the file's says too."""
         return len(file.entities.items() & image.entities.items())
 
-    def nearest(ending: str) -> dict[str, Named]:
-        """By pipeline, the file of an ending whose name says most of what the image's does."""
-        found = sorted((file for file in near if _matches(file, ending)), key=shared)
-        return {_pipeline(file): file for file in found}
-
-    def place(ending: str) -> str:
-        """Of several pipelines the one whose file is nearest."""
-        found = nearest(ending)
-        most = max(map(shared, found.values()), default=0)
-        return _only([file for file in found.values() if shared(file) == most], ending)
+    def places(*endings: str) -> tuple[str, ...]:
+        """The files of these endings whose names say most of what the image's does, all of one pipeline: maps of two
+        do not belong together. Of pipelines that do equally well, the first; empty where none has all."""
+        pipelines: dict[str, list[Named]] = {}
+        for file in near:
+            pipelines.setdefault(_pipeline(file), []).append(file)
+        chosen = {}
+        for pipeline, files in pipelines.items():
+            found = [[file for file in files if _matches(file, ending)] for ending in endings]
+            if all(found):
+                chosen[pipeline] = [max(each, key=shared) for each in found]
+        if not chosen:
+            return ("",) * len(endings)
+        best = max(chosen, key=lambda pipeline: sum(map(shared, chosen[pipeline])))
+        score = sum(map(shared, chosen[best]))
+        equal = [pipeline for pipeline, files in chosen.items() if sum(map(shared, files)) == score]
+        if len(equal) > 1:
+            rivals.setdefault((endings[0], *equal), _scan(image.entities))
+        return tuple(file.place for file in chosen[best])
 
     most = max(map(shared, partners), default=0)
     partners = [file for file in partners if shared(file) == most]
@@ -193,39 +219,22 @@ def _entry(image: Named, derived: Iterable[Named], lowfield: Iterable[Named], se
             "choose one by more entities in cohort.bids.lowfield"
         )
 
-    labels = place(settings.labels) if settings.labels else ""
-    endings = {field: settings.posteriors.replace("{tissue}", tissue) for field, tissue in TISSUES.items()}
-    maps = {field: nearest(ending) for field, ending in endings.items()}
-    # Of use only together, so all of one pipeline: those of two do not add up to 1.
-    whole = [pipeline for pipeline in maps["wm"] if all(pipeline in found for found in maps.values())]
-    most = max((shared(maps["wm"][pipeline]) for pipeline in whole), default=0)
-    whole = [pipeline for pipeline in whole if shared(maps["wm"][pipeline]) == most]
-    _only([maps["wm"][pipeline] for pipeline in whole], endings["wm"])
-    posteriors = {field: found[whole[0]].place for field, found in maps.items()} if whole else {}
+    labels = places(settings.labels)[0] if settings.labels else ""
+    posteriors = places(*(settings.posteriors.replace("{tissue}", tissue) for tissue in TISSUES.values()))
     return Entry(
         scan=_scan(image.entities),
         **{"brain" if settings.skull_stripped else "head": image.place},
-        mask=place(settings.mask) if settings.mask else "",
+        mask=places(settings.mask)[0] if settings.mask else "",
         labels=labels,
         lowfield=partners[0].place if partners else "",
         lut=settings.lut if labels else "",
-        **posteriors,
+        **dict(zip(TISSUES, posteriors, strict=True)),
     )
 
 
 def _pipeline(file: Named) -> str:
     """The folder of people that a file lies in: the dataset, or one of its derivatives."""
     return file.place.rpartition(f"/sub-{file.entities['sub']}/")[0]
-
-
-def _only(found: Sequence[Named], ending: str) -> str:
-    """The place of the file that there is, empty without one; UserError where pipelines compete."""
-    if len(found) > 1:
-        raise UserError(
-            f"{found[0].place} and {found[1].place} are both {ending} of one scan, by two pipelines; move one away, or "
-            "name by cohort.bids.mask, labels or posteriors what only one of them has"
-        )
-    return found[0].place if found else ""
 
 
 def _belongs(file: Named, image: Named) -> bool:

@@ -53,7 +53,8 @@ class Spread(NamedTuple):
     """`error` is the root mean square error where the samples' standard deviation is `sd`, both rising, `factor` what
     it is multiplied by where slices are `slice_mm` apart, both rising too, and `widths` the half width of the interval
     that holds a percentage of the truth, in units of the product. `usage` says how the samples were drawn: it holds
-    for these only."""
+    for these only. `seen_mm` are the closest and the furthest slices that were seen, `window_mm` the standard deviation
+    of the neighbourhood."""
 
     usage: dict[str, Any]
     set: str
@@ -62,6 +63,8 @@ class Spread(NamedTuple):
     error: tuple[float, ...]
     slice_mm: tuple[float, ...]
     factor: tuple[float, ...]
+    seen_mm: tuple[float, float]
+    window_mm: float
     widths: dict[int, float]
 
     def expected(self, sd: np.ndarray, slice_mm: float) -> np.ndarray:
@@ -79,7 +82,7 @@ class Spread(NamedTuple):
             voxel_size: of the result, (3,) in mm.
             slice_mm: distance of the low-field scan's slices (`Volume.slice_mm`).
         """
-        expected = self.expected(in_neighbourhood(sd, mask, NEIGHBOURHOOD_MM / np.asarray(voxel_size)), slice_mm)
+        expected = self.expected(in_neighbourhood(sd, mask, self.window_mm / np.asarray(voxel_size)), slice_mm)
         return Intervals(np.where(mask, expected, 0).astype(np.float32), self.widths)
 
     def written(self) -> dict[str, Any]:
@@ -116,6 +119,8 @@ def fit_spread(scans: Sequence[Seen], usage: Mapping[str, Any], set_name: str) -
         error=_rising([np.square(error[part]).mean() for part in parts]),
         slice_mm=(1.0,),
         factor=(1.0,),
+        seen_mm=(min(scan.slice_mm for scan in scans), max(scan.slice_mm for scan in scans)),
+        window_mm=NEIGHBOURHOOD_MM,
         widths={},
     )
     groups = _by_distance(scans)
@@ -160,7 +165,16 @@ def read_spread(path: Path) -> Spread | None:
             return None
         widths = {int(level): float(width) for level, width in record["widths"].items()}
         knots = (tuple(map(float, record[name])) for name in ("sd", "error", "slice_mm", "factor"))
-        found = Spread(record["usage"], record["set"], record["n_scans"], *knots, widths)
+        lowest, highest = map(float, record["seen_mm"])
+        found = Spread(
+            record["usage"],
+            record["set"],
+            record["n_scans"],
+            *knots,
+            (lowest, highest),
+            float(record["window_mm"]),
+            widths,
+        )
         complete = set(LEVELS) <= set(widths) and len(found.sd) == len(found.error) > 1
         complete = complete and len(found.slice_mm) == len(found.factor) > 0
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -86,11 +86,12 @@ def enhance_file(
             slice_mm = found.acquired.slice_mm
             told = spread.intervals(result.sd, found.mask, found.scan.voxel_size, slice_mm)
             result = result._replace(sd=told.expected)
-            if not spread.slice_mm[0] - CLOSE_MM <= slice_mm <= spread.slice_mm[-1] + CLOSE_MM:
+            lowest, highest = spread.seen_mm
+            if not lowest - CLOSE_MM <= slice_mm <= highest + CLOSE_MM:
+                apart = f"{lowest:.3g}" if lowest == highest else f"{lowest:.3g} to {highest:.3g}"
                 warnings.append(
-                    f"the errors to be expected were calibrated on slices {spread.slice_mm[0]:.2g} to "
-                    f"{spread.slice_mm[-1]:.2g} mm apart, not {slice_mm:.2g} mm: true errors may be "
-                    f"{'smaller' if slice_mm < spread.slice_mm[0] else 'larger'}"
+                    f"the errors to be expected were calibrated on slices {apart} mm apart, and this scan's are "
+                    f"{slice_mm:.3g} mm: they may be others"
                 )
                 warn(warnings[-1])
         agreement = consistency(Volume(result.mean, found.scan.affine), found.mask, found.acquired)

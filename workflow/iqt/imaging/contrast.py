@@ -71,5 +71,5 @@ def contrast_in(text: str) -> str | None:
     parts = f"_{re.sub(r'[^a-z0-9]+', '_', text.lower())}_"
     found = [name for name, words in WORDS.items() if re.search(rf"_(?:{words})_", parts)]
     if "FLAIR" in found:  # is often called T2 FLAIR; T1 FLAIR is another, T1-weighted sequence
-        return "T1w" if "T1w" in found and "T2w" not in found else "FLAIR"
+        return "T1w" if re.search(r"_t1w?_flair_", parts) else "FLAIR"
     return found[0] if len(found) == 1 else None

@@ -164,7 +164,7 @@ def _heading(name: str) -> str:
 def _meaning(name: str) -> str:
     known = {
         "scan": "entities of the scan",
-        "image": "file",
+        "image": "file, or the first file of each stack that was combined",
         "status": "ok, or why it was not enhanced",
         "warnings": "what may be wrong",
         "brain_ml": "volume of the brain mask in ml",

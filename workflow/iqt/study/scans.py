@@ -55,7 +55,7 @@ class StudyScan(NamedTuple):
         """What it is made from, in words."""
         if self.stacks:
             return " and ".join(stack.sources for stack in self.stacks)
-        return f"{len(self.series)} DICOM files as {self.image.name}" if self.series else self.image.name
+        return f"{len(self.series)} DICOM files, the first {self.image.name}" if self.series else self.image.name
 
     @property
     def dicom(self) -> bool:
