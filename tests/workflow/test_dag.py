@@ -326,7 +326,7 @@ def test_sets_out_of_distribution_are_of_the_test_people_alone(workflow: Path) -
     assert len(of["noisy"]) == 2
 
 
-@pytest.mark.parametrize(("config", "n_models"), [("openneuro", 8), ("openneuro-full", 8)])
+@pytest.mark.parametrize(("config", "n_models"), [("openneuro", 10), ("openneuro-full", 9)])
 def test_the_benchmark_on_real_brains_is_planned_from_a_copy_at_hand(
     workflow: Path, tmp_path: Path, config: str, n_models: int
 ) -> None:
