@@ -340,7 +340,7 @@ def test_the_benchmark_on_real_brains_is_planned_from_a_copy_at_hand(
     (dataset / "dataset_description.json").write_text('{"Name": "a stand-in", "BIDSVersion": "1.9.0"}')
     jobs = planned(workflow, "--config", f"cohort={{bids: {{path: {dataset}}}}}", config=f"config/{config}.yaml")
     assert jobs["train"] == n_models
-    assert jobs["calibrate"] == 2
+    assert jobs["calibrate"] == 3
     methods = read_config(workflow / "config" / f"{config}.yaml").methods
     assert {"cubic", "unet", "esrgan", "pmrf", "diffusion_iqt", "diffusion_iqt_paper"} < set(methods)
     assert jobs["evaluate"] % (len(methods) + 5) == 0, "every method on main, those of an experiment on the other set"
