@@ -204,12 +204,11 @@ def _entry(
                 chosen[pipeline] = [max(each, key=shared) for each in found]
         if not chosen:
             return ("",) * len(endings)
-        best = max(chosen, key=lambda pipeline: sum(map(shared, chosen[pipeline])))
-        score = sum(map(shared, chosen[best]))
-        equal = [pipeline for pipeline, files in chosen.items() if sum(map(shared, files)) == score]
-        if len(equal) > 1:
-            rivals.setdefault((endings[0], *equal), _scan(image.entities))
-        return tuple(file.place for file in chosen[best])
+        scores = {pipeline: sum(map(shared, files)) for pipeline, files in chosen.items()}
+        best = [pipeline for pipeline, score in scores.items() if score == max(scores.values())]
+        if len(best) > 1:
+            rivals.setdefault((endings[0], *best), _scan(image.entities))
+        return tuple(file.place for file in chosen[best[0]])
 
     most = max(map(shared, partners), default=0)
     partners = [file for file in partners if shared(file) == most]

@@ -193,8 +193,8 @@ def _contrast(
     snr = {"WM": draw.snr_wm, "GM": draw.snr_gm}
     if settings.shift.snr != 1:
         snr = {name: value and value * settings.shift.snr for name, value in snr.items()}
-    needed = [fixed] if settings.contrast == "snr" or settings.noise != "none" else []
-    for tissue in [*needed, *([moved] if settings.contrast == "snr" else [])]:
+    needed = (fixed, moved) if settings.contrast == "snr" else (fixed,) if settings.noise != "none" else ()
+    for tissue in needed:
         if snr[tissue] is None:
             raise UserError(f"draw: snr_{tissue.lower()} is missing, which contrast and noise follow from")
     mean = {name: contrast.tissue_mean(data, posteriors[name], name) for name in (fixed, moved)}
