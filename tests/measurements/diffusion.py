@@ -26,7 +26,7 @@ from iqt.io.files import read_json, read_table, write_json, write_table, write_t
 from iqt.methods import parse_method
 from iqt.training.enhancement import train_model
 
-TIMED = (10, 50)
+TIMED = (10, 110)
 """Steps of two trainings; the difference of their seconds is that of the steps."""
 TRAINING = {"batch_size": 4, "learning_rate": 2e-3, "warmup": 20, "ema_decay": 0.995, "validation_regions": 64}
 BASE: dict[str, Any] = {
@@ -44,6 +44,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "weights min-SNR": {"diffusion": {"loss_weight": "min_snr"}},
     "16 channels": {"network": {"channels": 16}},
     "32 channels": {"network": {"channels": 32}},
+    "16, 32 and 48 channels": {"network": {"channels": 16, "multipliers": [2, 3]}},  # whole blocks of AVX-512
     "two blocks a level, 16 channels": {"network": {"channels": 16, "blocks": 2}},
     "full resolution, 16 channels": {"network": {"stem": 1, "channels": 16, "tokens": [8, 4]}},
     "one patch of 32": {"patches": {"patch": 32, "grid": [1, 1, 1]}},
@@ -58,13 +59,17 @@ SMALL = {"kind": "unet", "network": {"channels": [18, 36, 72]}}
 VARIANTS: dict[str, dict[str, Any]] = {name: merge(BASE, change) for name, change in CHANGES.items()} | {
     "unet": {"kind": "unet"},
     "unet as large as base": SMALL,
+    "unet of 16, 32 and 80 channels": {"kind": "unet", "network": {"channels": [16, 32, 80]}},
 }
 HALF = {"kind": "unet", "network": {"channels": [13, 26, 52]}}
 NARROW = merge(BASE, {"network": {"channels": 16}})
+MOST = {"kind": "unet", "network": {"channels": [16, 32, 64]}}
+NARROWEST = merge(BASE, {"network": {"channels": 8}})
 STARTED: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     "from a regression, half of the seconds": (SMALL, BASE, 0.5),
     "from a regression, three quarters of the seconds": (SMALL, BASE, 0.75),
     "from a regression, three quarters, together as large as base": (HALF, NARROW, 0.75),
+    "from a regression, seven eighths, together as large as base": (MOST, NARROWEST, 0.875),
 }
 """A regression, what starts from it, and the regression's share of the seconds."""
 COLUMNS = ("seconds", "variant", "parameters", "steps", "first", "sample")

@@ -8,6 +8,16 @@ from iqt.degrade import contrast
 from iqt.io.volumes import Volume
 
 WM, GM, CSF = 1000.0, 700.0, 200.0
+ALL_ARTEFACTS = {
+    "artefacts": {
+        "kspace": [0.7, 0.9],
+        "bias_field": [0.1, 0.3],
+        "distortion": [2, 4],
+        "rotation": [1, 3],
+        "translation": [1, 2],
+    }
+}
+"""Settings with every artefact on."""
 
 
 def affine_of(codes: str, voxel_size: float = 2.0) -> np.ndarray:

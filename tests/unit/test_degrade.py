@@ -289,7 +289,7 @@ def test_one_scan_refuses_to_overwrite_its_input(tmp_path):
         (tmp_path / "a.nii", image),
         (tmp_path / "a.nii", tmp_path / "a.nii"),
     ):
-        with pytest.raises(UserError, match="another file"):
+        with pytest.raises(UserError, match="named twice among inputs and outputs"):
             degrade_file(image, out, TissueFiles(probseg), 1, LowField(), Extras(space_hq))
     with pytest.raises(UserError, match="must end"):
         degrade_file(image, tmp_path / "a.mgz", TissueFiles(probseg), 1, LowField())

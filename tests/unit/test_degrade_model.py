@@ -1,22 +1,19 @@
-"""The simulator's richer model, its presets and its shifts: every part against an independent measure."""
+"""The simulator's richer model and its artefacts: every part against an independent measure."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import re
 
 import nibabel as nib
 import numpy as np
 import pytest
-from phantoms import CSF, GM, WM, affine_of, phantom
-from pydantic import ValidationError
+from phantoms import ALL_ARTEFACTS, CSF, GM, WM, affine_of, phantom
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from iqt.config import PRESETS, Artefacts, Config, LowField, Relaxation, parse_config
-from iqt.degrade import Draw, apply, artefacts, contrast, draw, simulator, slices
+from iqt.config import PRESETS, LowField, Relaxation
+from iqt.degrade import apply, artefacts, contrast, draw, slices
 from iqt.errors import UserError
 from iqt.io.volumes import Volume
 
@@ -28,15 +25,6 @@ STILL = {
         "distortion": [0, 0],
         "rotation": [0, 0],
         "translation": [0, 0],
-    }
-}
-ALL = {
-    "artefacts": {
-        "kspace": [0.7, 0.9],
-        "bias_field": [0.1, 0.3],
-        "distortion": [2, 4],
-        "rotation": [1, 3],
-        "translation": [1, 2],
     }
 }
 
@@ -90,26 +78,6 @@ def test_snr_of_the_thick_slices_is_the_drawn_one(preset):
         inside = result.thick.data[whole]  # the phantom is the same in every slice, and its columns are slices
         assert inside.size > 1000
         assert inside.mean() / inside.std() == pytest.approx(snr, rel=0.05)
-
-
-@pytest.mark.parametrize("suffix", ["T1w", "FLAIR"])
-def test_presets_have_the_published_snr_distribution(suffix):
-    published = {"T1w": (64.50, 54.14), "FLAIR": (35.03, 42.33)}[suffix]
-    for preset in ("iqt-4x", "iqt-8x"):
-        settings = LowField(preset=preset)
-        drawn = [draw(settings, 1, f"sub-{number}", suffix) for number in range(1000)]
-        snr = np.array([(one.snr_wm, one.snr_gm) for one in drawn])
-        np.testing.assert_allclose(snr.mean(0), published, rtol=0.02)
-    assert LowField(preset="64mT").for_contrast(suffix).snr_mean[0] < published[0] / 2
-
-
-def test_t2w_needs_an_snr_distribution_and_the_error_says_so():
-    with pytest.raises(UserError, match=r"snr_mean.*T2w.*not published.*give"):
-        draw(LowField(preset="iqt-8x"), 1, "sub-01", "T2w")
-    given = LowField(preset="iqt-8x", snr_mean=(20, 25), snr_covariance=((1, 0), (0, 1)))
-    assert draw(given, 1, "sub-01", "T2w").snr_wm == pytest.approx(20, abs=5)
-    with pytest.raises(ValueError, match=r"lowfield\.low\.snr_mean.*T2w"):
-        Config.model_construct(suffix="T2w", lowfield={"main": given, "low": LowField()})._snr()
 
 
 @pytest.mark.parametrize(("unit", "voxel_size"), [("voxel", 2.0), ("mm", 1.5)])
@@ -170,7 +138,7 @@ def test_an_anisotropic_acquisition_keeps_a_landmark_in_its_place(codes, axis):
 def test_a_scan_stored_in_another_orientation_is_simulated_alike(codes):
     """All parts at once, without noise, which is drawn in the order of the array."""
     volume, tissues = smooth_phantom()
-    settings = LowField(preset="64mT", noise="none", **ALL)
+    settings = LowField(preset="64mT", noise="none", **ALL_ARTEFACTS)
     drawn = draw(settings, 1, "sub-01")
     straight = apply(volume, tissues, settings, drawn)
 
@@ -206,36 +174,6 @@ def test_slices_finer_than_the_scans_are_refused():
 def test_in_plane_voxels_are_never_finer_than_the_scans():
     volume, tissues = phantom()
     assert simulate(volume, tissues, preset="64mT").thick.data.shape[:2] == volume.data.shape[:2]
-
-
-# --- the parts of the physical model
-
-
-def test_a_part_that_is_off_draws_nothing_and_leaves_the_others_draws_alone():
-    rng = np.random.default_rng
-    everything = artefacts.draw_artefacts(Artefacts(**ALL["artefacts"]), rng(5))
-    assert set(everything) == {"kspace", "bias_field", "distortion", "motion"}
-    assert artefacts.draw_artefacts(Artefacts(), rng(5)) == {}
-    parts = {"kspace": {"kspace": (1, 1)}, "bias_field": {"bias_field": (0, 0)}, "distortion": {"distortion": (0, 0)}}
-    for part, change in parts.items():
-        fewer = artefacts.draw_artefacts(Artefacts(**{**ALL["artefacts"], **change}), rng(5))
-        assert fewer == {name: value for name, value in everything.items() if name != part}
-
-
-def test_draws_lie_in_their_ranges():
-    settings = Artefacts(**ALL["artefacts"])
-    for seed in range(30):
-        drawn = artefacts.draw_artefacts(settings, np.random.default_rng(seed))
-        assert 0.7 <= drawn["kspace"] <= 0.9
-        field = artefacts.field((40, 40, 40), np.eye(4), artefacts.BIAS, drawn["bias_field"])
-        assert 0.09 < field.std() < 0.34  # the ends of the sampled field weigh a little more than a continuous one's
-        shift = artefacts.field((41, 41, 41), np.eye(4), artefacts.DISTORTION, drawn["distortion"])
-        assert 1.99 <= np.abs(shift).max() <= 4.01
-        still = [pose for pose in drawn["motion"] if pose["start"] <= 0.5 < pose["end"]]
-        assert [pose["rotation"] for pose in still] == [[0.0, 0.0, 0.0]]
-        for pose in (pose for pose in drawn["motion"] if pose not in still):
-            assert all(1 <= abs(angle) <= 3 for angle in pose["rotation"])
-            assert all(1 <= abs(shift) <= 2 for shift in pose["translation"])
 
 
 def test_bias_field_multiplies_by_the_drawn_field():
@@ -318,9 +256,6 @@ def test_fewer_in_plane_voxels_sample_what_they_can_resolve_exactly():
     np.testing.assert_allclose(found, 2 + np.cos(2 * np.pi * 7 * np.arange(36) / 36 + 0.4), atol=1e-5)
 
 
-# --- contrast
-
-
 def test_inversion_recovery_nulls_at_its_known_time():
     """With TR >> T1 the signal is null at TI = T1 ln 2, and full at TI -> infinity."""
     t1 = 300.0
@@ -344,22 +279,6 @@ def test_relaxation_gives_every_tissue_its_low_field_intensity(suffix, fixed):
     assert (signals["CSF"] > signals["WM"]) == (suffix == "T2w"), "CSF is bright in T2w alone"
 
 
-def test_relaxation_times_vary_from_person_to_person_by_the_spread():
-    settings = LowField(contrast="relaxation", relaxation=Relaxation(spread=0.1))
-    t1 = np.array([draw(settings, 1, f"sub-{number}").relaxation["t1"] for number in range(800)])
-    np.testing.assert_allclose(t1.mean(0), settings.relaxation.t1, rtol=0.02)
-    np.testing.assert_allclose(t1.std(0) / t1.mean(0), 0.1, rtol=0.1)
-
-
-# --- shifted sets
-
-
-def test_a_shifted_set_shares_the_draw_of_main():
-    main, low = (LowField(preset="64mT", shift={"snr": factor}) for factor in (1, 0.5))
-    assert draw(main, 1, "sub-01") == draw(low, 1, "sub-01")
-    assert draw(main, 1, "sub-01", number=2) != draw(main, 1, "sub-01")
-
-
 def test_less_snr_is_more_noise_and_nothing_else():
     volume, tissues = phantom()
     main, low = LowField(), LowField(shift={"snr": 0.25})
@@ -381,51 +300,6 @@ def test_contrast_is_moved_to_equality_and_past_it(kind, fixed):
     assert ratios[1] == pytest.approx(1, rel=1e-4)
     assert ratios[2] - 1 == pytest.approx(1 - ratios[0], rel=1e-3)
     assert abs(ratios[0] - 1) > 0.01
-
-
-# --- configuration
-
-
-def test_a_preset_sets_what_is_not_given():
-    assert LowField(preset="iqt-8x").thickness == 6
-    changed = LowField(preset="64mT", thickness=4, artefacts={"rotation": [0, 0]})
-    assert (changed.thickness, changed.in_plane, changed.noise) == (4, 1.6, "rician")
-    assert changed.artefacts.rotation == (0, 0)
-    assert changed.artefacts.distortion == tuple(PRESETS["64mT"]["artefacts"]["distortion"])
-    assert LowField.model_validate(changed.model_dump(mode="json")) == changed
-
-
-def test_a_set_is_based_on_another():
-    raw = {
-        "main": {"preset": "iqt-8x", "draws": 3},
-        "noisy": {"base": "main", "shift": {"snr": 0.5}},
-        "noisier": {"base": "noisy", "noise": "rician"},
-    }
-    sets = parse_config({"lowfield": raw}).lowfield
-    assert sets["noisier"].thickness == 6
-    assert (sets["noisier"].shift.snr, sets["noisier"].noise) == (0.5, "rician")
-    for wrong, words in (
-        ({"base": "mian"}, "did you mean main"),
-        ({"base": "main", "preset": "64mT"}, "both base and preset"),
-        ({"base": "wrong"}, "circle"),
-    ):
-        with pytest.raises(UserError, match=words):
-            parse_config({"lowfield": {"main": {}, "wrong": wrong}}, "my.yaml")
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"preset": "iqt-2x"}, "preset"),
-        ({"artefacts": {"rotation": [2, 1]}}, "lowest, highest"),
-        ({"axis": "A", "read_axis": "A"}, "read_axis A"),
-        ({"contrast": "flair"}, "contrast"),
-        ({"shift": {"snr": 0}}, "snr"),
-    ],
-)
-def test_wrong_settings_are_refused(settings, words):
-    with pytest.raises(UserError, match=words):
-        parse_config({"lowfield": {"main": settings}})
 
 
 def test_relaxation_never_inverts_the_contrast_of_t1w():
@@ -455,31 +329,6 @@ def test_csf_keeps_its_intensity_only_where_no_slice_shows_it_pure():
         apply(negative, tissues, settings, draw(settings, 1, "sub-01"))
 
 
-def test_parts_given_as_objects_change_the_preset_and_do_not_replace_it():
-    asked = LowField(preset="64mT", artefacts=Artefacts(rotation=(0, 0)))
-    assert asked == LowField(preset="64mT", artefacts={"rotation": (0, 0)})
-    assert asked.artefacts.bias_field == LowField(preset="64mT").artefacts.bias_field != (0, 0)
-
-
-@pytest.mark.parametrize(
-    ("change", "where"),
-    [
-        ({"noise_seed": None}, "draw.noise_seed"),
-        ({"snr_wm": "bright"}, "draw.snr_wm"),
-        ({"snr_gm": -3.0}, "draw.snr_gm"),
-        ({"relaxation": {"t1": [275.0, 327.0], "t2": [1.0, 1.0, 1.0]}}, "draw.relaxation.t1"),
-        ({"artefacts": {"bias_field": [0.1]}}, "draw.artefacts.bias_field"),
-        ({"artefacts": {"ghosts": 3}}, "draw.artefacts.ghosts"),
-        ({"artefacts": {"motion": [{"start": 0.0, "end": 2.0}]}}, "draw.artefacts.motion.0"),
-    ],
-)
-def test_a_record_that_is_none_is_refused_where_it_is_wrong(change, where):
-    record = draw(LowField(preset="64mT"), 1, "sub-01").to_dict()
-    assert Draw.from_dict(record).to_dict() == record
-    with pytest.raises(UserError, match=re.escape(where)):
-        Draw.from_dict({**record, **change})
-
-
 @pytest.mark.parametrize("axis", ["R", "A", "S"])
 def test_a_landmark_stays_in_its_place_in_an_oblique_scan(axis):
     """Rotated by 8 to 25 degrees against the world, as scans usually are."""
@@ -495,64 +344,3 @@ def test_a_landmark_stays_in_its_place_in_an_oblique_scan(axis):
     np.testing.assert_allclose(
         result.thick.affine[:3, :3] / result.thick.voxel_size, volume.affine[:3, :3] / volume.voxel_size, atol=1e-6
     )
-
-
-RANGES = {
-    "unit": "mm", "thickness": [2, 6], "gap": [0, 1], "in_plane": [0, 3], "axis": ["R", "A", "S"],
-    "contrast": ["snr", "relaxation", "none"], "noise": ["gaussian", "rician"],
-    "shift": {"snr": [0.5, 2], "contrast": [0, 1]},
-}  # fmt: skip
-
-
-def test_an_acquisition_is_drawn_within_its_ranges_and_replayed_from_its_record():
-    volume, tissues = phantom()
-    settings = LowField.model_validate(RANGES)
-    drawn = [simulator.draw(settings, 1, "sub-01", "T1w", number) for number in range(1, 200)]
-    values = {key: [each.acquisition[key] for each in drawn] for key in settings.drawn_keys()}
-    for key, (low, high) in settings.drawn_evenly().items():
-        assert low <= min(values[key]) < low + 0.1 * (high - low)
-        assert high - 0.1 * (high - low) < max(values[key]) <= high
-    assert np.median(values["shift.snr"]) == pytest.approx(1.0, rel=0.2)
-    for key in ("axis", "contrast", "noise"):
-        counts = [values[key].count(choice) for choice in settings.choices(key)]
-        assert min(counts) > 0.6 * len(drawn) / len(counts)
-    for each in drawn[:6]:
-        again = Draw.from_dict(json.loads(json.dumps(each.to_dict())))
-        assert again == each
-        first, second = (simulator.apply(volume, tissues, settings, one) for one in (each, again))
-        np.testing.assert_array_equal(first.thick.data, second.thick.data)
-        alone = simulator.acquisition_of(settings, each)
-        assert alone.drawn_keys() == ()
-        np.testing.assert_array_equal(first.thick.data, simulator.apply(volume, tissues, alone, each).thick.data)
-        assert first.measured["slice_thickness_mm"] == pytest.approx(each.acquisition["thickness"])
-
-
-def test_a_range_changes_nothing_else_that_is_drawn():
-    plain, ranged = LowField(preset="64mT"), LowField(preset="64mT", thickness=[2, 8])
-    one, other = (simulator.draw(settings, 1, "sub-01") for settings in (plain, ranged))
-    assert one.acquisition == {}
-    assert list(other.acquisition) == ["thickness"]
-    assert {**one.to_dict(), "acquisition": other.acquisition} == other.to_dict()
-    further = simulator.draw(LowField(preset="64mT", thickness=[2, 8], gap=[0, 1]), 1, "sub-01")
-    assert further.acquisition["thickness"] == other.acquisition["thickness"]
-
-
-def test_slices_drawn_finer_than_the_scans_are_as_thick_as_these():
-    volume, tissues = phantom()  # voxels of 2 mm
-    settings = LowField(unit="mm", thickness=[1, 1.5], gap=0, contrast="none", noise="none")
-    result = simulator.apply(volume, tissues, settings, simulator.draw(settings, 1, "sub-01"))
-    assert result.measured["slice_thickness_mm"] == pytest.approx(2.0)
-    assert result.thick.data.shape == volume.data.shape
-
-
-def test_a_range_that_the_record_lacks_is_refused():
-    volume, tissues = phantom()
-    drawn = simulator.draw(LowField(), 1, "sub-01")
-    with pytest.raises(UserError, match=r"draw: acquisition\.thickness is missing"):
-        simulator.apply(volume, tissues, LowField(thickness=[2, 4]), drawn)
-
-
-@pytest.mark.parametrize("changes", [{"thickness": [4, 2]}, {"shift": {"snr": [2, 1]}}, {"axis": []}, {"axis": ["X"]}])
-def test_ranges_that_are_none_are_refused(changes):
-    with pytest.raises(ValidationError):
-        LowField.model_validate(changes)

@@ -124,6 +124,9 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) ->
     names = [f"{PARTIAL}{path.name}-x1y2z3.nii.gz" for path in (mine, others)]
     for name in (*names, mine.name):
         (tmp_path / name).touch()
+    draft = tmp_path / f"{PARTIAL}{mine.name}-a1b2"
+    draft.mkdir()
+    (draft / mine.name).touch()
     sweep([mine, tmp_path / "absent" / "a.json"])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[1], mine.name])
 

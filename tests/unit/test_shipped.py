@@ -132,11 +132,11 @@ def test_the_command_needs_no_model_and_says_what_it_found(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("out", "more", "words"),
     [
-        ("labels", [], "must end in .nii or .nii.gz"),
-        ("labels.tsv", [], "must end in .nii or .nii.gz"),
-        ("T1w.nii.gz", [], "both an input and an output"),
-        ("other.nii.gz", ["--against", "other.nii.gz"], "both an input and an output"),
-        ("taken.nii.gz", [], "no label map's record"),
+        ("labels", [], "must end in .nii.gz or .nii"),
+        ("labels.tsv", [], "must end in .nii.gz or .nii"),
+        ("T1w.nii.gz", [], "named twice among inputs and outputs"),
+        ("other.nii.gz", ["--against", "other.nii.gz"], "named twice among inputs and outputs"),
+        ("taken.nii.gz", [], "no record of a label map"),
         ("labels.nii.gz", ["--lut", "short.tsv"], "has no row for label"),
         ("labels.nii.gz", ["--lut", "words.tsv"], "both must be numbers"),
         ("labels.nii.gz", ["--against", "absent.nii.gz"], "absent.nii.gz"),
@@ -175,6 +175,16 @@ def test_two_label_maps_are_compared(tmp_path: Path) -> None:
     mean = np.mean([float(rows[index]["dice"]) for index in held])
     assert f"over the {len(held)} structures that it holds: {mean:.3f}" in done.output
     assert set(rows) > held, "what the template's labels do not know is listed, and counts nothing"
+
+
+def test_a_comparison_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    made = person("901", 2.0)
+    save_volume(tmp_path / "T1w.nii.gz", made.T1w, made.affine)
+    save_volume(tmp_path / "empty.nii.gz", np.zeros_like(made.dseg), made.affine)
+    words = [str(tmp_path / name) for name in ("T1w.nii.gz", "labels.nii.gz")]
+    done = CliRunner().invoke(app, ["parcellate", *words, "--against", str(tmp_path / "empty.nii.gz")])
+    assert "empty.nii.gz: holds no structure" in str(done.exception)
+    assert {path.name for path in tmp_path.iterdir()} == {"T1w.nii.gz", "empty.nii.gz"}
 
 
 def test_a_damaged_model_is_refused(tmp_path: Path, repository: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from noise_run import PATCHES, train, write_noise_run
 from safetensors.torch import load_file
-from test_training import PATCHES, run, train  # noqa: F401  (the store of a few scans)
 from torch import Tensor
 
 from iqt.config import Config, Training, parse_config
@@ -112,7 +112,7 @@ def test_an_unconditional_velocity_sees_the_current_volume_alone(folders: tuple[
         assert torch.equal(*found) is not conditional
 
 
-def test_a_regression_of_other_data_is_refused(run: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
+def test_a_regression_of_other_data_is_refused(run: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:
     start = tmp_path / "start"
     shutil.copytree(folders[0], start)
     card = read_json(start / "model.json")
@@ -123,7 +123,12 @@ def test_a_regression_of_other_data_is_refused(run: Path, folders: tuple[Path, P
 
 
 @pytest.fixture(scope="module")
-def folders(run: Path) -> tuple[Path, Path]:  # noqa: F811
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_noise_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def folders(run: Path) -> tuple[Path, Path]:
     """A trained regression, and the flow that was trained from it."""
     train(run, run / "unet", Plan(CONFIG).trained_by("unet"))
     fit_started(run, run / "flow", run / "unet")
@@ -131,13 +136,13 @@ def folders(run: Path) -> tuple[Path, Path]:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def refined(run: Path, folders: tuple[Path, Path]) -> Path:  # noqa: F811
+def refined(run: Path, folders: tuple[Path, Path]) -> Path:
     """A diffusion model of what that regression leaves."""
     fit_started(run, run / "refined", folders[0], "refined")
     return run / "refined"
 
 
-def fit_started(run: Path, out: Path, start: Path | None, name: str = "flow") -> None:  # noqa: F811
+def fit_started(run: Path, out: Path, start: Path | None, name: str = "flow") -> None:
     settings = Plan(CONFIG).trained_by(name)
     train_model(settings, run / "participants.tsv", run / "store", out, 1, "float32", name, start=start)
 
@@ -225,7 +230,7 @@ def test_a_diffusion_model_sees_what_the_regression_made(folders: tuple[Path, Pa
     assert [part is task.network.denoiser for part in task.parts()] == [True]
 
 
-def test_a_flow_without_its_regression_is_an_error(run: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
+def test_a_flow_without_its_regression_is_an_error(run: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs --start"):
         fit_started(run, tmp_path, None)
     with pytest.raises(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,8 @@ from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
 from iqt.imaging.kinds import kind_of
 from iqt.io import batch, naming
-from iqt.io.files import read_json, replacing, write_json
+from iqt.io.files import read_json, write_json
+from iqt.io.outputs import check_outputs, replacing_all
 from iqt.io.volumes import read_volume, save_volume, say_doubts
 from iqt.terminal import Bar, warn
 
@@ -156,9 +156,7 @@ def _simulate_file(
     for warning in warnings:
         warn(warning)
     facts = {"status": batch.OK, **describe(scan, seed, suffix, found.engine, settings, made), "warnings": warnings}
-    with ExitStack() as stack:
-        # Renamed in the opposite order, so that the record comes last.
-        pending = {path: stack.enter_context(replacing(path)) for path in (sidecar, out, *extras) if path is not None}
+    with replacing_all(path for path in (sidecar, out, *extras) if path is not None) as pending:
         save_volume(pending[out], result.thick.data, result.thick.affine)
         if extras.space_hq is not None:
             save_volume(pending[extras.space_hq], result.upsampled, volume.affine)
@@ -168,22 +166,15 @@ def _simulate_file(
 
 
 def _check_outputs(image: Path, out: Path, given: TissueFiles, extras: Extras, record: Path | None = None) -> None:
-    sidecar = naming.beside(out, ".json")
-    outputs = [path for path in (out, extras.space_hq, extras.preview) if path is not None]
     inputs = (image, given.labels, given.mask, record, *given.probseg.values())
-    taken = {Path(path).resolve() for path in inputs if path is not None}
-    for path in map(Path, outputs):
-        allowed = (".png", ".svg", ".pdf") if path == extras.preview else (".nii", ".nii.gz")
-        if not path.name.endswith(allowed):
-            raise UserError(f"{path}: an output must end in {' or '.join(allowed[::-1])}")
-        if path.resolve() in taken:
-            raise UserError(f"{path}: is both an output and another file of this command; choose another name for it")
-        taken.add(path.resolve())
-    if sidecar.resolve() in taken:
-        raise UserError(f"{sidecar.name}: is both the new record and another file; choose another name for {out}")
-    known = read_json(sidecar) if sidecar.is_file() else {"draw": None}
-    if not isinstance(known, dict) or "draw" not in known:
-        raise UserError(f"{sidecar}: is there already and no record of a simulation; choose another name than {out}")
+    check_outputs(
+        out,
+        [None if path is None else Path(path) for path in inputs],
+        "a simulation",
+        lambda known: "draw" in known,
+        volumes=[extras.space_hq],
+        pictures=[extras.preview],
+    )
 
 
 def _suffix(image: Path) -> str:

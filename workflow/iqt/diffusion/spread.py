@@ -159,7 +159,10 @@ def _rising(squares: Sequence[float], weights: Sequence[float] | None = None) ->
 def read_spread(path: Path) -> Spread | None:
     """What `Spread.written` gave, or None where nothing could be calibrated; UserError where the file holds
     something else."""
-    record = read_json(path)
+    return _spread(read_json(path), path)
+
+
+def _spread(record: Any, path: Path) -> Spread | None:
     try:
         if record.get("status", "ok") != "ok":
             return None
@@ -199,5 +202,5 @@ def spread_of(folder: Path, usage: Mapping[str, Any]) -> Spread | None:
         if isinstance(calibrated_for, dict) and all(
             calibrated_for.get(key) == usage.get(key) for key in ("kind", "sampling")
         ):
-            return read_spread(path)
+            return _spread(record, path)
     return None

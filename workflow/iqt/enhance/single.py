@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,15 @@ from iqt.enhance.intake import load_scan
 from iqt.enhance.run import enhance_volume, load_method
 from iqt.errors import UserError
 from iqt.imaging.brain_mask import NOTICED
-from iqt.io.files import read_json, replacing, write_json
-from iqt.io.naming import beside, seed_of
+from iqt.io.files import write_json
+from iqt.io.naming import seed_of
+from iqt.io.outputs import check_outputs, replacing_all
 from iqt.io.volumes import SCALE_PERCENTILE, Volume, save_volume
 from iqt.methods import parse_method
 from iqt.terminal import Bar, detail, note, warn
 from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
 
-ENDINGS = (".nii.gz", ".nii")
 CLOSE_MM = 0.5
 """Slices that are closer or further apart than any seen in calibration by no more than this are not worth a word."""
 
@@ -59,7 +58,7 @@ def enhance_file(
         UserError: as `load_scan`; an output's name has another ending, or stands for two files; an option is of no use
             with this model.
     """
-    record = _check_outputs(image, out, mask, extras)
+    record = check_outputs(out, (image, mask), "an enhancement", _is_record, volumes=extras.values())
     card = load_card(model)
     if not card.get("grid"):
         raise UserError(f"{model / 'model.json'}: is of kind {card['kind']}, not of a network that enhances scans")
@@ -123,12 +122,15 @@ def enhance_file(
     volumes = {out: Volume(result.mean, found.scan.affine)}
     for name, path in extras.items():
         volumes[path] = agreement.difference if name == "residual" else Volume(made[name], found.scan.affine)
-    with ExitStack() as stack:
-        # Renamed in the opposite order, so that the record comes last.
-        pending = {path: stack.enter_context(replacing(path)) for path in [record, *volumes]}
+    with replacing_all([record, *volumes]) as pending:
         for path, volume in volumes.items():
             save_volume(pending[path], volume.data, volume.affine)
         write_json(pending[record], facts)
+
+
+def _is_record(known: Mapping[str, Any]) -> bool:
+    model = known.get("model")
+    return isinstance(model, dict) and "weights_sha256" in model
 
 
 def _disagreement(agreement: Consistency | None, card: Mapping[str, Any]) -> str | None:
@@ -176,23 +178,3 @@ def usage_of(card: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, 
         raise UserError(f"--{problem['loc'][-1]}: {problem['msg']}") from None
     dumped = method.model_dump(mode="json")
     return {key: dumped[key] for key in ("kind", "sampling", "tiling") if key in dumped}
-
-
-def _check_outputs(image: Path, out: Path, mask: Path | None, extras: dict[str, Path]) -> Path:
-    """The record's name; UserError where an output would not be readable afterwards or replace another file."""
-    outputs = [out, *extras.values()]
-    for path in outputs:
-        if not path.name.endswith(ENDINGS):
-            raise UserError(f"{path}: the name must end in {' or '.join(ENDINGS)}")
-    places = [path.resolve() for path in (image, *([mask] if mask else []), *outputs)]
-    twice = next((path for number, path in enumerate(places) if path in places[:number]), None)
-    if twice is not None:
-        raise UserError(f"{twice}: is named twice among inputs and outputs; choose another name")
-    record = beside(out, ".json")
-    if any(path.is_dir() for path in (*outputs, record)):
-        raise UserError(f"{out}: an output is the name of a folder; choose another name")
-    known = read_json(record) if record.exists() else None
-    model = known.get("model") if isinstance(known, dict) else None
-    if record.exists() and not (isinstance(model, dict) and "weights_sha256" in model):
-        raise UserError(f"{record}: is there already and no record of an enhancement; choose another name than {out}")
-    return record

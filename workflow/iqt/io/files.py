@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,10 @@ def sweep(paths: Iterable[str | Path]) -> None:
     for folder, wanted in names.items():
         for stale in folder.glob(f"{PARTIAL}*"):
             if stale.name.removeprefix(PARTIAL).rsplit("-", 1)[0] in wanted:
-                stale.unlink(missing_ok=True)
+                if stale.is_dir():
+                    shutil.rmtree(stale, ignore_errors=True)
+                else:
+                    stale.unlink(missing_ok=True)
 
 
 def nearest_folder(path: str | Path) -> Path:

@@ -14,9 +14,10 @@ from iqt.errors import UserError
 from iqt.imaging.brain_mask import find_brain
 from iqt.imaging.checks import mask_problems, scan_problems
 from iqt.imaging.contrast import contrast_warnings
-from iqt.io.files import read_json, write_json
+from iqt.io.files import write_json
 from iqt.io.labels import LabelTable
 from iqt.io.naming import beside
+from iqt.io.outputs import check_outputs, drafting
 from iqt.io.volumes import Volume, intensity_scale, read_like, read_mask, read_volume, save_volume, say_doubts
 from iqt.parcellate.reader import ENGINE, load_reader
 from iqt.parcellate.volumes import (
@@ -122,16 +123,14 @@ def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSu
 
 def _check_files(files: Files) -> None:
     """UserError where an output would not be readable afterwards or replace another file."""
-    if not files.out.name.endswith((".nii", ".nii.gz")):
-        raise UserError(f"{files.out}: a label map's name must end in .nii or .nii.gz")
-    beside_it = [beside(files.out, ending) for ending in (".json", TABLE_ENDING, VOLUMES_ENDING, AGREEMENT_ENDING)]
-    given = [path.resolve() for path in (files.image, files.mask, files.against) if path is not None]
-    taken = [path for path in (files.out, *beside_it) if path.resolve() in given]
-    if taken:
-        raise UserError(f"{taken[0]}: is both an input and an output; choose another name for the label map")
-    record = beside(files.out, ".json")
-    if record.exists() and "engine" not in read_json(record):
-        raise UserError(f"{record}: exists, and no label map's record; choose another name for the label map")
+    tables = [TABLE_ENDING, VOLUMES_ENDING, *([AGREEMENT_ENDING] if files.against is not None else [])]
+    check_outputs(
+        files.out,
+        (files.image, files.mask, files.against),
+        "a label map",
+        lambda known: "engine" in known,
+        tables=[beside(files.out, ending) for ending in tables],
+    )
 
 
 def _read(files: Files, contrast: str | None) -> Scan:
@@ -166,12 +165,15 @@ def _read(files: Files, contrast: str | None) -> Scan:
 def _save(files: Files, scan: Scan, labels: np.ndarray, record: dict, lut: Path) -> None:
     if not labels.any():
         raise UserError("the parcellator found no structure in the brain mask; look at the image")
-    out, volume = files.out, scan.volume
-    save_volume(out, labels, volume.affine)
-    write_structures(out, labels, volume.affine, lut)
-    if scan.other is not None:
-        mean, n = write_agreement(out, labels, scan.other, files.against, volume, lut)
-        where = beside(out, AGREEMENT_ENDING).name
-        print(f"mean Dice with {files.against.name} over the {n} structures that it holds: {mean:.3f} (each: {where})")
     record = {**record, "seconds": round(record["seconds"], 2), "mask": scan.origin, "warnings": scan.warnings}
-    write_json(beside(out, ".json"), {"status": "ok", **record})
+    agreed = None
+    with drafting(files.out) as draft:
+        save_volume(draft, labels, scan.volume.affine)
+        write_structures(draft, labels, scan.volume.affine, lut)
+        if scan.other is not None:
+            agreed = write_agreement(draft, labels, scan.other, files.against, scan.volume, lut)
+        write_json(beside(draft, ".json"), {"status": "ok", **record})
+    if agreed is not None:
+        mean, n = agreed
+        where = beside(files.out, AGREEMENT_ENDING).name
+        print(f"mean Dice with {files.against.name} over the {n} structures that it holds: {mean:.3f} (each: {where})")

@@ -26,6 +26,11 @@ QUALITIES = (85, 75, 65, 55)
 """Of the JPEGs; at the last, errors are of about two grey levels in a hundred."""
 
 
+def sd_name(record: Mapping[str, Any]) -> str:
+    """What the volume is that is written beside a mean of samples, whose record is given."""
+    return "error to be expected" if "interval_half_width_in_sd" in record["sd"] else "standard deviation"
+
+
 def write_scan_page(
     out: Path,
     scan: StudyScan,
@@ -47,6 +52,7 @@ def write_scan_page(
     hidden = ("quality_before", "quality_after", "warnings", "status", "tile_borders", "patch_borders")
     facts = {key: value for key, value in record.items() if key not in hidden}
     content = {"scan": scan, "record": {"warnings": [], **record}, "viewer": viewer, "quality": rows, "facts": facts}
+    content["sd_name"] = sd_name(record) if "sd" in record else None
     write_text(out, _render("scan.html", content))
 
 

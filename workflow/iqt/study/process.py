@@ -20,7 +20,7 @@ from iqt.io.shipped import PARCELLATOR, find_model
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 from iqt.parcellate.single import Files, parcellate_file
 from iqt.report.panels import as_acquired
-from iqt.study.pages import write_scan_page
+from iqt.study.pages import sd_name, write_scan_page
 from iqt.study.prepare import prepare
 from iqt.study.quality import quality
 from iqt.study.results import Results
@@ -79,7 +79,7 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     if results.residual.exists():
         described[results.residual] = "the scan minus the result acquired again as it was, on the result's scale"
     if "sd" in extras:
-        described[results.sd] = f"{_sd_name(record)}, on the result's scale: {record['sd']['meaning']}"
+        described[results.sd] = f"{sd_name(record)}, on the result's scale: {record['sd']['meaning']}"
     for path, text in described.items():
         write_json(beside(path, ".json"), {"Description": text, "SkullStripped": True, **about})
     enhanced = read_volume(results.enhanced)
@@ -100,18 +100,13 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
     if isinstance(labels, np.ndarray):
         shown["structures, outlined"] = outlined(enhanced.data, labels)
     if results.sd.exists():
-        shown[_sd_name(record)] = _to_white(read_on_grid(results.sd, enhanced), brain)
+        shown[sd_name(record)] = _to_white(read_on_grid(results.sd, enhanced), brain)
     if results.residual.exists():
         residual = as_acquired(read_volume(results.residual), enhanced)
         shown["unexplained by the result"] = _to_white(np.where(brain, np.abs(residual), 0), brain)
     shown["enhanced"] = enhanced.data  # last, so that the viewer begins with it
     write_scan_page(results.page, scan, {"status": "ok", **record}, shown, Volume(brain, enhanced.affine))
     return record
-
-
-def _sd_name(record: Mapping[str, Any]) -> str:
-    """What the volume is that is written beside a mean of samples."""
-    return "error to be expected" if "interval_half_width_in_sd" in record["sd"] else "standard deviation"
 
 
 def sampling_of(model: Path, samples: int | None) -> dict[str, Any]:
