@@ -24,6 +24,7 @@ from iqt.training.card import method_of
 from iqt.training.checkpoints import load_card
 from people import person
 
+RELEASE = Path(__file__).parents[2] / "tests" / "measurements" / "release.py"
 SPLIT = Path(__file__).parents[2] / "config" / "release" / "t1w_split.tsv"
 
 
@@ -53,6 +54,30 @@ def test_a_model_is_found_by_name_by_folder_and_by_contrast(tmp_path: Path) -> N
         find_model(None, "FLAIR")
     with pytest.raises(UserError, match=f"neither a folder nor one of the shipped models, .*{DEFAULTS['T1w']}"):
         find_model("no-such", "T1w")
+
+
+def test_shipping_writes_what_was_measured_into_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of the card from rows of known content; a spread of other weights does not stay behind."""
+    monkeypatch.syspath_prepend(str(RELEASE.parent))
+    import release
+
+    source, folder = find_model("t1w-unet", None), tmp_path / "t1w-new"
+    folder.mkdir()
+    (folder / "spread_release.json").write_text("{}")
+    rows = [
+        {"acquisition": name, "scan": f"sub-{n}", "psnr_cubic": 20.0, "psnr_model": 20 + gain, "unexplained": left}
+        for n, (name, gain, left) in enumerate((("a", 1.0, 0.2), ("a", 2.0, 0.3), ("b", 3.0, 0.4)))
+    ]
+    rows.append({"acquisition": release.CLEAN, "scan": "sub-0", "psnr_cubic": 99.0, "psnr_model": 39.0})
+    card = {key: value for key, value in load_card(source).items() if key not in ("release", "consistency", "name")}
+    release.ship(source, folder, rows, card, ["sub-0", "sub-1", "sub-2"], Path("docs/page.md"), None)
+    shipped = load_card(folder)
+    assert shipped["name"] == "t1w-new"
+    assert "+2.25 dB over cubic interpolation on 3 people" in shipped["release"]["measured"], "of 1.5 and 3"
+    assert "(+1.50 to +3.00 over 2 acquisitions; docs/page.md)" in shipped["release"]["measured"]
+    assert shipped["consistency"] == {"limit": 0.4, "n_scans": 3, "measured_in": "docs/page.md"}
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json"}
+    assert checksum(folder / "model.safetensors") == shipped["weights_sha256"]
 
 
 def test_the_list_names_contrast_training_and_checksum() -> None:
