@@ -19,7 +19,9 @@ from iqt.errors import StopError, UserError
 from iqt.imaging import checks
 from iqt.imaging.contrast import contrast_of
 from iqt.io.files import read_table
+from iqt.io.labels import read_shown
 from iqt.io.volumes import Volume
+from iqt.planning.needs import check_needs
 from stand_in import save_stand_in
 
 
@@ -157,6 +159,26 @@ def test_a_look_up_table_of_ones_own_is_checked(tmp_path: Path, index: str, word
         checks.read_labels(str(path))
 
 
+def test_a_look_up_table_of_ones_own_can_be_shown_or_is_refused_when_a_run_is_planned(tmp_path: Path) -> None:
+    """Not when the report is drawn, hours later. `n/a`, usual in BIDS, is grey."""
+    path = tmp_path / "own.tsv"
+    for name, colour, words in (
+        ("Right", "red", "color 'red' of index 41 is not like"),
+        ("Left", "#ffffff", "the name 'Left' is listed twice"),
+        ("Right", "n/a", None),
+    ):
+        path.write_text(f"index\tname\tcolor\tmirror\n2\tLeft\t#ffffff\t41\n41\t{name}\t{colour}\t2\n")
+        config = parse_config(
+            {"cohort": {"source": "template"}, "parcellate": {"labels": str(path), "builtin": {"weights": "train"}}}
+        )
+        if words is None:
+            check_needs(config, {}, {})
+            assert read_shown(path)[41] == ("Right", "#808080")
+        else:
+            with pytest.raises(UserError, match=words):
+                check_needs(config, {}, {})
+
+
 def test_people_and_sessions_that_are_not_there_are_named(tmp_path: Path) -> None:
     for name in ("01", "02"):
         (tmp_path / f"sub-{name}" / "anat").mkdir(parents=True)
@@ -169,7 +191,6 @@ def test_people_and_sessions_that_are_not_there_are_named(tmp_path: Path) -> Non
 
 def test_an_engine_that_cannot_work_with_a_cohort_is_refused() -> None:
     from iqt.cohort.entries import Entry
-    from iqt.planning.needs import check_needs
 
     scans = {name: [f"sub-{name}"] for name in ("train", "val", "test")}
     plain = {scan[0]: Entry(scan[0], head="x") for scan in scans.values()}

@@ -266,7 +266,7 @@ def test_a_mask_can_be_given_and_one_that_is_not_found_is_asked_for(model: Path,
 def test_an_engine_that_fails_leads_to_the_options_that_help(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(_head: Volume, _settings: Mask) -> Volume:
+    def fails(_head: Volume, _settings: Mask, notice: bool) -> Volume:
         raise UserError("cohort.mask: brainextractor finds no brain")
 
     monkeypatch.setattr("iqt.enhance.intake.find_brain", fails)
@@ -323,6 +323,45 @@ def test_somebody_elses_record_is_not_replaced_and_ones_own_is(model: Path, tmp_
     with pytest.raises(UserError, match="name of a folder"):
         go(image, tmp_path / "folder.nii.gz", model)
     assert not (tmp_path / "folder.json").exists()
+
+
+def test_somebody_elses_scan_is_not_overwritten(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by `iqt enhance *.nii.gz` where there are two, without sidecars."""
+    image, other = phantom(tmp_path / "sub-01.nii.gz"), phantom(tmp_path / "sub-02.nii.gz")
+    before = other.read_bytes()
+    with pytest.raises(UserError, match=r"sub-02\.nii\.gz: is there already, and no sub-02\.json says"):
+        go(image, other, model)
+    assert other.read_bytes() == before
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(UserError, match="nothing can be written into that folder"):
+        go(image, tmp_path / "out.nii.gz", model)
+
+
+def test_a_name_that_is_no_utf8_is_enhanced(model: Path, tmp_path: Path) -> None:
+    image = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.nii.gz"))
+    os.rename(phantom(tmp_path / "scan.nii.gz"), image)
+    assert go(image, tmp_path / "out.nii.gz", model)["status"] == "ok"
+
+
+def test_an_engine_that_was_asked_for_is_asked(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole head in zeros may be as small as a brain, and be taken for one."""
+    image = phantom(tmp_path / "scan.nii.gz")
+    asked = []
+
+    def engine(head: Volume, settings: Mask) -> np.ndarray:
+        asked.append(settings.fraction)
+        return head.data > 0
+
+    monkeypatch.setattr("iqt.imaging.brain_mask._deepbet", engine)
+    words = ["enhance", str(image), str(tmp_path / "out.nii.gz"), "--model", str(model)]
+    for more, times in (([], 0), (["--mask-engine", "deepbet"], 1), (["--fraction", "0.4"], 2)):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert done.exit_code == 0, done.exception
+        assert len(asked) == times
+    assert asked[-1] == 0.4
+    for more in (["--mask-engine", "synthstrip"], ["--fraction", "2"]):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert "--mask-engine and --fraction: " in str(done.exception)
 
 
 @pytest.mark.parametrize("dim", [(3, 32000, 32000, 32000), (3, -4, 5, 5), (9, 4, 4, 4)])

@@ -241,6 +241,25 @@ def test_a_set_without_a_method_has_no_failure_of_it(run):
     assert not [stage for stage in stages if "unet" in stage]
 
 
+def test_what_an_earlier_configuration_left_is_no_failure_of_this_one(run):
+    """A person who was tested then and is trained on now, and a parcellator that is switched off."""
+    evaluate(run)
+    write_json(flat(run / "enhanced/main/unet", "sub-train001", "T1w.json"), {"status": "diverged"})
+    gather(run, [0], {}, facts(), run / "cohort/dseg.tsv", run / "metrics")
+    skipped = read_json(run / "metrics/run.json")["cohort"]["skipped"]
+    assert {entry["stage"] for entry in skipped} >= {"parcellation/hq", "parcellation/main/unet"}
+    assert "sub-train001" not in {entry["scan"] for entry in skipped}
+    gather(run, [0], {}, facts().model_copy(update={"engine": "none"}), None, run / "metrics")
+    skipped = read_json(run / "metrics/run.json")["cohort"]["skipped"]
+    assert not [entry for entry in skipped if entry["stage"].startswith("parcellation")]
+    write_json(anat(run / "lowfield/main", "sub-train001", "T1w.json"), {"status": "no signal"})
+    for trained, told in ((("main",), True), ((), False)):
+        asked = facts().model_copy(update={"training_sets": trained})
+        gather(run, [0], {}, asked, run / "cohort/dseg.tsv", run / "metrics")
+        scans = {entry["scan"] for entry in read_json(run / "metrics/run.json")["cohort"]["skipped"]}
+        assert ("sub-train001" in scans) is told
+
+
 def test_facts_pass_through_json():
     assert RunFacts.model_validate(json.loads(facts().model_dump_json())) == facts()
 
@@ -356,6 +375,7 @@ def test_every_kind_of_failure_stands_in_the_written_tables(run, brain, tmp_path
     assert (cubic["n_subjects"], cubic["n_failed"], cubic["psnr_n"]) == ("4", "2", "2")
     assert (unet["n_subjects"], unet["n_failed"], unet["psnr_n"], unet["miou_n"]) == ("4", "4", "1", "1")
     assert (unet["miou"], unet["miou_common"], unet["miou_common_n"]) == ("0", "", "0")
+    assert cubic["miou_common_n"] != "0", "a method that never succeeded takes nothing from the others"
     assert cubic["psnr_n_shared"] == "1"
     for name in ("benchmark.md", "similarity.md", "benchmark.tex"):
         text = " ".join((tmp_path / name).read_text().replace("\n% ", " ").split())
@@ -372,7 +392,7 @@ def test_every_kind_of_failure_stands_in_the_written_tables(run, brain, tmp_path
     table = [line for line in (tmp_path / "benchmark.md").read_text().splitlines() if line.startswith("| unet")]
     assert "[1 of 4]" in table[0]
     assert "| 1 of 4 | 4 |" in table[0]
-    assert "– [0 of 4]" in table[0], "mIoU common: no scan on which both succeeded"
+    assert "– [0 of 4]" in table[0], "mIoU common: no scan on which it succeeded"
     tested = {row["metric"]: row for row in read_table(tmp_path / "statistics.csv")}
     assert {(row["n"], row["n_missing"]) for row in tested.values()} == {("1", "3")}
     overlaps = (tmp_path / "structures.md").read_text()

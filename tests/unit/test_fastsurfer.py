@@ -370,8 +370,10 @@ def test_files_that_do_not_fit_the_volume_are_refused(
 def test_one_volume_by_hand(home: Path, lut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the real program's 256 voxels an edge."""
     monkeypatch.delenv("STANDIN_SIDE")
-    volume, mask = brain(affine_of(*GRIDS["sub-02"]), GRIDS["sub-02"][2], 50)
-    save_volume(tmp_path / "t1.nii.gz", volume.data, volume.affine)
+    codes, sizes, shape = "PIR", (1.5, 2.5, 2.0), (60, 36, 44)  # as large as a head's scan must be
+    volume, mask = brain(affine_of(codes, sizes, shape), shape, 50)
+    grain = 1 + 0.02 * np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    save_volume(tmp_path / "t1.nii.gz", volume.data * grain, volume.affine)
     save_volume(tmp_path / "mask.nii.gz", mask, volume.affine)
     save_volume(tmp_path / "other.nii.gz", np.where(mask > 0, 16, 0).astype(np.int16), volume.affine)
     files = Files(*(tmp_path / f"{name}.nii.gz" for name in ("t1", "out/labels", "mask", "other")))

@@ -83,6 +83,10 @@ def test_published_values_meet_ours_only_in_the_same_definition(
     assert published.ours(subjects, "main", "psnr_minmax")["cubic"] == [24, 24, 24]
     assert published.ours(subjects, "main", "miou_fastsurfer") == {}, "read by the built-in network"
     assert published.ours(subjects, "main", "psnr_lin") == {}
+    assert published.why_not(subjects, "main", "miou_fastsurfer") == "it was read by another parcellator"
+    unread = [row | {"miou": "", "parcellator": "none"} for row in read_table(subjects)]
+    write_table(tmp_path / "unread.csv", unread)
+    assert published.why_not(tmp_path / "unread.csv", "main", "miou_fastsurfer") == "nothing was parcellated"
     rows = read_table(subjects)
     write_table(tmp_path / "subjects.csv", [row | {"parcellator": "fastsurfer 2.4.2"} for row in rows])
     assert published.ours(tmp_path / "subjects.csv", "main", "miou_fastsurfer")["diffusion_iqt"][0] == 0.6
@@ -95,8 +99,8 @@ def test_published_values_meet_ours_only_in_the_same_definition(
     text = (tmp_path / "published.svg").read_text()
     assert "33.7" in text
     assert text.count("cubic (here)") == 1, "PSNR min-max"
-    assert "ours has fewer than 5 scales and is not drawn" in text
-    assert "another parcellator and is not drawn" in text
+    assert "nothing of ours is drawn: it has fewer than 5 scales" in text
+    assert "nothing of ours is drawn: it was read by another parcellator" in text
     assert text.count("[definition not confirmed]") == 5
 
 

@@ -19,7 +19,7 @@ from iqt.errors import UserError
 from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.report.figures import scores
 from iqt.report.metrics import FURTHER_METRICS, METRICS, NAMES
-from iqt.report.page import viewer
+from iqt.report.page import structures, viewer
 from iqt.report.page import write as page
 from iqt.report.page.methods import extremes_lines
 from iqt.report.panels import Panel
@@ -171,7 +171,9 @@ def test_page_says_how_well_the_parcellator_reads(made: Path, tmp_path: Path) ->
     table = [dict(zip(columns, row, strict=True)) | {"status": "ok", "volume_reference_mm3": 1000} for row in rows]
     write_table(tmp_path / "metrics/parcellator.csv", table)
     lut = tmp_path / "lut.tsv"
-    write_table(lut, [{"name": "left half", "color": "#4e79a7"}, {"name": "two", "color": "#ff0000"}])
+    write_table(
+        lut, [{"index": 1, "name": "left half", "color": "#4e79a7"}, {"index": 2, "name": "two", "color": "#ff0000"}]
+    )
     page.write_page(tmp_path / "metrics", made / "tables", [], tmp_path / "report.html", lut)
     text = (tmp_path / "report.html").read_text()
     assert "mean Dice <strong>0.750</strong>" in text
@@ -353,3 +355,21 @@ def test_page_shows_whose_labels_could_not_be_compared(made: Path, tmp_path: Pat
     write_table(tmp_path / "metrics/parcellator.csv", [broken], list(whole))
     page.write_page(tmp_path / "metrics", made / "tables", [], tmp_path / "report.html")
     assert "(0 of 3 could be compared)" in (tmp_path / "report.html").read_text()
+
+
+def test_effects_and_the_judges_mean_count_a_person_once(tmp_path: Path) -> None:
+    """One person with three scans that gain 0.3, one with a single scan that gains 0.1."""
+    gains = {"sub-a_ses-1": 0.3, "sub-a_ses-2": 0.3, "sub-a_ses-3": 0.3, "sub-b": 0.1}
+    held = pd.DataFrame(
+        {"scan": scan, "method": method, "dice": 0.5 + more}
+        for scan, gain in gains.items()
+        for method, more in (("cubic", 0), ("unet", gain))
+    )
+    assert structures._effect(held, "cubic") == (pytest.approx(0.2), "unet")
+    rows = [
+        {"scan": scan, "status": "ok", "name": "thalamus", "dice": 0.5 + gain, "volume_reference_mm3": 1}
+        for scan, gain in gains.items()
+    ]
+    write_table(tmp_path / "parcellator.csv", rows)
+    told = structures.judge(tmp_path, {})
+    assert (told["n_scans"], told["dice"]) == (4, pytest.approx(0.7))

@@ -16,6 +16,7 @@ from iqt.io.files import read_table, write_table
 from iqt.io.naming import Result
 from iqt.planning.plan import Plan
 from iqt.report.data import read_scores, read_trainings
+from iqt.report.figures import slices
 from iqt.report.metrics import FURTHER_METRICS, METRICS
 from iqt.report.page.assessments import calibration_table
 from iqt.report.page.structures import mean_over_seeds
@@ -122,6 +123,7 @@ def test_a_seed_that_lost_everything_takes_no_scan_from_the_others(tmp_path: Pat
     unet = next(row for row in read_table(tmp_path / "benchmark.csv") if row["method"] == "unet")
     kept = np.array([PSNR["unet"][seed] for seed in SEEDS[:2]])
     assert (unet["n_failed"], unet["psnr_n"]) == ("5", "5")
+    assert {row["miou_common_n"] for row in read_table(tmp_path / "benchmark.csv")} == {"5"}
     assert float(unet["psnr"]) == pytest.approx(kept.mean(), rel=1e-5)
     assert float(unet["psnr_seed_sd"]) == pytest.approx(kept.mean(axis=1).std(ddof=1), rel=1e-5)
 
@@ -200,6 +202,24 @@ def test_volumes_are_compared_as_one_training_measures_them(tmp_path: Path) -> N
     errors = np.array([10, -20, 30, -40, 25])
     assert float(found["bias_mm3"]) == pytest.approx(errors.mean())
     assert float(found["loa_upper"]) == pytest.approx(errors.mean() + 1.96 * errors.std(ddof=1), rel=1e-3)
+
+
+def test_a_scan_without_a_reading_is_not_in_the_references_volume_either(tmp_path: Path) -> None:
+    """Two sessions of each person, the second smaller; of the first person's no result could be read."""
+    rows = [
+        {"scan": f"{scan}_ses-{session}", "set": "main", "method": "unet", "seed": "1", "index": 1, "name": "thalamus",
+         "dice": 0.8, "iou": 0.7, "volume_reference_mm3": size, "volume_mm3": size}
+        for scan in SCANS for session, size in ((1, 4000), (2, 3000))
+    ]  # fmt: skip
+    rows[1] |= {"dice": 0, "iou": 0, "volume_mm3": ""}
+    write_table(tmp_path / "parts.csv", rows)
+    (found,) = write_structures(tmp_path / "parts.csv", tmp_path, "main", SCANS, ["unet"], 100, 1)
+    assert (float(found["bias_mm3"]), float(found["loa_upper"])) == (0, 0)
+
+
+def test_a_picture_bears_the_scores_of_the_seed_that_it_shows(tmp_path: Path) -> None:
+    found = slices._scores(subjects(tmp_path), "main", SCANS[0])
+    assert found["unet"]["psnr"] == PSNR["unet"][SEEDS[0]][0]
 
 
 def test_results_of_the_first_seed_bear_the_methods_name_alone() -> None:

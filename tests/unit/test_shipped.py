@@ -22,6 +22,7 @@ from iqt.io.labels import LabelTable, read_lut
 from iqt.io.shipped import PARCELLATOR, PARCELLATOR_TABLE, RESOURCES, table_file
 from iqt.io.volumes import Volume, read_volume, save_volume
 from iqt.parcellate.reader import Reader, load_reader
+from iqt.parcellate.volumes import table_of, write_agreement, write_structures
 from people import person
 
 WHITE, CORTEX = (2, 41), (3, 42)
@@ -137,6 +138,8 @@ def test_the_command_needs_no_model_and_says_what_it_found(tmp_path: Path) -> No
         ("T1w.nii.gz", [], "named twice among inputs and outputs"),
         ("other.nii.gz", ["--against", "other.nii.gz"], "named twice among inputs and outputs"),
         ("taken.nii.gz", [], "no record of a label map"),
+        ("other.nii.gz", [], "other.nii.gz: is there already, and no other.json says"),
+        ("short.nii.gz", ["--lut", "short.tsv"], "short.tsv: is named twice"),
         ("labels.nii.gz", ["--lut", "short.tsv"], "has no row for label"),
         ("labels.nii.gz", ["--lut", "words.tsv"], "both must be numbers"),
         ("labels.nii.gz", ["--against", "absent.nii.gz"], "absent.nii.gz"),
@@ -175,6 +178,43 @@ def test_two_label_maps_are_compared(tmp_path: Path) -> None:
     mean = np.mean([float(rows[index]["dice"]) for index in held])
     assert f"over the {len(held)} structures that it holds: {mean:.3f}" in done.output
     assert set(rows) > held, "what the template's labels do not know is listed, and counts nothing"
+    done = CliRunner().invoke(app, ["parcellate", *words])
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "labels_agreement.tsv").exists(), "it was of the label map before"
+
+
+def test_names_are_those_of_the_smallest_table_that_has_all_labels() -> None:
+    for name in ("aseg", "template", "fastsurfer"):
+        ids = read_lut(table_file(name)).ids
+        assert table_of(ids) == table_file(name)
+    with pytest.raises(UserError, match="no look-up table"):
+        table_of([2, 12345])
+
+
+def test_nothing_is_said_of_structures_that_a_parcellator_does_not_know(tmp_path: Path) -> None:
+    """Left and right hippocampus by the table of 32, of which it knows the left one alone."""
+    labels = np.zeros((6, 6, 6), np.int16)
+    labels[1:3], labels[3:5] = 17, 53
+    knows = np.where(labels == 17, labels, 0)
+    lut, volume = table_file("aseg"), Volume(labels, np.eye(4))
+    write_structures(tmp_path / "a.nii.gz", knows, np.eye(4), lut, (0, 17))
+    assert [row["name"] for row in read_table(tmp_path / "a_volumes.tsv")] == ["Left-Hippocampus"]
+    assert write_agreement(tmp_path / "a.nii.gz", knows, labels, tmp_path / "b.nii.gz", volume, lut, (0, 17)) == (1, 1)
+
+
+def test_a_given_mask_spares_no_check(tmp_path: Path) -> None:
+    made = person("901", 2.0)
+    save_volume(tmp_path / "T1w.nii.gz", made.T1w, made.affine)
+    save_volume(tmp_path / "dseg.nii.gz", made.dseg, made.affine)
+    half = made.dseg > 0
+    half[half.shape[0] // 3 :] = False
+    save_volume(tmp_path / "half.nii.gz", half.astype(np.uint8), made.affine)
+    mask = ["--mask", str(tmp_path / "half.nii.gz")]
+    done = CliRunner().invoke(app, ["parcellate", str(tmp_path / "dseg.nii.gz"), str(tmp_path / "x.nii.gz"), *mask])
+    assert "label map" in str(done.exception)
+    done = CliRunner().invoke(app, ["parcellate", str(tmp_path / "T1w.nii.gz"), str(tmp_path / "x.nii.gz"), *mask])
+    assert done.exit_code == 0, done.output
+    assert any("half.nii.gz: the brain mask holds" in text for text in read_json(tmp_path / "x.json")["warnings"])
 
 
 def test_a_comparison_that_fails_leaves_nothing(tmp_path: Path) -> None:

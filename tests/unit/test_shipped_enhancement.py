@@ -46,10 +46,13 @@ def test_each_is_sound_small_and_says_what_it_is() -> None:
         assert card["grid"]["acquired"]["slice_axes"] == ["R", "A", "S"]
 
 
-def test_a_model_is_found_by_name_by_folder_and_by_contrast(tmp_path: Path) -> None:
+def test_a_model_is_found_by_name_by_folder_and_by_contrast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     default = find_model(None, "T1w")
     assert default == find_model(None, None) == find_model(DEFAULTS["T1w"], "T2w")
     assert find_model(str(tmp_path), "T1w") == tmp_path
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / DEFAULTS["T1w"]).mkdir()  # what `iqt export` made of it, say
+    assert find_model(DEFAULTS["T1w"], None) == default
     with pytest.raises(UserError, match="no shipped model enhances FLAIR scans"):
         find_model(None, "FLAIR")
     with pytest.raises(UserError, match=f"neither a folder nor one of the shipped models, .*{DEFAULTS['T1w']}"):

@@ -22,7 +22,7 @@ from iqt.diffusion.spread import (
 )
 from iqt.enhance.calibrate import calibrate_spread
 from iqt.enhance.run import Result
-from iqt.errors import UserError
+from iqt.errors import StopError, UserError
 from iqt.evaluate.calibration import calibration
 from iqt.io.files import write_json
 from iqt.io.naming import anat
@@ -172,6 +172,17 @@ def test_nothing_to_learn_from_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is 0\.1 everywhere"):
         fit_spread([Seen(np.full(9, 0.1), np.ones(9), 4)], USAGE, "main")
     assert isinstance(fit_spread(people(1, 1), USAGE, "main"), Spread)
+
+
+def test_a_machine_without_memory_leaves_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StopError("the GPU is full")
+
+    monkeypatch.setattr("iqt.enhance.calibrate.load_method", lambda *_: None)
+    monkeypatch.setattr("iqt.enhance.calibrate.enhance_scan", full)
+    with pytest.raises(StopError, match="the GPU is full"):
+        calibrate_spread(["sub-1"], *[tmp_path] * 3, tmp_path / "spread_x.json", "T1w", USAGE, 1, "auto")
+    assert not (tmp_path / "spread_x.json").exists()
 
 
 @pytest.mark.parametrize("sd", [0.0, 0.05])

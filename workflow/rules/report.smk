@@ -1,7 +1,7 @@
 """Report: tables, figures and the page, drawn from metrics/ alone.
 
 in:  metrics/
-out: tables/{benchmark,similarity,statistics,structures}.{csv,md,tex} (tables/<set>/ for sets other than main),
+out: tables/{benchmark,statistics,structures}.{csv,md,tex}, tables/similarity.{md,tex} (tables/<set>/ for sets other than main),
      figures/*, report.html
 """
 
@@ -121,7 +121,7 @@ rule write_page:
         vectors=figure_files("svg"),
         code=code(
             "iqt.report.page.write",
-            files=[f"report/page/{name}" for name in ("page.html", "page.css", "page.js", "viewer.js")],
+            files=[f"report/page/{name}" for name in ("page.html", "head.html", "viewer.html", "page.css", "page.js", "viewer.js")],
         ),
     output:
         report(

@@ -17,6 +17,7 @@ from iqt.cli.options import (
     SeedOption,
     SuffixOption,
     app,
+    asked,
     refuse,
     stage,
 )
@@ -68,6 +69,9 @@ def enhance(
     from iqt.imaging.contrast import contrast_of
     from iqt.io.shipped import find_model
 
+    engine = parse_section(
+        Mask, json.dumps({"engine": mask_engine, "fraction": fraction}), "--mask-engine and --fraction"
+    )
     contrast = contrast_of(image)[0]
     unsaid = "neither its name nor a sidecar says the contrast: the T1w model is taken, and is wrong for any other"
     notes = [unsaid] if model is None and contrast is None else []
@@ -82,7 +86,7 @@ def enhance(
         extras,
         mask,
         skull_stripped,
-        parse_section(Mask, json.dumps({"engine": mask_engine, "fraction": fraction})),
+        engine if asked(context, "mask_engine", "fraction") else None,
         keep_doubtful_mask,
         seed,
         precision,

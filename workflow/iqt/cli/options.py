@@ -46,8 +46,13 @@ def needed(value: Path | None, name: str) -> Path:
     return value
 
 
+def asked(context: typer.Context, *names: str) -> bool:
+    """Whether any of these options was given."""
+    return any(context.get_parameter_source(name).name == "COMMANDLINE" for name in names)
+
+
 def refuse(context: typer.Context, options: dict[str, str], why: str) -> None:
     """UserError where an option was given that would have no effect."""
-    given = [word for name, word in options.items() if context.get_parameter_source(name).name == "COMMANDLINE"]
+    given = [word for name, word in options.items() if asked(context, name)]
     if given:
         raise UserError(f"{', '.join(given)}: {why}; leave it out")

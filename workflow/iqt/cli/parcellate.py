@@ -95,7 +95,11 @@ def parcellate(
     else:
         refuse(context, {"model": "--model", "precision": "--precision"}, "is for --engine builtin")
         table = lut or table_file("fastsurfer")
-        fastsurfer_file(files, table, read_lut(table), parse_section(FastSurfer, settings))
+        section = parse_section(FastSurfer, settings)
+        threads = context.find_root().params.get("threads")  # of `iqt --threads`
+        if threads is not None:
+            section = section.model_copy(update={"threads": threads})
+        fastsurfer_file(files, table, read_lut(table), section)
 
 
 @stage.command("parcellate")

@@ -25,6 +25,8 @@ class RunFacts(Section):
     suffix: str
     source: str
     lowfield: dict[str, LowField]
+    training_sets: tuple[str, ...]
+    """Low-field sets that something is trained on: they are of everybody, the others of the test people."""
     methods: dict[str, MethodFacts]
     engine: str
     evaluate: Evaluate

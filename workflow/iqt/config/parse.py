@@ -86,16 +86,17 @@ def _parse_yaml(text: str, source: str) -> Any:
         raise UserError(f"{source}: is nested too deeply to be a configuration") from None
 
 
-def parse_section(model: type[SectionType], text: str | None) -> SectionType:
-    """A section from a JSON text (as the rules pass it) or from a YAML or JSON file; the defaults for None."""
+def parse_section(model: type[SectionType], text: str | None, option: str = "--settings") -> SectionType:
+    """A section from a JSON text (as the rules pass it) or from a YAML or JSON file; the defaults for None. `option` is
+    what a user gave it by, for messages."""
     if text is None:
         return model()
     if text.lstrip().startswith("{"):
-        source, raw = "--settings", _parse_yaml(text, "--settings")
+        source, raw = option, _parse_yaml(text, option)
     else:
         source, path = text, Path(text)
         if not path.is_file():
-            raise UserError(f"--settings {text}: neither JSON nor a file")
+            raise UserError(f"{option} {text}: neither JSON nor a file")
         raw = _read_yaml(path)
     try:
         return model.model_validate(raw or {})

@@ -56,6 +56,11 @@ class Study(Section):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of a scan's job."""
 
+    @property
+    def mask_asked(self) -> Mask | None:
+        """`mask` where it is not the default: then no scan is taken for skull-stripped by itself."""
+        return None if self.mask == Mask() else self.mask
+
 
 def parse_study(raw: object) -> Study:
     """The section `study` of a configuration; UserError that names every wrong key."""

@@ -39,7 +39,7 @@ def load_scan(
     path: Path,
     mask: Path | None,
     stripped: bool,
-    settings: Mask,
+    settings: Mask | None,
     grid: Mapping[str, Any],
     contrast: str | None = None,
     keep_doubtful_mask: bool = False,
@@ -53,6 +53,8 @@ def load_scan(
         mask: brain mask with the scan's voxels; None to find one, which for a scan that shows the brain alone is where
             it stands out of what surrounds it.
         stripped: the scan is skull-stripped, its brain is where it is not 0.
+        settings: the engine that finds the brain, where a user asked for one: then a scan that shows the brain alone is
+            not noticed.
         grid: the `grid` of a model's card.
         contrast: BIDS suffix of the scans that the model was trained on.
         keep_doubtful_mask: go on with a brain mask that looks wrong.
@@ -92,7 +94,7 @@ def load_scan(
 
 
 def brain_of(
-    path: Path, source: Volume, mask: Path | None, stripped: bool, settings: Mask
+    path: Path, source: Volume, mask: Path | None, stripped: bool, settings: Mask | None
 ) -> tuple[np.ndarray, str, list[str]]:
     """The brain mask (bool) on a scan's grid, where it came from, and what its file leaves in doubt; arguments as of
     `load_scan`, `source` is the scan."""
@@ -102,7 +104,7 @@ def brain_of(
     if stripped:
         return brain_where_not_zero(source), "image not 0", []
     try:
-        found, origin = find_brain(source, settings)
+        found, origin = find_brain(source, settings or Mask(), notice=settings is None)
     except UserError as error:
         raise type(error)(f"{path}: {error}. Hint: --mask FILE, or --skull-stripped") from None
     return found.data > 0, origin, []

@@ -124,13 +124,21 @@ class Enhancer:
                 progress(done, total)
 
         calls = VolumeCalls(self, inputs, tiling, at_once, seed, after)
-        estimates = []
+        # Mean and squared deviations are carried along (Welford 1962): hundreds of samples would not fit into memory.
+        n, first, mean, squares = 0, None, None, None
         for sample in self.method.estimates(calls):
-            output = sample[0, 0].cpu()[where] * standard["target_sd"] + standard["target_mean"]
-            estimates.append(output + lowfield if self.method.target == "residual" else output)
-        stacked = torch.stack(estimates)
-        sd = stacked.std(0) if len(estimates) > 1 else None
-        return Enhanced(stacked.mean(0), sd, estimates[0], self.method.calls, tiling)
+            estimate = sample[0, 0].cpu()[where] * standard["target_sd"] + standard["target_mean"]
+            if self.method.target == "residual":
+                estimate = estimate + lowfield
+            n += 1
+            if first is None:
+                first, mean, squares = estimate, estimate.clone(), torch.zeros_like(estimate)
+                continue
+            change = estimate - mean
+            mean += change / n
+            squares += change * (estimate - mean)
+        sd = (squares / (n - 1)).sqrt() if n > 1 else None
+        return Enhanced(mean, sd, first, self.method.calls, tiling)
 
     def forward(self, *tensors: Tensor, of: nn.Module | None = None) -> Tensor:
         """One pass of the network, or of a part of it, at the precision that was chosen."""

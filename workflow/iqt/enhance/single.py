@@ -39,7 +39,7 @@ def enhance_file(
     extras: dict[str, Path],
     mask: Path | None = None,
     stripped: bool = False,
-    engine: Mask = Mask(),
+    engine: Mask | None = None,
     keep_doubtful_mask: bool = False,
     seed: int = 1,
     precision: str = "auto",

@@ -12,7 +12,7 @@ from typing import Any
 from iqt import __version__
 from iqt.config.facts import RunFacts
 from iqt.errors import UserError
-from iqt.evaluate.run import TABLES
+from iqt.evaluate.run import TABLES, UNREAD
 from iqt.io.batch import OK, status_of
 from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.io.naming import PARTS, Result, anat, flat, part_folder
@@ -168,7 +168,8 @@ def _number(text: str) -> float | str:
 
 
 def _skipped(root: Path, people: Sequence[Mapping], scored: Sequence[Mapping], run: RunFacts) -> list[dict[str, str]]:
-    """Every failure once, at the stage where it began, with the reason recorded there."""
+    """Every failure once, at the stage where it began, with the reason recorded there. Only what the configuration
+    makes counts: files of an earlier one may be left."""
     skipped = []
 
     def failed(scan: str, stage: str, sidecar: Path) -> bool:
@@ -184,17 +185,22 @@ def _skipped(root: Path, people: Sequence[Mapping], scored: Sequence[Mapping], r
         if person["status"] != OK:
             skipped.append({"scan": scan, "stage": "cohort", "reason": person["status"]})
             continue
-        no_truth = failed(scan, "parcellation/hq", flat(root / "parcellation" / "hq", scan, "dseg.json"))
+        tested = person["split"] == "test"
+        judged = tested and run.engine != UNREAD
+        hq = flat(root / "parcellation" / "hq", scan, "dseg.json")
+        no_truth = judged and failed(scan, "parcellation/hq", hq)
         for set_name in run.lowfield:
             stage = f"lowfield/{set_name}"
+            if not tested and set_name not in run.training_sets:
+                continue
             if failed(scan, stage, anat(root / stage, scan, f"{run.suffix}.json")):
                 continue
-            for made in run.results(set_name):
+            for made in run.results(set_name) if tested else ():
                 result = f"{set_name}/{made.folder}"
                 if failed(scan, f"enhanced/{result}", flat(root / "enhanced" / result, scan, f"{run.suffix}.json")):
                     continue
-                judged = flat(root / "parcellation" / result, scan, "dseg.json")
-                if failed(scan, f"parcellation/{result}", judged) or no_truth:
+                labels = flat(root / "parcellation" / result, scan, "dseg.json")
+                if judged and (failed(scan, f"parcellation/{result}", labels) or no_truth):
                     continue
                 seed = first if made.seed is None else str(made.seed)
                 status = scored_as.get((scan, set_name, made.method, seed), OK)
@@ -208,7 +214,8 @@ def _lowfield(root: Path, name: str, people: Sequence[Mapping], run: RunFacts) -
     settings = run.lowfield[name]
     if settings.registration is None:
         return settings.model_dump(mode="json", exclude={"registration"})
-    sidecars = {row["scan"]: anat(root / "lowfield" / name, row["scan"], f"{run.suffix}.json") for row in people}
+    own = [row["scan"] for row in people if row["split"] == "test" or name in run.training_sets]
+    sidecars = {scan: anat(root / "lowfield" / name, scan, f"{run.suffix}.json") for scan in own}
     records = {scan: read_json(path) for scan, path in sidecars.items() if path.exists()}
     pairs = {scan: record for scan, record in records.items() if record.get("status") == OK}
     residuals = [record["residual_mm"] for record in pairs.values() if record["residual_mm"] is not None]

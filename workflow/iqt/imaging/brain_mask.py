@@ -29,14 +29,14 @@ NOTICED = "noticed to be skull-stripped"
 """Where the mask of a scan comes from that shows the brain alone."""
 
 
-def find_brain(scan: Volume, settings: Mask) -> tuple[Volume, str]:
-    """The brain mask (uint8) of a scan that came without one, and what it comes from: the scan itself where it shows
-    the brain alone, else the engine.
+def find_brain(scan: Volume, settings: Mask, notice: bool = True) -> tuple[Volume, str]:
+    """The brain mask (uint8) of a scan that came without one, and what it comes from: with `notice` the scan itself,
+    where it shows the brain alone, else the engine.
 
     Raises:
         StopError, UserError: as `make_mask`.
     """
-    found = skull_stripped_brain(scan)
+    found = skull_stripped_brain(scan) if notice else None
     if found is not None:
         return Volume(found.astype(np.uint8), scan.affine), NOTICED
     return make_mask(scan, settings), settings.engine

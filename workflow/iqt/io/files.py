@@ -115,7 +115,7 @@ def checksum(path: str | Path) -> str:
 
 def write_text(path: str | Path, text: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files that are no UTF-8
 
 
 def write_json(path: str | Path, content: Mapping) -> None:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -24,6 +25,7 @@ from iqt.errors import UserError
 from iqt.io.files import read_table
 from iqt.terminal import warn
 
+GREY = "#808080"
 LARGEST_LABEL = np.iinfo(np.int16).max
 COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mirror", "merges")
 """Columns of the tables in resources/; `color` is #rrggbb, `hemisphere` L, R or n/a."""
@@ -107,6 +109,35 @@ def read_rows(path: str | Path, required: Sequence[str] = ("index", "mirror")) -
             raise UserError(f"{path}: index {index} is listed twice; keep one row a structure")
         rows[index] = row
     return rows
+
+
+class Shown(NamedTuple):
+    """What a reader sees of a structure; `colour` is #rrggbb."""
+
+    name: str
+    colour: str
+
+
+def read_shown(path: str | Path) -> dict[int, Shown]:
+    """Names and colours of a look-up table by label; grey where the colour is empty or n/a.
+
+    Raises:
+        UserError: no such table, a column is missing, an index is no number, a colour is none, or two structures have
+            one name, by which tables tell them apart.
+    """
+    found: dict[int, Shown] = {}
+    for row in read_table(path, required=("index", "name", "color")):
+        try:
+            index = int(row["index"])
+        except (TypeError, ValueError):
+            raise UserError(f"{path}: index {row['index']!r} must be a number") from None
+        colour = (row["color"] or "n/a").strip()
+        if colour != "n/a" and not re.fullmatch(r"#[0-9A-Fa-f]{6}", colour):
+            raise UserError(f"{path}: color {colour!r} of index {index} is not like #f5f5f5; write n/a for grey")
+        if any(row["name"] == one.name for one in found.values()):
+            raise UserError(f"{path}: the name {row['name']!r} is listed twice; name left and right apart")
+        found[index] = Shown(row["name"], GREY if colour == "n/a" else colour)
+    return found
 
 
 def read_lut(path: str | Path) -> LabelTable:

@@ -108,4 +108,5 @@ def batch_of(scan: str, n_batches: int) -> int:
 def seed_of(*words: object) -> int:
     """A 63-bit seed from the words alone (a run's seed, a scan's name, a purpose), the same on every machine."""
     text = "\x1f".join(str(word) for word in words)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    # A file's name may be no UTF-8, which Python keeps as lone surrogates.
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big") >> 1

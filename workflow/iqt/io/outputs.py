@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iqt.errors import UserError
-from iqt.io.files import PARTIAL, read_json, replacing
+from iqt.io.files import PARTIAL, nearest_folder, read_json, replacing
 from iqt.io.naming import beside
 
 NIFTI = (".nii.gz", ".nii")
@@ -35,8 +35,8 @@ def check_outputs(
         volumes, pictures, tables: what else is written.
 
     Raises:
-        UserError: a name has an ending that would not be readable afterwards, is one of the inputs, another output's or
-            a folder's, or the record's place is taken by another file.
+        UserError: a name has an ending that would not be readable afterwards, is one of the inputs, another output's, a
+            folder's or that of a file that no record says was made here, or its folder cannot be written to.
     """
     record = beside(out, ".json")
     taken = {path.resolve() for path in inputs if path is not None}
@@ -50,6 +50,13 @@ def check_outputs(
                 raise UserError(f"{path}: is named twice among inputs and outputs; choose another name")
             if path.is_dir():
                 raise UserError(f"{path}: is the name of a folder; choose another name")
+            if not os.access(nearest_folder(path.parent), os.W_OK):
+                raise UserError(f"{path}: nothing can be written into that folder; choose another")
+            if path.exists() and not record.exists():
+                raise UserError(
+                    f"{path}: is there already, and no {record.name} says that it was made by this command; choose "
+                    "another name, or delete it first"
+                )
             taken.add(path.resolve())
     if record.exists():
         known = read_json(record)

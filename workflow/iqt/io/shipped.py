@@ -38,10 +38,11 @@ def find_model(named: str | None, contrast: str | None) -> Path:
     """
     shipped = enhancement_models()
     if named is not None:
+        # A folder of that name in the working directory is meant only if it is a model.
+        if named in shipped and not Path(named, "model.json").is_file():
+            return shipped[named]
         if Path(named).is_dir():
             return Path(named)
-        if named in shipped:
-            return shipped[named]
         raise UserError(f"--model {named}: neither a folder nor one of the shipped models, {', '.join(shipped)}")
     contrast = contrast or "T1w"
     name = DEFAULTS.get(contrast)

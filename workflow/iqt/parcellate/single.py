@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ def parcellate_file(files: Files, model: Path, lut: Path | None, precision: str)
     Raises:
         UserError: a file is not usable, or no structure was found.
     """
-    _check_files(files)
+    again = _check_files(files, lut)
     reader = load_reader(model, precision)
     table = table_of(reader.ids) if lut is None else lut
     require_names(table, reader.ids)
@@ -76,7 +77,8 @@ def parcellate_file(files: Files, model: Path, lut: Path | None, precision: str)
         labels = reader.read(scan.volume, scan.brain)
         record = {"seconds": time.monotonic() - start, "engine": ENGINE, "version": reader.version}
         bar.phase("writing")
-        _save(files, scan, labels, record, table)
+        _save(files, scan, labels, record, table, reader.ids)
+        _forget(files, again)
 
 
 def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSurfer) -> None:
@@ -93,7 +95,7 @@ def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSu
 
     script = find_program(settings.home)
     refuse_root(settings)
-    _check_files(files)
+    again = _check_files(files, lut)
     require_names(lut, table.ids)
     scan = _read(files, "T1w")
     volume, brain = scan.volume, scan.brain
@@ -118,34 +120,43 @@ def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSu
             fault = installation_fault(code, said)
             raise UserError(f"{image}: {explain(code, said)}" + (f"; {fault}" if fault else ""))
         labels = labels_on_grid(Path(folder, "subject"), volume, brain, table)
-        _save(files, scan, labels, {"seconds": seconds, "engine": NAME, "version": command.version}, lut)
+        _save(files, scan, labels, {"seconds": seconds, "engine": NAME, "version": command.version}, lut, table.ids)
+        _forget(files, again)
 
 
-def _check_files(files: Files) -> None:
-    """UserError where an output would not be readable afterwards or replace another file."""
+def _check_files(files: Files, lut: Path | None) -> bool:
+    """Whether an earlier result is replaced; UserError where an output would not be readable afterwards, or where it
+    would replace another file."""
     tables = [TABLE_ENDING, VOLUMES_ENDING, *([AGREEMENT_ENDING] if files.against is not None else [])]
-    check_outputs(
+    record = check_outputs(
         files.out,
-        (files.image, files.mask, files.against),
+        (files.image, files.mask, files.against, lut),
         "a label map",
         lambda known: "engine" in known,
         tables=[beside(files.out, ending) for ending in tables],
     )
+    return record.exists()
+
+
+def _forget(files: Files, again: bool) -> None:
+    """Remove what an earlier label map of that name agreed in: it is not of this one."""
+    if again and files.against is None:
+        beside(files.out, AGREEMENT_ENDING).unlink(missing_ok=True)
 
 
 def _read(files: Files, contrast: str | None) -> Scan:
     """What is to be labelled; `contrast` is that of the scans that the parcellator was trained on."""
     image, mask = files.image, files.mask
     volume = read_volume(image)
+    problems = scan_problems(volume)
+    if problems:
+        raise UserError(f"{image}: {'; '.join(problems)}")
     warnings = say_doubts(image, volume.doubts) + contrast_warnings(image, contrast)
     if mask is not None:
         given = read_mask(mask, volume)
         brain, origin = given.data, mask.name
-        warnings += say_doubts(mask, given.doubts)
+        warnings += say_doubts(mask, given.doubts) + [f"{mask}: {one}" for one in mask_problems(brain, volume.affine)]
     else:
-        problems = scan_problems(volume)
-        if problems:
-            raise UserError(f"{image}: {'; '.join(problems)}")
         found, origin = find_brain(volume, Mask())
         brain = found.data > 0
         doubtful = mask_problems(brain, volume.affine)
@@ -162,16 +173,16 @@ def _read(files: Files, contrast: str | None) -> Scan:
     return Scan(volume, brain, origin, other, warnings)
 
 
-def _save(files: Files, scan: Scan, labels: np.ndarray, record: dict, lut: Path) -> None:
+def _save(files: Files, scan: Scan, labels: np.ndarray, record: dict, lut: Path, ids: Collection[int]) -> None:
     if not labels.any():
         raise UserError("the parcellator found no structure in the brain mask; look at the image")
     record = {**record, "seconds": round(record["seconds"], 2), "mask": scan.origin, "warnings": scan.warnings}
     agreed = None
     with drafting(files.out) as draft:
         save_volume(draft, labels, scan.volume.affine)
-        write_structures(draft, labels, scan.volume.affine, lut)
+        write_structures(draft, labels, scan.volume.affine, lut, ids)
         if scan.other is not None:
-            agreed = write_agreement(draft, labels, scan.other, files.against, scan.volume, lut)
+            agreed = write_agreement(draft, labels, scan.other, files.against, scan.volume, lut, ids)
         write_json(beside(draft, ".json"), {"status": "ok", **record})
     if agreed is not None:
         mean, n = agreed

@@ -22,11 +22,12 @@ NEEDED = ("index", "mirror", "name")
 
 
 def table_of(ids: Collection[int]) -> Path:
-    """The first look-up table of resources/ that has all of these labels; UserError where none has."""
-    for name in (PARCELLATOR_TABLE, *TABLES):
-        if set(ids) <= {0, *read_rows(table_file(name))}:
-            return table_file(name)
-    raise UserError("no look-up table of resources/ has all labels of this parcellator; name one with --lut")
+    """The smallest look-up table of resources/ that has all of these labels; UserError where none has."""
+    tables = {table_file(name): {0, *read_rows(table_file(name))} for name in (PARCELLATOR_TABLE, *TABLES)}
+    fitting = [path for path, known in tables.items() if set(ids) <= known]
+    if not fitting:
+        raise UserError("no look-up table of resources/ has all labels of this parcellator; name one with --lut")
+    return min(fitting, key=lambda path: len(tables[path]))
 
 
 def require_names(lut: Path, ids: Collection[int]) -> None:
@@ -37,15 +38,16 @@ def require_names(lut: Path, ids: Collection[int]) -> None:
         raise UserError(f"{lut}: has no row for label {listed} of this parcellator; give the parcellator's own table")
 
 
-def write_structures(label_map: Path, labels: np.ndarray, affine: np.ndarray, lut: Path) -> None:
+def write_structures(label_map: Path, labels: np.ndarray, affine: np.ndarray, lut: Path, ids: Collection[int]) -> None:
     """Write `<label map>.tsv` with the rows of the look-up table, and `<label map>_volumes.tsv` with the volume of each
     structure in mm3 (0 where there is none of it), which is its number of voxels times the volume of a voxel.
 
     Args:
         labels: (X, Y, Z) whole numbers.
         affine: voxel indices to world mm (4, 4).
+        ids: what the parcellator can label: of other rows of the table it says nothing.
     """
-    rows = {index: row for index, row in read_rows(lut, NEEDED).items() if index}
+    rows = {index: row for index, row in read_rows(lut, NEEDED).items() if index and index in ids}
     counts = dict(zip(*(found.tolist() for found in np.unique(labels, return_counts=True)), strict=True))
     voxel = abs(float(np.linalg.det(affine[:3, :3])))
     volumes = {index: counts.get(index, 0) * voxel for index in rows}
@@ -59,7 +61,13 @@ def write_structures(label_map: Path, labels: np.ndarray, affine: np.ndarray, lu
 
 
 def write_agreement(
-    label_map: Path, labels: np.ndarray, other: np.ndarray, source: Path, volume: Volume, lut: Path
+    label_map: Path,
+    labels: np.ndarray,
+    other: np.ndarray,
+    source: Path,
+    volume: Volume,
+    lut: Path,
+    ids: Collection[int],
 ) -> tuple[float, int]:
     """Write `<label map>_agreement.tsv`: Dice, intersection over union and both volumes (mm3) of each structure that
     either map holds. Returns the mean Dice over the structures that the other map holds, and their number: one that it
@@ -69,6 +77,7 @@ def write_agreement(
         labels: (X, Y, Z), labels of the look-up table.
         other: another label map of the same voxels, whose labels the table may merge.
         source: the file of `other`, for messages.
+        ids: what the parcellator can label: structures that it does not know are not compared.
 
     Raises:
         UserError: the other map holds no structure of the table.
@@ -76,10 +85,11 @@ def write_agreement(
     table = read_lut(lut)
     names = {index: row["name"] for index, row in read_rows(lut, NEEDED).items()}
     read = table.to_labels(table.to_classes(other, source, volume.voxel_size))
-    found = [one for one in overlap(read, labels, volume.affine, names) if not np.isnan(one.dice)]
+    compared = overlap(read, labels, volume.affine, names)
+    found = [one for one in compared if one.index in ids and not np.isnan(one.dice)]
     held = [one for one in found if one.volume_reference_mm3 > 0]
     if not held:
-        raise UserError(f"{source}: holds no structure of {lut.name}")
+        raise UserError(f"{source}: holds no structure of {lut.name} that the parcellator knows")
     rows = [
         {
             "index": one.index,

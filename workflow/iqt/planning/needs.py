@@ -16,12 +16,18 @@ BRINGING_ALL = ("template", "labelmaps")
 
 def check_needs(config: Config, entries: Mapping[str, Entry], splits: Mapping[str, Sequence[str]]) -> None:
     """UserError where an engine cannot work with the scans that the source has; a note on stderr where it cannot with
-    some of them.
+    some of them. A look-up table of the user's own is read here, since the report comes to it last.
 
     Args:
         entries: by scan; empty for a source that is not listed.
         splits: the scans of `train`, `val` and `test`.
     """
+    table = config.parcellate.table(config.cohort.source)
+    if config.parcellate.engine != "none" and table.endswith(".tsv"):
+        from iqt.io.labels import read_lut, read_shown  # scipy, for a user's own table alone
+
+        read_lut(table)
+        read_shown(table)
     if config.cohort.source in BRINGING_ALL:
         return
     every = [entries[scan] for scans in splits.values() for scan in scans]

@@ -109,6 +109,7 @@ class Plan:
             suffix=config.suffix,
             source=config.cohort.source,
             lowfield=config.lowfield,
+            training_sets=tuple(config.training_sets),
             methods={
                 name: MethodFacts(kind=entry.kind, model=self.model_of(name)) for name, entry in config.methods.items()
             },

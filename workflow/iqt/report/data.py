@@ -111,6 +111,8 @@ def _mean_of_method(own: pd.DataFrame) -> pd.DataFrame:
         name: of_every_seed(own, name).mean(axis=1, skipna=False).reindex(first["scan"]).to_numpy()
         for name in own.select_dtypes("float")
     }
+    if "parcellator" in own:  # the first seed may have lost everything
+        values["parcellator"] = next((name for name in own["parcellator"] if name), "")
     return with_failures(first.assign(**values, status=status, seed=""))
 
 

@@ -32,7 +32,7 @@ def run_jobs(plan: Path, out: Path, script: Path, threads: int) -> None:
     if planned - {now}:
         raise UserError(
             f"{script}: is version {now}, but the plan was made with {', '.join(planned - {now})}; delete "
-            f"{plan.parents[1] / 'program.json'} and run again, so that everything is read by one version"
+            f"{_program(plan)} and run again, so that everything is read by one version"
         )
     if any("cuda" in job["options"] for job in jobs.values()):
         claim_gpus()
@@ -41,6 +41,12 @@ def run_jobs(plan: Path, out: Path, script: Path, threads: int) -> None:
         records[scan] = _finished(job) or _run(job, script, threads)
         print(f"[{number}/{len(jobs)}] {scan}: exit code {records[scan]['exit_code']}", file=sys.stderr, flush=True)
     write_json(out, records)
+
+
+def _program(plan: Path) -> Path:
+    """Where the program's version was recorded before the plan was made, in a folder above it."""
+    found = (folder / "program.json" for folder in plan.parents if (folder / "program.json").is_file())
+    return next(found, plan.parents[1] / "program.json")
 
 
 def _finished(job: dict) -> dict | None:

@@ -79,6 +79,14 @@ def ours(subjects_csv: Path, set_name: str, definition: str) -> dict[str, list[f
     return {method: people for method, people in values.items() if people}
 
 
+def why_not(subjects_csv: Path, set_name: str, definition: str) -> str:
+    """Why no value of ours is of a definition, where `ours` gives none."""
+    wanted, scores = DEFINITIONS[definition], read_scores(subjects_csv, set_name)
+    if wanted.column is None or scores[wanted.column].notna().sum() == 0:
+        return "nothing was parcellated" if wanted.parcellator else "no result has a value"
+    return "it was read by another parcellator" if wanted.parcellator else f"it has fewer than {SCALES} scales"
+
+
 def plot_published(subjects_csv: Path, published_csv: Path, set_name: str, out: list[Path]) -> None:
     """Published values as diamonds, ours as dots (people) and bars (their mean), one panel per definition.
 
@@ -97,7 +105,8 @@ def plot_published(subjects_csv: Path, published_csv: Path, set_name: str, out: 
         grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[n + 1.2 for n in lines])
         for axes, one in zip(grid[:, 0], panels, strict=True):
             published = [row for row in rows if row["definition"] == one]
-            _panel(axes, DEFINITIONS[one], published, ours(subjects_csv, set_name, one), styles)
+            own, why = ours(subjects_csv, set_name, one), why_not(subjects_csv, set_name, one)
+            _panel(axes, DEFINITIONS[one], published, own, styles, why)
         save_figure(figure, out)
 
 
@@ -107,6 +116,7 @@ def _panel(
     published: Sequence[Mapping[str, str]],
     own: Mapping[str, Sequence[float]],
     styles: Mapping[str, MethodStyle],
+    why: str,
 ) -> None:
     names = []
     for row in published:
@@ -123,8 +133,7 @@ def _panel(
         names.append(f"{method} (here)")
     axes.set_title(f"{definition.name}: {definition.detail}", loc="left")
     if definition.column and not own:
-        why = "was read by another parcellator" if definition.parcellator else f"has fewer than {SCALES} scales"
-        axes.set_xlabel(f"ours {why} and is not drawn", fontsize=7)
+        axes.set_xlabel(f"nothing of ours is drawn: {why}", fontsize=7)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.12)

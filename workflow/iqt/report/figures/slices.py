@@ -14,8 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
 from iqt.errors import UserError
-from iqt.io.files import read_table
-from iqt.report.data import read_scores
+from iqt.io.labels import GREY, Shown, read_shown
+from iqt.report.data import read_trainings
 from iqt.report.figures.drawing import STYLE, save_figure
 from iqt.report.figures.sheet import Sheet
 from iqt.report.metrics import NAMES, shown
@@ -93,7 +93,7 @@ def plot_parcellation(panel: Path, lut_tsv: Path, subjects_csv: Path, set_name: 
     """
     found = Panel(panel)
     scores = _scores(subjects_csv, set_name, found.scan)
-    table = {int(row["index"]): row for row in read_table(lut_tsv, required=("index", "name", "color"))}
+    table = read_shown(lut_tsv)
     rows = ["hq", *found.methods]
     with matplotlib.rc_context(STYLE):
         seen = {
@@ -134,9 +134,10 @@ def _planes_or_reason(sheet: Sheet, row: int, panel: Panel, what: str, image: Ca
 
 
 def _scores(subjects_csv: Path, set_name: str, scan: str) -> dict[str, dict[str, Any]]:
-    """A scan's scores by method."""
-    scores = read_scores(subjects_csv, set_name)
-    return {row["method"]: row for row in scores[scores["scan"] == scan].to_dict("records")}
+    """A scan's scores by method: those of the first training seed, whose result is shown."""
+    scores = read_trainings(subjects_csv, set_name)
+    first = scores[scores["scan"] == scan].drop_duplicates("method")
+    return {row["method"]: row for row in first.to_dict("records")}
 
 
 def _measures(score: Mapping[str, Any] | None, names: Sequence[str], reason: str | None) -> list[str]:
@@ -153,11 +154,11 @@ def _limit(values: list[np.ndarray]) -> float:
     return max(0.02 * math.ceil(float(np.percentile(inside, 99)) / 0.02), 0.01) if inside.size else 0.01
 
 
-def _overlay(panel: Panel, what: str, plane: str, table: dict[int, dict]) -> np.ndarray:
+def _overlay(panel: Panel, what: str, plane: str, table: dict[int, Shown]) -> np.ndarray:
     grey = np.clip(panel.slice(what, plane) / WINDOW, 0, 1)[..., None].repeat(3, axis=2)
     labels = panel.slice(f"seg-{what}", plane)
     for index in np.unique(labels[labels > 0]).tolist():
-        colour = np.array(to_rgb(table[index]["color"] if index in table else "#808080"))
+        colour = np.array(to_rgb(table[index].colour if index in table else GREY))
         grey[labels == index] = 0.45 * grey[labels == index] + 0.55 * colour
     return grey
 
@@ -169,12 +170,12 @@ def _differences(panel: Panel, what: str, plane: str) -> np.ndarray:
     return grey
 
 
-def _legend(table: dict[int, dict], seen: set[int]) -> dict[str, str]:
+def _legend(table: dict[int, Shown], seen: set[int]) -> dict[str, str]:
     """Name and colour of the structures seen; left and right are one entry where they share a colour."""
     side = re.compile(r"(?i)^(ctx-)?(left|right|lh|rh|l|r)[-_ ]+|[-_ ,]*\(?\b(left|right)\)?$")
     chosen: dict[tuple[str, str], str] = {}
     for index in sorted(seen):
-        row = table.get(index, {"name": f"label {index}", "color": "#808080"})
-        chosen.setdefault((side.sub("", row["name"]), row["color"]), row["name"])
+        one = table.get(index, Shown(f"label {index}", GREY))
+        chosen.setdefault((side.sub("", one.name), one.colour), one.name)
     plain = [name for name, _ in chosen]
     return {(short if plain.count(short) == 1 else full): colour for (short, colour), full in chosen.items()}

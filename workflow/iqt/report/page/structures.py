@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from iqt.io.batch import OK
-from iqt.io.files import read_table
-from iqt.report.data import methods_of, people_of, read_frame
+from iqt.io.labels import read_shown
+from iqt.report.data import methods_of, people_of, person_of, read_frame
 from iqt.report.metrics import shown
 
 JUDGED = ("scan", "status", "name"), ("dice", "volume_reference_mm3")
@@ -19,7 +19,7 @@ JUDGED = ("scan", "status", "name"), ("dice", "volume_reference_mm3")
 
 def read_colours(lut: Path | None) -> dict[str, str]:
     """Colour (#rrggbb) by structure's name; nothing without a look-up table."""
-    return {} if lut is None else {row["name"]: row["color"] for row in read_table(lut, required=("name", "color"))}
+    return {} if lut is None else {shown.name: shown.colour for shown in read_shown(lut).values()}
 
 
 def mean_over_seeds(structures: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +74,8 @@ def compare_methods(structures: pd.DataFrame, baseline: str | None, colours: Map
 def judge(metrics: Path, colours: Mapping[str, str]) -> dict[str, Any] | None:
     """How well the parcellator reads the high-quality test scans, from parcellator.csv; None without any.
 
-    The mean Dice is over the structures of a scan, then over scans; lines are sorted from the worst structure.
+    The mean Dice is over the structures of a scan, then over a person's scans, then over people; lines are sorted from
+    the worst structure.
     `failures` has the scan and the reason where the parcellator or a label map failed: a failed parcellation counts as
     0, a label map that cannot be read in no mean.
     """
@@ -94,9 +95,10 @@ def judge(metrics: Path, colours: Mapping[str, str]) -> dict[str, Any] | None:
         for name, own in held.groupby("name", sort=False)
     ]
     by_scan = held.groupby("scan")["dice"].mean()
+    by_person = by_scan.groupby(person_of(by_scan.index)).mean()
     return {
         "n_scans": len(by_scan),
-        "dice": float(by_scan.mean()) if len(by_scan) else None,
+        "dice": float(by_person.mean()) if len(by_person) else None,
         "failures": dict(zip(failed["scan"], failed["status"], strict=True)),
         "lines": sorted(lines, key=lambda line: line["dice"]),
     }
@@ -107,7 +109,8 @@ def _effect(held: pd.DataFrame, against: str | None) -> tuple[float, str]:
     wide = held.pivot(index="scan", columns="method", values="dice").reindex(columns=methods_of(held))
     if against not in wide:
         return 0.0, ""
-    found = wide.drop(columns=against).sub(wide[against], axis=0).mean().dropna()
+    differences = wide.drop(columns=against).sub(wide[against], axis=0)
+    found = differences.groupby(person_of(differences.index)).mean().mean().dropna()
     if found.empty:
         return 0.0, ""
     best = found.abs().idxmax()

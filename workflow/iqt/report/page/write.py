@@ -78,7 +78,8 @@ def write_page(
         "lowfield_heading": _lowfield_heading(run.get("lowfield", {})),
         "people_named": people_named,
         "skipped": _skipped(run),
-        "judge": judge(metrics, colours),
+        # A file of an earlier configuration may be left.
+        "judge": judge(metrics, colours) if run.get("parcellator", {}).get("engine") != UNREAD else None,
     }
     write_text(out, _render(content))
 
@@ -247,7 +248,7 @@ def _figures(paths: list[Path]) -> dict[str, list[dict[str, str]]]:
         data = base64.b64encode(content).decode("ascii")
         fits = used + len(data) <= FIGURE_BUDGET
         used += len(data) if fits else 0
-        name = path.stem.removeprefix(kind).strip("-_.")
+        name = path.stem.removeprefix(kind).lstrip("-_.")
         grouped[kind].append({"name": name, "file": path.name, "data": data if fits else ""})
     return grouped
 

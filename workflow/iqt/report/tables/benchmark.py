@@ -16,6 +16,7 @@ from iqt.io.files import read_table, write_table, write_text
 from iqt.io.naming import seed_of
 from iqt.report.data import (
     as_rows,
+    in_every,
     mean_over_seeds,
     means_of,
     methods_of,
@@ -97,12 +98,13 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     """
     trainings = read_trainings(subjects_csv, set_name)
     scores = mean_over_seeds(trainings)
-    common = _common_scans(scores)
+    common = _common_scans(trainings)
+    nothing: set[str] = set()
     shared = {name: scans_all_have(scores, name) for name in (*METRICS, *FURTHER_METRICS)}
     limits = bootstrap, seed_of(seed, "bootstrap", set_name)
     rows = [
         {"method": method, "set": set_name, "parcellator": parcellator_of(scores)}
-        | _row(scores[scores["method"] == method], common, shared, limits)
+        | _row(scores[scores["method"] == method], common.get(method, nothing), shared, limits)
         | seed_spread(trainings[trainings["method"] == method])
         for method in methods_of(scores)
     ]
@@ -188,10 +190,12 @@ def _row(
     return row
 
 
-def _common_scans(scores: pd.DataFrame) -> set[str]:
-    """The scans on which every method succeeded."""
-    succeeded = scores[~scores["failed"] & scores["miou"].notna()].groupby("scan")["method"].nunique()
-    return set(succeeded[succeeded == scores["method"].nunique()].index)
+def _common_scans(trainings: pd.DataFrame) -> dict[str, set[str]]:
+    """By method the scans on which every training of every method succeeded. A training that never did takes nothing
+    from the others; a method that never did is not among them."""
+    succeeded = trainings[~trainings["failed"] & trainings["miou"].notna()]
+    found = in_every(succeeded.groupby(["method", "seed"])["scan"])
+    return dict.fromkeys(succeeded["method"], found)
 
 
 def _constant(values: pd.Series) -> str:

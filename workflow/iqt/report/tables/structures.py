@@ -177,7 +177,10 @@ def _row(own: pd.DataFrame, people: Sequence[str], shared: set[str], bootstrap: 
     made["volume_reference_mm3"] = float(truth[held].mean()) if held.any() else math.nan
     # A mean over training seeds would agree better than any training does, the more so the more seeds there are.
     first = own[own["seed"] == own["seed"].iloc[0]] if len(own) else own
-    volumes = agreement(values("volume_mm3", first), truth, bootstrap, draw)._asdict()
+    # A scan without a reading of the result has no part in the reference's volume either.
+    paired = first.dropna(subset=["dice", "volume_mm3", "volume_reference_mm3"])
+    pair = (values(name, paired) for name in ("volume_mm3", "volume_reference_mm3"))
+    volumes = agreement(*pair, bootstrap, draw)._asdict()
     return made | {"n_volumes": volumes.pop("n"), "bias_mm3": volumes.pop("bias")} | volumes
 
 
