@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from iqt.config import read_config
 from iqt.config.evaluate import LPIPS_FILES
@@ -22,8 +23,8 @@ SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 
 
 def snakemake(folder: Path, *arguments: str, config: str = "config/smoke.yaml") -> subprocess.CompletedProcess[str]:
-    """Run Snakemake in a copy of the workflow."""
-    command = [str(SNAKEMAKE), "--cores", "2", "--configfile", config, *arguments]
+    """Run Snakemake in a copy of the workflow; `config` may be several files, with blanks between them."""
+    command = [str(SNAKEMAKE), "--cores", "2", "--configfile", *config.split(), *arguments]
     # A shell's own variables could choose another profile or Python path.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE", "PYTHON"))}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
@@ -326,11 +327,15 @@ def test_sets_out_of_distribution_are_of_the_test_people_alone(workflow: Path) -
     assert len(of["noisy"]) == 2
 
 
-@pytest.mark.parametrize(("config", "n_models"), [("openneuro", 10), ("openneuro-full", 9)])
+@pytest.mark.parametrize(
+    ("config", "n_models", "n_calibrated"),
+    [("openneuro", 8, 2), ("openneuro-full", 9, 3), ("openneuro more/openneuro", 11, 3)],
+)
 def test_the_benchmark_on_real_brains_is_planned_from_a_copy_at_hand(
-    workflow: Path, tmp_path: Path, config: str, n_models: int
+    workflow: Path, tmp_path: Path, config: str, n_models: int, n_calibrated: int
 ) -> None:
-    """Nothing but the names of the files is read for that."""
+    """Nothing but the names of the files is read for that. Methods that were added afterwards are in a second file."""
+    paths = [f"config/{name}.yaml" for name in config.split()]
     split = read_table(workflow / "config" / "openneuro_split.tsv", ("participant_id", "split"))
     assert Counter(row["split"] for row in split) == {"train": 20, "val": 4, "test": 12}
     dataset = tmp_path / "ds002748"
@@ -338,10 +343,9 @@ def test_the_benchmark_on_real_brains_is_planned_from_a_copy_at_hand(
         person = row["participant_id"]
         save_volume(dataset / person / "anat" / f"{person}_T1w.nii.gz", np.ones((4, 4, 4), np.float32), np.eye(4))
     (dataset / "dataset_description.json").write_text('{"Name": "a stand-in", "BIDSVersion": "1.9.0"}')
-    jobs = planned(workflow, "--config", f"cohort={{bids: {{path: {dataset}}}}}", config=f"config/{config}.yaml")
-    assert jobs["train"] == n_models
-    assert jobs["calibrate"] == 3
-    methods = read_config(workflow / "config" / f"{config}.yaml").methods
+    jobs = planned(workflow, "--config", f"cohort={{bids: {{path: {dataset}}}}}", config=" ".join(paths))
+    assert (jobs["train"], jobs["calibrate"]) == (n_models, n_calibrated)
+    methods = [name for path in paths for name in yaml.safe_load((workflow / path).read_text())["methods"]]
     assert {"cubic", "unet", "esrgan", "pmrf", "diffusion_iqt", "diffusion_iqt_paper"} < set(methods)
     assert jobs["evaluate"] % (len(methods) + 5) == 0, "every method on main, those of an experiment on the other set"
 
