@@ -63,7 +63,6 @@ def prepare(folder: Path, run: Path) -> None:
     middle = made.affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0.5], [0, 0, 0, 1]])
     save_volume(folder / "IN.nii.gz", thick.astype(np.float32), middle)
     save_volume(folder / "aparc+aseg.nii.gz", made.dseg, made.affine)
-    save_volume(folder / "grid.nii.gz", made.T1w, made.affine)
     save_volume(folder / "fastsurfer" / "dseg.nii.gz", made.dseg, made.affine)
     save_volume(folder / "PATH" / "scan.nii.gz", made.T1w, made.affine)
     for row in read_table(HERE / "config" / "openneuro_split.tsv"):

@@ -194,7 +194,7 @@ def measure(
     low = high.data if made is None else made.upsampled
     enhanced = enhance_volume(enhance, low, mask, seed_of(1, "enhance", scan))
     result = enhanced.mean
-    scores: dict[str, Any] = {}
+    scores: dict[str, Any] = {"range": float(np.ptp(reference[mask]))}
     if made is not None:
         scores["unexplained"] = consistency(Volume(result, high.affine), mask, made.thick).unexplained
     compared = {"model": result}
@@ -256,11 +256,18 @@ def table(rows: list[dict], card: dict, page: Path) -> str:
         "| acquisition | people | PSNR cubic | PSNR model | gain | smallest | MS-SSIM | hfcorr | mIoU | unexplained |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
+    told: list[str] = []
     for name, own in scores.groupby("acquisition", sort=False):
         mean = own.mean(numeric_only=True)
         if name == CLEAN:  # nothing to gain: how much the model changes a scan that is good already
             changed = (
                 f"| {name} | {len(own)} | – | {mean['psnr_model']:.2f} | – | {own['psnr_model'].min():.2f} in all |"
+            )
+            errors = own["range"] / 10 ** (own["psnr_model"] / 20)
+            told.append(
+                f"As it is, a scan changes by {100 * errors.min():.1f} to {100 * errors.max():.1f} % of the intensity "
+                f"scale (root mean square); the range that PSNR takes is {own['range'].min():.1f} to "
+                f"{own['range'].max():.1f}, the brightest voxel's.\n"
             )
             lines.append(f"{changed} {mean['msssim_model']:.4f} | {mean['hfcorr_model']:.3f} | {judged(mean)} | – |")
             continue
@@ -270,7 +277,7 @@ def table(rows: list[dict], card: dict, page: Path) -> str:
             f"{mean['hfcorr_cubic']:.3f} to {mean['hfcorr_model']:.3f} | {judged(mean)} | "
             f"{'–' if np.isnan(mean['unexplained']) else format(mean['unexplained'], '.3f')} |"
         )
-    return "\n".join([*lines, "", *spread_table(scores), *volume_table(scores)]) + "\n"
+    return "\n".join([*lines, "", *told, *spread_table(scores), *volume_table(scores)]) + "\n"
 
 
 def spread_table(scores: pd.DataFrame) -> list[str]:

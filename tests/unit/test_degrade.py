@@ -264,6 +264,7 @@ def test_one_scan_from_the_command_line_is_the_benchmarks(tmp_path):
     batch_record = read_json(naming.anat(tmp_path / "low", "sub-01", "T1w.json"))
     record = read_json(tmp_path / "one.json")
     assert "holds a few values in patches" in record["warnings"][0], "the phantom is flat"
+    assert record.pop("files") == ["one_hq.nii.gz"]
     assert {**record, "set": "main", "tissues": "cohort", "warnings": []} == batch_record
     again = tmp_path / "two.nii.gz"
     for _ in range(2):  # its own record may be written again

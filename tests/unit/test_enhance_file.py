@@ -23,7 +23,7 @@ from iqt.cli import app
 from iqt.config import Mask
 from iqt.diffusion.spread import Spread
 from iqt.enhance.single import enhance_file, usage_of
-from iqt.errors import UserError
+from iqt.errors import StopError, UserError
 from iqt.imaging.resample import over_field
 from iqt.io.files import read_json, write_json
 from iqt.io.volumes import Volume, read_volume
@@ -332,8 +332,19 @@ def test_somebody_elses_scan_is_not_overwritten(model: Path, tmp_path: Path, mon
     with pytest.raises(UserError, match=r"sub-02\.nii\.gz: is there already, and no sub-02\.json says"):
         go(image, other, model)
     assert other.read_bytes() == before
+    out, second = tmp_path / "out.nii.gz", {"sample": tmp_path / "second.nii.gz"}
+    for _ in range(2):  # its own files may be written again
+        assert go(image, out, model, extras=second)["files"] == ["second.nii.gz"]
+    with pytest.raises(UserError, match=r"sub-02\.nii\.gz: is there already, and no out\.json says"):
+        go(image, out, model, extras={"sample": other})
+    (tmp_path / "unfetched.nii.gz").symlink_to(tmp_path / ".git/annex/objects/x")
+    with pytest.raises(UserError, match=r"unfetched\.nii\.gz: is there already"):
+        go(image, tmp_path / "unfetched.nii.gz", model)
+    (tmp_path / "empty.nii.gz").touch()  # mktemp
+    assert go(image, tmp_path / "empty.nii.gz", model)["status"] == "ok"
+    assert other.read_bytes() == before
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
-    with pytest.raises(UserError, match="nothing can be written into that folder"):
+    with pytest.raises(StopError, match="nothing can be written into that folder"):
         go(image, tmp_path / "out.nii.gz", model)
 
 

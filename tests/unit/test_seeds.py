@@ -128,6 +128,18 @@ def test_a_seed_that_lost_everything_takes_no_scan_from_the_others(tmp_path: Pat
     assert float(unet["psnr_seed_sd"]) == pytest.approx(kept.mean(axis=1).std(ddof=1), rel=1e-5)
 
 
+def test_a_seed_of_which_nothing_could_be_read_is_not_in_the_common_mean(tmp_path: Path) -> None:
+    """A failed parcellation scores 0 in mIoU, and has no part in mIoU common."""
+    table = subjects(tmp_path)
+    unread = {"miou": "0", "status": "parcellation: no white matter"}
+    rows = [row | ({"miou": "0.8"} if row["seed"] != "8" else unread) for row in read_table(table)]
+    write_table(table, rows)
+    write_tables(table, tmp_path, "main", 500, 1)
+    unet = next(row for row in read_table(tmp_path / "benchmark.csv") if row["method"] == "unet")
+    assert float(unet["miou"]) == pytest.approx(1.6 / 3, rel=1e-4)
+    assert (float(unet["miou_common"]), unet["miou_common_n"]) == (pytest.approx(0.8), "5")
+
+
 def test_the_samples_spread_is_a_mean_of_the_scans_that_every_seed_has(tmp_path: Path) -> None:
     values = {(SCANS[0], "3"): 0.4, (SCANS[0], "4"): 0.6, (SCANS[1], "3"): 1.0, (SCANS[1], "4"): ""}
     names = [

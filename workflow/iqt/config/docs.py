@@ -53,6 +53,7 @@ def readme() -> str:
         "| `smoke.yaml` | the same chain, as small as it can be, for tests |",
         "| `openneuro.yaml` | the benchmark on real brains: 36 people of OpenNeuro ds002748, hours on two cores |",
         "| `openneuro-full.yaml` | the same with the full-size network, for a GPU |",
+        "| `more/openneuro.yaml` | methods added to that benchmark later: name it after `openneuro.yaml`, not alone |",
         "| `release/t1w.yaml` | what the shipped models are trained with |",
         "| `study.yaml` | a study of one's own scans: the keys of `study`, at the end of this page |",
         "",

@@ -42,9 +42,10 @@ class Study(Section):
     samples: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Samples of a model that draws some; null: as many as its card says, or four."""
     skull_stripped: bool = False
-    """Whether scans are 0 outside the brain. Of those that show the brain alone it is noticed."""
-    mask: Mask = Mask()
-    """How the brain is found where the dataset has no mask."""
+    """Whether scans are 0 outside the brain. Without `mask`, those that show the brain alone are noticed."""
+    mask: Mask | None = None
+    """How the brain is found where the dataset has no mask. null: a scan that shows the brain alone is noticed, the
+    others go to deepbet; a section sends every scan to its engine."""
     keep_doubtful_masks: bool = False
     """Go on with scans whose brain mask looks wrong."""
     parcellate: bool = True
@@ -55,11 +56,6 @@ class Study(Section):
     """Precision of the networks."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of a scan's job."""
-
-    @property
-    def mask_asked(self) -> Mask | None:
-        """`mask` where it is not the default: then no scan is taken for skull-stripped by itself."""
-        return None if self.mask == Mask() else self.mask
 
 
 def parse_study(raw: object) -> Study:

@@ -16,7 +16,7 @@ from iqt.errors import UserError
 from iqt.imaging.kinds import kind_of
 from iqt.io import batch, naming
 from iqt.io.files import read_json, write_json
-from iqt.io.outputs import check_outputs, replacing_all
+from iqt.io.outputs import FILES, check_outputs, replacing_all, written
 from iqt.io.volumes import read_volume, save_volume, say_doubts
 from iqt.terminal import Bar, warn
 
@@ -156,6 +156,7 @@ def _simulate_file(
     for warning in warnings:
         warn(warning)
     facts = {"status": batch.OK, **describe(scan, seed, suffix, found.engine, settings, made), "warnings": warnings}
+    facts[FILES] = written(out, [path for path in extras if path is not None])
     with replacing_all(path for path in (sidecar, out, *extras) if path is not None) as pending:
         save_volume(pending[out], result.thick.data, result.thick.affine)
         if extras.space_hq is not None:

@@ -20,7 +20,7 @@ from iqt.errors import UserError
 from iqt.imaging.brain_mask import NOTICED
 from iqt.io.files import write_json
 from iqt.io.naming import seed_of
-from iqt.io.outputs import check_outputs, replacing_all
+from iqt.io.outputs import FILES, check_outputs, replacing_all, written
 from iqt.io.volumes import SCALE_PERCENTILE, Volume, save_volume
 from iqt.methods import parse_method
 from iqt.terminal import Bar, detail, note, warn
@@ -116,6 +116,7 @@ def enhance_file(
         "mask": found.mask_source,
         "input_voxel_size_mm": _rounded(found.acquired.voxel_size),
         "voxel_size_mm": _rounded(found.scan.voxel_size),
+        FILES: written(out, extras.values()),
         "warnings": warnings,
     }
     made = {"sd": result.sd, "sample": result.first, "mask": found.mask.astype(np.uint8)}

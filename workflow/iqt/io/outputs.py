@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iqt.errors import UserError
+from iqt.errors import StopError, UserError
 from iqt.io.files import PARTIAL, nearest_folder, read_json, replacing
 from iqt.io.naming import beside
 
 NIFTI = (".nii.gz", ".nii")
 PICTURES = (".png", ".svg", ".pdf")
+FILES = "files"
+"""Key of a record: what else was written beside the result, so that the same command may write it again."""
 
 
 def check_outputs(
@@ -39,6 +41,11 @@ def check_outputs(
             folder's or that of a file that no record says was made here, or its folder cannot be written to.
     """
     record = beside(out, ".json")
+    known = read_json(record) if os.path.lexists(record) and not record.is_dir() else None
+    tables, made = list(tables), set()
+    if isinstance(known, dict) and ours(known):
+        listed = (out.parent / str(name) for name in known.get(FILES, ()))
+        made = {path.resolve() for path in (out, *tables, *listed)}
     taken = {path.resolve() for path in inputs if path is not None}
     for paths, endings in (((out, *volumes), NIFTI), (pictures, PICTURES), ((*tables, record), None)):
         for path in paths:
@@ -51,18 +58,22 @@ def check_outputs(
             if path.is_dir():
                 raise UserError(f"{path}: is the name of a folder; choose another name")
             if not os.access(nearest_folder(path.parent), os.W_OK):
-                raise UserError(f"{path}: nothing can be written into that folder; choose another")
-            if path.exists() and not record.exists():
+                raise StopError(f"{path}: nothing can be written into that folder; choose another")
+            free = not os.path.lexists(path) or (path.exists() and path.stat().st_size == 0)
+            if not free and path != record and path.resolve() not in made:
                 raise UserError(
-                    f"{path}: is there already, and no {record.name} says that it was made by this command; choose "
-                    "another name, or delete it first"
+                    f"{path}: is there already, and no {record.name} says that it was made here (or an interrupted run "
+                    "left it); choose another name, or delete it first"
                 )
             taken.add(path.resolve())
-    if record.exists():
-        known = read_json(record)
-        if not (isinstance(known, dict) and ours(known)):
-            raise UserError(f"{record}: is there already and no record of {kind}; choose another name than {out}")
+    if known is not None and not made:
+        raise UserError(f"{record}: is there already and no record of {kind}; choose another name than {out}")
     return record
+
+
+def written(out: Path, paths: Iterable[Path]) -> list[str]:
+    """What a record says under `FILES` of the files that were written with `out`: their names from its folder."""
+    return [os.path.relpath(path, out.parent) for path in paths if path != out]
 
 
 @contextlib.contextmanager

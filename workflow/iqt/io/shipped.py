@@ -29,6 +29,11 @@ def enhancement_models() -> dict[str, Path]:
     return {folder.name: folder for folder in folders if folder != PARCELLATOR}
 
 
+def is_own_model(named: str) -> bool:
+    """Whether a folder of the user's is meant. One with the name of a model that ships is only if it is a model."""
+    return Path(named).is_dir() and (named not in enhancement_models() or Path(named, "model.json").is_file())
+
+
 def find_model(named: str | None, contrast: str | None) -> Path:
     """The folder of a model that enhances: one of the shipped by its name, a user's own, or without a name the shipped
     one for a contrast (T1w where nothing tells it).
@@ -38,11 +43,10 @@ def find_model(named: str | None, contrast: str | None) -> Path:
     """
     shipped = enhancement_models()
     if named is not None:
-        # A folder of that name in the working directory is meant only if it is a model.
-        if named in shipped and not Path(named, "model.json").is_file():
-            return shipped[named]
-        if Path(named).is_dir():
+        if is_own_model(named):
             return Path(named)
+        if named in shipped:
+            return shipped[named]
         raise UserError(f"--model {named}: neither a folder nor one of the shipped models, {', '.join(shipped)}")
     contrast = contrast or "T1w"
     name = DEFAULTS.get(contrast)

@@ -82,7 +82,7 @@ def _stack(scan: StudyScan, study: Study) -> tuple[Prepared, Stack]:
         raise UserError("; ".join(problems))
     doubts = say_doubts(given.image, source.doubts)
     inside, _, unsure = brain_of(
-        given.image, source, given.mask, study.skull_stripped and given.mask is None, study.mask_asked
+        given.image, source, given.mask, study.skull_stripped and given.mask is None, study.mask
     )
     doubtful = mask_problems(inside, source.affine)
     if doubtful and not (study.keep_doubtful_masks and inside.any()):

@@ -66,7 +66,7 @@ def _work(scan: StudyScan, study: Study, results: Results) -> dict[str, Any]:
         extras,
         given.mask,
         study.skull_stripped and given.mask is None,
-        study.mask_asked,
+        study.mask,
         study.keep_doubtful_masks,
         study.seed,
         study.precision,

@@ -18,6 +18,7 @@ from iqt.errors import UserError
 from iqt.io.batch import OK
 from iqt.io.files import read_json, write_json
 from iqt.io.naming import STUDY, is_study
+from iqt.io.shipped import is_own_model
 from iqt.planning.progress import FIRST_GUESS, about
 from iqt.study.results import Results
 from iqt.study.scans import StudyScan, find_scans
@@ -37,7 +38,7 @@ def run_study(
     """
     # Snakemake runs in the folder of the results, from where a relative path would lead elsewhere.
     paths = {key: settings[key] for key in ("dataset", "out")}
-    if settings.get("model") and Path(settings["model"]).is_dir():  # else the name of one that ships
+    if settings.get("model") and is_own_model(settings["model"]):  # else the name of one that ships
         paths["model"] = settings["model"]
     study = parse_study(settings | {key: str(Path(path).absolute()) for key, path in paths.items()})
     out = Path(study.out)

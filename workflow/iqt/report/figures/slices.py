@@ -136,8 +136,8 @@ def _planes_or_reason(sheet: Sheet, row: int, panel: Panel, what: str, image: Ca
 def _scores(subjects_csv: Path, set_name: str, scan: str) -> dict[str, dict[str, Any]]:
     """A scan's scores by method: those of the first training seed, whose result is shown."""
     scores = read_trainings(subjects_csv, set_name)
-    first = scores[scores["scan"] == scan].drop_duplicates("method")
-    return {row["method"]: row for row in first.to_dict("records")}
+    first = scores["seed"] == scores.groupby("method")["seed"].transform("first")
+    return {row["method"]: row for row in scores[first & (scores["scan"] == scan)].to_dict("records")}
 
 
 def _measures(score: Mapping[str, Any] | None, names: Sequence[str], reason: str | None) -> list[str]:

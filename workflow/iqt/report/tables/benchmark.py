@@ -49,7 +49,7 @@ WITH_INTERVAL = ("psnr", "msssim", "miou", *FURTHER_METRICS)
 
 OVERLAP_NOTE = (
     "mIoU and Dice compare the same parcellator's reading of the result and of the reference; a volume on which it "
-    "fails scores 0, and mIoU common is over the scans on which every method succeeded."
+    "fails scores 0, and mIoU common is over the scans on which every method that ever succeeded did."
 )
 UNREAD_NOTE = "Nothing was parcellated (parcellate.engine: none), so there is neither mIoU nor Dice."
 NOTE = (
@@ -86,8 +86,8 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     and `hi` are 95 % percentile bootstrap limits (Efron and Tibshirani 1993, section 13.3) and stay empty for a single
     person. A scan whose parcellation failed counts with mIoU and Dice 0; one without a similarity is left out of that
     mean; both count in `n_failed`. `miou_common` is the mean over people (`miou_common_n`) of the scans on which every
-    method succeeded, empty where there is none. Of each metric, `_n` is the people behind the mean, `_shared` the mean
-    over the `_n_shared` people's scans for which every method has a value: it decides what is best.
+    method that ever succeeded did, empty where there is none. Of each metric, `_n` is the people behind the mean,
+    `_shared` the mean over the `_n_shared` people's scans for which every method has a value: it decides what is best.
 
     Args:
         bootstrap: resamplings of the people.
@@ -98,13 +98,12 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
     """
     trainings = read_trainings(subjects_csv, set_name)
     scores = mean_over_seeds(trainings)
-    common = _common_scans(trainings)
-    nothing: set[str] = set()
+    common = _common(trainings)
     shared = {name: scans_all_have(scores, name) for name in (*METRICS, *FURTHER_METRICS)}
     limits = bootstrap, seed_of(seed, "bootstrap", set_name)
     rows = [
         {"method": method, "set": set_name, "parcellator": parcellator_of(scores)}
-        | _row(scores[scores["method"] == method], common.get(method, nothing), shared, limits)
+        | _row(*(frame[frame["method"] == method] for frame in (scores, common)), shared, limits)
         | seed_spread(trainings[trainings["method"] == method])
         for method in methods_of(scores)
     ]
@@ -172,9 +171,9 @@ def seed_spread(trainings: pd.DataFrame) -> dict[str, float | int]:
 
 
 def _row(
-    own: pd.DataFrame, common: set[str], shared: Mapping[str, set[str]], limits: tuple[int, int]
+    own: pd.DataFrame, common: pd.DataFrame, shared: Mapping[str, set[str]], limits: tuple[int, int]
 ) -> dict[str, float | int | str]:
-    succeeded = people_of(own[own["scan"].isin(common)], "miou")
+    succeeded = people_of(common, "miou")
     row: dict[str, float | int | str] = {
         "n_subjects": own["person"].nunique(),
         "n_parameters": _whole(own["n_parameters"]),
@@ -190,12 +189,13 @@ def _row(
     return row
 
 
-def _common_scans(trainings: pd.DataFrame) -> dict[str, set[str]]:
-    """By method the scans on which every training of every method succeeded. A training that never did takes nothing
-    from the others; a method that never did is not among them."""
-    succeeded = trainings[~trainings["failed"] & trainings["miou"].notna()]
-    found = in_every(succeeded.groupby(["method", "seed"])["scan"])
-    return dict.fromkeys(succeeded["method"], found)
+def _common(trainings: pd.DataFrame) -> pd.DataFrame:
+    """Means over training seeds on the scans on which every training succeeded. One that never did is left out, and
+    takes nothing from the others."""
+    succeeded = ~trainings["failed"] & trainings["miou"].notna()
+    ever = succeeded.groupby([trainings["method"], trainings["seed"]]).transform("any")
+    scans = in_every(trainings[succeeded].groupby(["method", "seed"])["scan"])
+    return mean_over_seeds(trainings[ever & trainings["scan"].isin(scans)])
 
 
 def _constant(values: pd.Series) -> str:
