@@ -329,7 +329,7 @@ def test_sets_out_of_distribution_are_of_the_test_people_alone(workflow: Path) -
 
 @pytest.mark.parametrize(
     ("config", "n_models", "n_calibrated"),
-    [("openneuro", 8, 2), ("openneuro-full", 9, 3), ("openneuro more/openneuro", 11, 3)],
+    [("openneuro", 8, 2), ("openneuro-full", 9, 3), ("openneuro more/openneuro", 10, 3)],
 )
 def test_the_benchmark_on_real_brains_is_planned_from_a_copy_at_hand(
     workflow: Path, tmp_path: Path, config: str, n_models: int, n_calibrated: int
