@@ -121,7 +121,10 @@ rule write_page:
         vectors=figure_files("svg"),
         code=code(
             "iqt.report.page.write",
-            files=[f"report/page/{name}" for name in ("page.html", "head.html", "viewer.html", "page.css", "page.js", "viewer.js")],
+            files=[
+                f"report/page/{name}"
+                for name in ("page.html", "head.html", "viewer.html", "page.css", "page.js", "viewer.js")
+            ],
         ),
     output:
         report(
