@@ -321,8 +321,11 @@ def test_a_record_replays_to_the_same_volume_bit_for_bit(tmp_path):
             degrade_file(image, out, TissueFiles(given), 7, settings, extras)
         else:
             replay_file(tmp_path / "first.json", image, out, TissueFiles(given), extras)
-    for ending in (".nii.gz", "_hq.nii.gz", ".json"):
+    for ending in (".nii.gz", "_hq.nii.gz"):
         assert (tmp_path / f"first{ending}").read_bytes() == (tmp_path / f"again{ending}").read_bytes()
+    first, again = (read_json(tmp_path / f"{name}.json") for name in ("first", "again"))
+    assert (first.pop("files"), again.pop("files")) == (["first_hq.nii.gz"], ["again_hq.nii.gz"])
+    assert first == again
     draw = read_json(tmp_path / "first.json")["draw"]
     assert set(draw["artefacts"]) == {"kspace", "bias_field", "distortion", "motion"}
     with pytest.raises(UserError, match="another file"):
