@@ -328,7 +328,7 @@ def test_a_record_replays_to_the_same_volume_bit_for_bit(tmp_path):
     assert first == again
     draw = read_json(tmp_path / "first.json")["draw"]
     assert set(draw["artefacts"]) == {"kspace", "bias_field", "distortion", "motion"}
-    with pytest.raises(UserError, match="another file"):
+    with pytest.raises(UserError, match="named twice"):
         replay_file(tmp_path / "first.json", image, tmp_path / "first.nii.gz", TissueFiles(given))
     write_json(tmp_path / "not.json", {"status": "ok"})
     with pytest.raises(UserError, match=r"not\.json.*not the record"):
