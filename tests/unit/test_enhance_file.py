@@ -335,6 +335,8 @@ def test_somebody_elses_scan_is_not_overwritten(model: Path, tmp_path: Path, mon
     out, second = tmp_path / "out.nii.gz", {"sample": tmp_path / "second.nii.gz"}
     for _ in range(2):  # its own files may be written again
         assert go(image, out, model, extras=second)["files"] == ["second.nii.gz"]
+    assert go(image, out, model)["files"] == ["second.nii.gz"], "of a run before"
+    assert go(image, out, model, extras=second)["files"] == ["second.nii.gz"]
     with pytest.raises(UserError, match=r"sub-02\.nii\.gz: is there already, and no out\.json says"):
         go(image, out, model, extras={"sample": other})
     (tmp_path / "unfetched.nii.gz").symlink_to(tmp_path / ".git/annex/objects/x")

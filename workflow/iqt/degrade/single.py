@@ -156,8 +156,9 @@ def _simulate_file(
     for warning in warnings:
         warn(warning)
     facts = {"status": batch.OK, **describe(scan, seed, suffix, found.engine, settings, made), "warnings": warnings}
-    facts[FILES] = written(out, [path for path in extras if path is not None])
-    with replacing_all(path for path in (sidecar, out, *extras) if path is not None) as pending:
+    wanted = [path for path in extras if path is not None]
+    facts[FILES] = written(out, wanted)
+    with replacing_all([sidecar, out, *wanted]) as pending:
         save_volume(pending[out], result.thick.data, result.thick.affine)
         if extras.space_hq is not None:
             save_volume(pending[extras.space_hq], result.upsampled, volume.affine)

@@ -125,15 +125,12 @@ class Enhancer:
 
         calls = VolumeCalls(self, inputs, tiling, at_once, seed, after)
         # Mean and squared deviations are carried along (Welford 1962): hundreds of samples would not fit into memory.
-        n, first, mean, squares = 0, None, None, None
-        for sample in self.method.estimates(calls):
+        for n, sample in enumerate(self.method.estimates(calls), start=1):
             estimate = sample[0, 0].cpu()[where] * standard["target_sd"] + standard["target_mean"]
             if self.method.target == "residual":
                 estimate = estimate + lowfield
-            n += 1
-            if first is None:
-                first, mean, squares = estimate, estimate.clone(), torch.zeros_like(estimate)
-                continue
+            if n == 1:
+                first, mean, squares = estimate, torch.zeros_like(estimate), torch.zeros_like(estimate)
             change = estimate - mean
             mean += change / n
             squares += change * (estimate - mean)

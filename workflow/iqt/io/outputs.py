@@ -16,7 +16,7 @@ from iqt.io.naming import beside
 NIFTI = (".nii.gz", ".nii")
 PICTURES = (".png", ".svg", ".pdf")
 FILES = "files"
-"""Key of a record: what else was written beside the result, so that the same command may write it again."""
+"""Key of a record: what else was written for the result, by this run or one before it, and may be written again."""
 
 
 def check_outputs(
@@ -72,8 +72,12 @@ def check_outputs(
 
 
 def written(out: Path, paths: Iterable[Path]) -> list[str]:
-    """What a record says under `FILES` of the files that were written with `out`: their names from its folder."""
-    return [os.path.relpath(path, out.parent) for path in paths if path != out]
+    """What a record says under `FILES`, as names from its folder: the files that are written with `out`, and those that
+    earlier runs wrote with it and that are there still."""
+    record = beside(out, ".json")
+    before = read_json(record).get(FILES, ()) if record.exists() else ()
+    now = [os.path.relpath(path, out.parent) for path in paths if path != out]
+    return [*now, *(name for name in before if name not in now and (out.parent / name).is_file())]
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def parcellate_file(files: Files, model: Path, lut: Path | None, precision: str)
     Raises:
         UserError: a file is not usable, or no structure was found.
     """
-    again = _check_files(files, lut)
+    _check_files(files, lut)
     reader = load_reader(model, precision)
     table = table_of(reader.ids) if lut is None else lut
     require_names(table, reader.ids)
@@ -78,7 +78,6 @@ def parcellate_file(files: Files, model: Path, lut: Path | None, precision: str)
         record = {"seconds": time.monotonic() - start, "engine": ENGINE, "version": reader.version}
         bar.phase("writing")
         _save(files, scan, labels, record, table, reader.ids)
-        _forget(files, again)
 
 
 def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSurfer) -> None:
@@ -95,7 +94,7 @@ def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSu
 
     script = find_program(settings.home)
     refuse_root(settings)
-    again = _check_files(files, lut)
+    _check_files(files, lut)
     require_names(lut, table.ids)
     scan = _read(files, "T1w")
     volume, brain = scan.volume, scan.brain
@@ -121,27 +120,18 @@ def fastsurfer_file(files: Files, lut: Path, table: LabelTable, settings: FastSu
             raise UserError(f"{image}: {explain(code, said)}" + (f"; {fault}" if fault else ""))
         labels = labels_on_grid(Path(folder, "subject"), volume, brain, table)
         _save(files, scan, labels, {"seconds": seconds, "engine": NAME, "version": command.version}, lut, table.ids)
-        _forget(files, again)
 
 
-def _check_files(files: Files, lut: Path | None) -> bool:
-    """Whether an earlier result is replaced; UserError where an output would not be readable afterwards, or where it
-    would replace another file."""
+def _check_files(files: Files, lut: Path | None) -> None:
+    """UserError where an output would not be readable afterwards, or would replace another file."""
     tables = [TABLE_ENDING, VOLUMES_ENDING, *([AGREEMENT_ENDING] if files.against is not None else [])]
-    record = check_outputs(
+    check_outputs(
         files.out,
         (files.image, files.mask, files.against, lut),
         "a label map",
         lambda known: "engine" in known,
         tables=[beside(files.out, ending) for ending in tables],
     )
-    return record.exists()
-
-
-def _forget(files: Files, again: bool) -> None:
-    """Remove what an earlier label map of that name agreed in: it is not of this one."""
-    if again and files.against is None:
-        beside(files.out, AGREEMENT_ENDING).unlink(missing_ok=True)
 
 
 def _read(files: Files, contrast: str | None) -> Scan:
@@ -177,13 +167,15 @@ def _save(files: Files, scan: Scan, labels: np.ndarray, record: dict, lut: Path,
     if not labels.any():
         raise UserError("the parcellator found no structure in the brain mask; look at the image")
     record = {**record, "seconds": round(record["seconds"], 2), "mask": scan.origin, "warnings": scan.warnings}
-    agreed = None
+    agreed, again = None, beside(files.out, ".json").exists()
     with drafting(files.out) as draft:
         save_volume(draft, labels, scan.volume.affine)
         write_structures(draft, labels, scan.volume.affine, lut, ids)
         if scan.other is not None:
             agreed = write_agreement(draft, labels, scan.other, files.against, scan.volume, lut, ids)
         write_json(beside(draft, ".json"), {"status": "ok", **record})
+    if again and files.against is None:  # what the label map before this one agreed in
+        beside(files.out, AGREEMENT_ENDING).unlink(missing_ok=True)
     if agreed is not None:
         mean, n = agreed
         where = beside(files.out, AGREEMENT_ENDING).name

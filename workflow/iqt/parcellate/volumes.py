@@ -13,7 +13,7 @@ from iqt.imaging.overlap import mean_overlap, overlap
 from iqt.io.files import write_table
 from iqt.io.labels import COLUMNS, read_lut, read_rows
 from iqt.io.naming import beside
-from iqt.io.shipped import PARCELLATOR_TABLE, table_file
+from iqt.io.shipped import table_file
 from iqt.io.volumes import Volume
 
 TABLE_ENDING, VOLUMES_ENDING, AGREEMENT_ENDING = ".tsv", "_volumes.tsv", "_agreement.tsv"
@@ -23,7 +23,7 @@ NEEDED = ("index", "mirror", "name")
 
 def table_of(ids: Collection[int]) -> Path:
     """The smallest look-up table of resources/ that has all of these labels; UserError where none has."""
-    tables = {table_file(name): {0, *read_rows(table_file(name))} for name in (PARCELLATOR_TABLE, *TABLES)}
+    tables = {table_file(name): {0, *read_rows(table_file(name))} for name in TABLES}
     fitting = [path for path, known in tables.items() if set(ids) <= known]
     if not fitting:
         raise UserError("no look-up table of resources/ has all labels of this parcellator; name one with --lut")

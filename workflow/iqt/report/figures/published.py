@@ -80,9 +80,9 @@ def ours(subjects_csv: Path, set_name: str, definition: str) -> dict[str, list[f
 
 
 def why_not(subjects_csv: Path, set_name: str, definition: str) -> str:
-    """Why no value of ours is of a definition, where `ours` gives none."""
+    """Why no value of ours is of a definition that we measure, where `ours` gives none."""
     wanted, scores = DEFINITIONS[definition], read_scores(subjects_csv, set_name)
-    if wanted.column is None or scores[wanted.column].notna().sum() == 0:
+    if scores[wanted.column].isna().all():
         return "nothing was parcellated" if wanted.parcellator else "no result has a value"
     return "it was read by another parcellator" if wanted.parcellator else f"it has fewer than {SCALES} scales"
 
@@ -96,17 +96,17 @@ def plot_published(subjects_csv: Path, published_csv: Path, set_name: str, out: 
     rows = read_published(published_csv)
     styles = styles_of(methods_of(read_scores(subjects_csv, set_name)))
     panels = list(dict.fromkeys(row["definition"] for row in rows))
+    own = {one: ours(subjects_csv, set_name, one) for one in panels}
     with matplotlib.rc_context(STYLE):
-        lines = [
-            len([row for row in rows if row["definition"] == one]) + len(ours(subjects_csv, set_name, one))
-            for one in panels
-        ]
+        lines = [len([row for row in rows if row["definition"] == one]) + len(own[one]) for one in panels]
         figure = Figure(figsize=(9, 0.8 * len(panels) + 0.27 * sum(lines)), layout="constrained")
         grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[n + 1.2 for n in lines])
         for axes, one in zip(grid[:, 0], panels, strict=True):
             published = [row for row in rows if row["definition"] == one]
-            own, why = ours(subjects_csv, set_name, one), why_not(subjects_csv, set_name, one)
-            _panel(axes, DEFINITIONS[one], published, own, styles, why)
+            _panel(axes, DEFINITIONS[one], published, own[one], styles)
+            if DEFINITIONS[one].column and not own[one]:
+                why = why_not(subjects_csv, set_name, one)
+                axes.set_xlabel(f"nothing of ours is drawn: {why}", fontsize=7)
         save_figure(figure, out)
 
 
@@ -116,7 +116,6 @@ def _panel(
     published: Sequence[Mapping[str, str]],
     own: Mapping[str, Sequence[float]],
     styles: Mapping[str, MethodStyle],
-    why: str,
 ) -> None:
     names = []
     for row in published:
@@ -132,8 +131,6 @@ def _panel(
         _value(axes, max(people), len(names), f"{mean:.4g}")
         names.append(f"{method} (here)")
     axes.set_title(f"{definition.name}: {definition.detail}", loc="left")
-    if definition.column and not own:
-        axes.set_xlabel(f"nothing of ours is drawn: {why}", fontsize=7)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.12)
