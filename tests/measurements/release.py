@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from iqt.compute.devices import machine
+from iqt.compute.devices import best_device, machine, use_bfloat16
 from iqt.config import LowField
 from iqt.config.experiments import CALIBRATED, COVERAGES
 from iqt.degrade import simulator, tissues
@@ -109,12 +109,18 @@ def main() -> None:
             if any((row["acquisition"], row["scan"]) == (name, scan) for row in rows):
                 continue
             scores = measure(arguments.run, scan, name, enhance, samples, spread, known_cubic.get((name, scan)))
-            rows.append({"acquisition": name, "scan": scan, **identity, **scores})
+            rows.append({"acquisition": name, "scan": scan, **identity, **measured_on(), **scores})
             write_text(known, json.dumps(others + rows))
             print(rows[-1], flush=True)
     write_text(arguments.out, table(rows, card, arguments.out))
     if arguments.ship is not None:
         ship(arguments.model, arguments.ship, rows, card, people, arguments.out, spread)
+
+
+def measured_on() -> dict[str, str]:
+    """When and on what a row is measured."""
+    precision = "bfloat16" if use_bfloat16("auto", best_device()) else "float32"
+    return {"date": f"{datetime.date.today()}", "machine": machine()["gpu"] or machine()["cpu"], "precision": precision}
 
 
 def ship(
@@ -176,7 +182,7 @@ def interpolations(rows: list[dict]) -> dict[tuple[str, str], dict[str, Any]]:
     return {
         (row["acquisition"], row["scan"]): {
             **{name: value for name, value in row.items() if name.endswith("_cubic")},
-            "volumes": {name: volumes[:2] for name, volumes in row["volumes"].items()},
+            "volumes": {name: volumes["cubic"] for name, volumes in row["volumes"].items()},
         }
         for row in rows
     }
@@ -186,7 +192,8 @@ def measure(
     run: Path, scan: str, name: str, enhance: Method, samples: int, spread: Spread | None, cubic: dict | None = None
 ) -> dict[str, Any]:
     """PSNR, MS-SSIM, hfcorr and mIoU of cubic interpolation and of the model's result, how much of the slices the
-    result leaves unexplained, and `volumes` (mm3) of each structure in the scan, the interpolation and the result; of
+    result leaves unexplained, and `volumes` (mm3) of each structure in the interpolation and the result, each beside
+    that in the scan as the parcellator read it in the same run; of
     several samples also PSNR and hfcorr of the first, and whether their spread tells the error. `cubic` is what is
     known of the interpolation (`interpolations`)."""
     high, mask, reference = person(run, scan)
@@ -217,18 +224,15 @@ def measure(
 
     if scan not in READ:
         READ[scan] = labelled(reference)
-    volumes: dict[str, dict[str, float]] = {}
+    volumes: dict[str, dict[str, list[float]]] = {}
     for which, volume in compared.items():
         structures = overlap(READ[scan], labelled(volume), high.affine, names)
         scores[f"miou_{which}"] = mean_overlap(structures)[0]
-        volumes[which] = {each.name: each.volume_mm3 for each in structures}
-        volumes["scan"] = {each.name: each.volume_reference_mm3 for each in structures}
+        volumes[which] = {each.name: [each.volume_mm3, each.volume_reference_mm3] for each in structures}
     if cubic is not None:
         scores |= {key: value for key, value in cubic.items() if key != "volumes"}
-        volumes["cubic"] = {name: known[1] for name, known in cubic["volumes"].items()}
-    scores["volumes"] = {
-        name: [volumes[which][name] for which in ("scan", "cubic", "model")] for name in volumes["scan"]
-    }
+        volumes["cubic"] = cubic["volumes"]
+    scores["volumes"] = {name: {which: found[name] for which, found in volumes.items()} for name in volumes["model"]}
     return scores
 
 
@@ -244,19 +248,23 @@ def judge() -> tuple[Callable, dict[int, str]]:
 
 
 def table(rows: list[dict], card: dict, page: Path) -> str:
-    where, scores = machine(), pd.DataFrame(rows)
+    scores = pd.DataFrame(rows)
     drawn = f", {drawn_in_words(card['sampling'])}" if card.get("sampling") else ""
     scores["gain"] = scores["psnr_model"] - scores["psnr_cubic"]
     lines = [
         f"# {page.stem}, measured\n",
         "For who uses this model, which ships.\n",
-        f"`tests/measurements/release.py`, {datetime.date.today()}, {where['cpu']}, {where['threads']} "
-        f"thread{'' if where['threads'] == 1 else 's'}; weights {card['weights_sha256'][:8]}{drawn}. Means over people "
+        f"`tests/measurements/release.py`, {' to '.join(sorted({scores['date'].min(), scores['date'].max()}))}, "
+        f"{' and '.join(scores['machine'].unique())}, {counted(scores['precision'])}; weights "
+        f"{card['weights_sha256'][:8]}{drawn}. Means over people "
         "who were not trained on; gain: PSNR over cubic interpolation; smallest: that of the person who gains least.\n",
         "| acquisition | people | PSNR cubic | PSNR model | gain | smallest | MS-SSIM | hfcorr | mIoU | unexplained |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     told: list[str] = []
+    order = [name for name in (*ACQUISITIONS, CLEAN) if name in set(scores["acquisition"])]
+    scores["acquisition"] = pd.Categorical(scores["acquisition"], order)
+    scores = scores.sort_values("acquisition", kind="stable").astype({"acquisition": str})
     for name, own in scores.groupby("acquisition", sort=False):
         mean = own.mean(numeric_only=True)
         if name == CLEAN:  # nothing to gain: how much the model changes a scan that is good already
@@ -306,6 +314,12 @@ def spread_table(scores: pd.DataFrame) -> list[str]:
     ]
 
 
+def counted(values: pd.Series) -> str:
+    """`float32`, or how many scans each."""
+    counts = values.value_counts()
+    return " and ".join(f"{name} ({n} scans)" if len(counts) > 1 else str(name) for name, n in counts.items())
+
+
 def percent(shares: pd.Series) -> str:
     return " | ".join(f"{100 * share:.1f} %" for share in shares)
 
@@ -333,18 +347,19 @@ def volume_table(scores: pd.DataFrame) -> list[str]:
     ]
     nearer, further = [], []
     for name in read["volumes"].iloc[0]:
-        volumes = np.array([each[name] for each in read["volumes"]], dtype=float)
-        there = volumes[:, 0] > 0
+        # (scans, cubic and model, result and scan)
+        volumes = np.array([[each[name][which] for which in ("cubic", "model")] for each in read["volumes"]], float)
+        there = (volumes[..., 1] > 0).all(axis=1)
         if read["scan"][there].nunique() < 2:
             continue
         cells, means = [], []
-        for column in (1, 2):
-            differences = pd.Series(100 * (volumes[there, column] / volumes[there, 0] - 1))
+        for column in (0, 1):
+            differences = pd.Series(100 * (volumes[there, column, 0] / volumes[there, column, 1] - 1))
             mean, half = limits_of_agreement(differences, read["scan"][there].to_numpy())
             cells.append(f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})")
             means.append(abs(mean))
         (nearer if means[1] < means[0] else further).append(name)
-        lines.append(f"| {name} | {volumes[there, 0].mean() / 1000:.2f} | {cells[0]} | {cells[1]} | {there.sum()} |")
+        lines.append(f"| {name} | {volumes[there, 1, 1].mean() / 1000:.2f} | {cells[0]} | {cells[1]} | {there.sum()} |")
     verdict = f"By the mean, the model's volumes are nearer to the scan's than cubic's for {len(nearer)} structures"
     return [*lines, "", verdict + (f", and further for {len(further)}: {', '.join(further)}." if further else ".")]
 

@@ -1,6 +1,7 @@
 """What a training step costs: convolutions of the same shapes alone, the forward and backward pass, and the real loop.
 
     make bench-step
+    python tests/measurements/step.py OUT.md --precision float32
 
 Convolutions: each of the network's, forward and backward, with its input's shape and layout, and nothing between them.
 Pass: forward, loss and backward of one batch that lies in memory. Loop: `fit` with reading (or painting), gradient
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import nibabel as nib
 import numpy as np
@@ -28,6 +29,7 @@ from torch.utils.data import Dataset, Subset
 from iqt.bench.passes import convolution_seconds, pass_seconds
 from iqt.compute.devices import best_device, machine, use_bfloat16
 from iqt.config import Painting, Training, VolumetricNetwork
+from iqt.config.section import Precision
 from iqt.io.files import write_text
 from iqt.io.labels import read_lut
 from iqt.io.shipped import table_file
@@ -69,12 +71,14 @@ class Subject(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
+    given = parser.parse_args()
+    precision = given.precision
     where = machine()
     lines = [
         "# A training step\n",
         f"`make bench-step`, {datetime.date.today()}, {where['cpu']}, {where['threads']} threads, "
-        f"{'bfloat16' if use_bfloat16('auto', best_device()) else 'float32'}, up to "
+        f"{'bfloat16' if use_bfloat16(precision, best_device()) else 'float32'}, up to "
         f"{torch.backends.cpu.get_cpu_capability()}. Four regions of 32^3 a step, the parcellator one brain of 80 x 96 "
         "x 80; seconds.\n",
         "| network | convolutions alone | pass | pass / convolutions | loop | loop / pass |",
@@ -82,13 +86,13 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         for name, subject in subjects(Path(folder)).items():
-            alone = convolution_seconds(subject.build(), subject.inputs, "auto", REPEATS)
-            whole = pass_seconds(subject.build(), subject.inputs, subject.loss, "auto", REPEATS)
-            loop = in_the_loop(subject, Path(folder))
+            alone = convolution_seconds(subject.build(), subject.inputs, precision, REPEATS)
+            whole = pass_seconds(subject.build(), subject.inputs, subject.loss, precision, REPEATS)
+            loop = in_the_loop(subject, Path(folder), precision)
             figures = f"{alone:.3f} | {whole:.3f} | {whole / alone:.2f} | {loop:.3f} | {loop / whole:.2f}"
             lines.append(f"| {name} | {figures} |")
             print(lines[-1], flush=True)
-    write_text(out, "\n".join(lines) + "\n")
+    write_text(given.out, "\n".join(lines) + "\n")
 
 
 def subjects(folder: Path) -> dict[str, Subject]:
@@ -130,7 +134,7 @@ def parcellator(folder: Path) -> Subject:
     )
 
 
-def in_the_loop(subject: Subject, folder: Path) -> float:
+def in_the_loop(subject: Subject, folder: Path, precision: str) -> float:
     seconds, few = {}, Subset(subject.items, [0])
     for steps in (SHORT, LONG):
         torch.manual_seed(0)
@@ -138,7 +142,7 @@ def in_the_loop(subject: Subject, folder: Path) -> float:
         settings = subject.training.model_copy(update={"steps": steps, "validate_every": steps})
         with tempfile.TemporaryDirectory(dir=folder) as out:
             start = time.perf_counter()
-            fit(subject.task(subject.build()), subject.items, few, settings, Path(out), 1, "auto", {})
+            fit(subject.task(subject.build()), subject.items, few, settings, Path(out), 1, precision, {})
             seconds[steps] = time.perf_counter() - start
     return (seconds[LONG] - seconds[SHORT]) / (LONG - SHORT)
 

@@ -200,6 +200,18 @@ def test_masks_are_cut_at_one_half_and_accepted_in_any_order(tmp_path: Path) -> 
         cut_mask(np.zeros((2, 2, 2)), "m")
 
 
+def test_a_missing_file_beside_a_sidecar_of_its_own_was_made_by_no_run(tmp_path: Path) -> None:
+    path = tmp_path / "sub-01_T1w.nii.gz"
+    for record, told in (({"EchoTime": 0.1}, False), ({"status": "ok"}, True)):
+        (tmp_path / "sub-01_T1w.json").write_text(json.dumps(record))
+        with pytest.raises(UserError, match="no such file") as error:
+            read_volume(path)
+        assert ("--forcerun" in str(error.value)) is told
+    path.symlink_to(".git/annex/objects/x")
+    with pytest.raises(UserError, match=r"`datalad get`$"):
+        read_volume(path)
+
+
 def bead_of(volume: Volume) -> np.ndarray:
     """World coordinates of the bright bead's centre."""
     level = np.percentile(volume.data[volume.data > 0], 50)

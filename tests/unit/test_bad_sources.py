@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from damaged_files import GRID, ball, save
 
 from iqt.cohort.bids import list_entries
@@ -99,11 +100,14 @@ def test_memory_that_one_scan_wants_is_that_scans_failure(tmp_path: Path) -> Non
     def work(scan: str) -> dict:
         if scan == "sub-2":
             np.empty((2**20, 2**20, 2**10))
+        if scan == "sub-4":
+            torch.empty(2**50)
         return {}
 
-    run_scans(["sub-1", "sub-2", "sub-3"], lambda scan: tmp_path / f"{scan}.json", lambda scan: [], work)
+    run_scans(["sub-1", "sub-2", "sub-3", "sub-4"], lambda scan: tmp_path / f"{scan}.json", lambda scan: [], work)
     assert [status_of(tmp_path / f"sub-{n}.json") for n in (1, 3)] == ["ok", "ok"]
     assert "wants more memory than this job has (Unable to allocate" in status_of(tmp_path / "sub-2.json")
+    assert f"delete {tmp_path / 'sub-4.json'} and run again" in status_of(tmp_path / "sub-4.json")
 
 
 def prepared(tmp_path: Path, **more: Path) -> dict:

@@ -267,10 +267,10 @@ def test_an_engine_that_fails_leads_to_the_options_that_help(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_head: Volume, _settings: Mask, notice: bool) -> Volume:
-        raise UserError("cohort.mask: brainextractor finds no brain")
+        raise UserError("brainextractor finds no brain")
 
     monkeypatch.setattr("iqt.enhance.intake.find_brain", fails)
-    with pytest.raises(UserError, match=r"scan.nii.gz: .*finds no brain.*--mask FILE, or --skull-stripped"):
+    with pytest.raises(UserError, match=r"scan.nii.gz: .*finds no brain.*--mask FILE.*, or --skull-stripped"):
         go(phantom(tmp_path / "scan.nii.gz"), tmp_path / "out.nii.gz", model, stripped=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from iqt.evaluate.similarity import (
     masked_psnr,
 )
 from iqt.imaging.overlap import mean_overlap, overlap
+from iqt.io.batch import MEMORY
 from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.io.naming import Result, anat, flat, part_folder
 from iqt.io.volumes import SCALE_PERCENTILE, read_volume, save_volume
@@ -89,6 +91,18 @@ def evaluate(root, scans=SCANS, batch=0):
     for name, rows in found.items():
         write_table(root / f"{name}.csv", rows, TABLES[name])
     return root / "subjects.csv", root / "structures.csv"
+
+
+def test_a_machine_without_the_memory_to_parcellate_is_no_failure_of_the_method(run, tmp_path):
+    shutil.copytree(run, tmp_path / "copy")
+    status = {"status": f"{MEMORY} (2 GB); delete it and run again with more"}
+    write_json(flat(tmp_path / "copy/parcellation/main/unet", SCANS[0], "dseg.json"), status)
+    subjects, _ = evaluate(tmp_path / "copy")
+    rows = {(row["scan"], row["method"]): row for row in read_table(subjects, required=SUBJECT_COLUMNS)}
+    lost = rows[SCANS[0], "unet"]
+    assert lost["status"] == f"parcellation: {status['status']}"
+    assert lost["miou"] == lost["dice"] == ""
+    assert float(lost["psnr"]) > 0
 
 
 def test_every_scan_and_method_has_a_row_whatever_failed(run, brain):

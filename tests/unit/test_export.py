@@ -102,7 +102,7 @@ def test_a_bundle_gives_the_same_voxels_with_monai_alone(shipped: Path, scan: Pa
     done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     theirs = nib.load(tmp_path / "eval" / "sub-01_T1w_enhanced.nii.gz")
-    alike = {"stripped": True, "keep_doubtful_mask": True, "precision": "float32"}  # MONAI's; `auto` may be bfloat16
+    alike = {"stripped": True, "keep_doubtful_mask": True, "precision": "float32"}  # MONAI's
     enhance_file(scan, tmp_path / "ours.nii.gz", shipped, {}, {}, **alike)
     ours = nib.load(tmp_path / "ours.nii.gz")
     # Theirs is the brain's box alone; where it lies in ours its affine says.

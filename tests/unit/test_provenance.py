@@ -158,3 +158,6 @@ def test_the_commit_is_the_checkouts_and_a_changed_file_shows(tmp_path: Path) ->
     assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "modified": False}
     (tmp_path / "a").write_text("2")
     assert git_state(tmp_path)["modified"] is True
+    installed = tmp_path / ".venv/lib/iqt"
+    installed.mkdir(parents=True)
+    assert git_state(installed)["commit"] is None, "the checkout around an environment is another project's"

@@ -100,6 +100,36 @@ def test_a_scan_of_half_a_head_is_no_partner(high: tuple[Volume, np.ndarray], tm
     assert not list(out.rglob("*.nii.gz"))
 
 
+def test_a_scan_that_lacks_a_part_of_the_brain_says_so_and_a_finer_one_is_blurred(
+    high: tuple[Volume, np.ndarray], tmp_path: Path
+) -> None:
+    volume, mask = high
+    inverted = np.where(volume.data > 0, 1.3 * volume.data.max() - volume.data, 0)
+    noise = np.random.default_rng(0).standard_normal([2 * side for side in volume.data.shape], dtype=np.float32)
+    finer = volume.affine @ nib.affines.from_matvec(np.eye(3) / 2, (-0.25,) * 3)
+    low = ndimage.zoom(inverted, 2, order=1, grid_mode=True, mode="nearest") + volume.data.max() / 15 * noise
+    z = np.flatnonzero(mask.any(axis=(0, 1)))
+    first = 2 * int(z[0] + 0.2 * np.ptp(z))  # the lowest fifth, a small part of the volume
+    cut = Volume(np.ascontiguousarray(low[:, :, first:]), finer @ nib.affines.from_matvec(np.eye(3), (0, 0, first)))
+    path, cohort, out = tmp_path / "low.nii.gz", tmp_path / "cohort", tmp_path / "low"
+    save_volume(path, cut.data.astype(np.float32), cut.affine)
+    save_volume(anat(cohort, "sub-1", "T1w.nii.gz"), volume.data, volume.affine)
+    save_volume(anat(cohort, "sub-1", "desc-brain_mask.nii.gz"), mask, volume.affine)
+    record = {"lowfield": {"source": str(path), "path": str(path), "bytes": 1, "sha256": "0"}}
+    write_json(anat(cohort, "sub-1", "T1w.json"), {"status": "ok", "files": record})
+    register_scans(["sub-1"], cohort, out, "T1w", LowField(registration="rigid"), "main")
+    told = read_json(anat(out, "sub-1", "T1w.json"))
+    assert told["status"] == "ok", told["status"]
+    lost = 1 - told["covered"]
+    assert 0.02 < lost < 0.2
+    assert any(f"lacks {100 * lost:.0f} % of the brain" in text for text in told["warnings"])
+    grid = read_volume(anat(out, "sub-1", "space-HQ_T1w.nii.gz"))
+    shown = ndimage.binary_erosion((grid.data != 0) & ~ndimage.binary_dilation(volume.data > 0, iterations=2))
+    assert shown.sum() > 1000
+    left = grid.data[shown].std() / (volume.data.max() / 15)
+    assert left < 0.4, "of the noise, which splines alone would keep more than half of"
+
+
 def test_what_is_told_of_a_registration_is_what_it_is() -> None:
     told = describe(pose((10, 0, 0), (1, 2, 3)), np.zeros(3))
     assert told == {"rotation_deg": [10.0, 0.0, 0.0], "translation_mm": [1.0, 2.0, 3.0], "volume_ratio": 1.0}

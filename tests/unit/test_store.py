@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,14 @@ def test_a_scan_that_failed_is_left_out_and_none_at_all_is_an_error(run: Path, t
     write_table(tmp_path / "participants.tsv", [{"scan": "sub-lost", "split": "train"}])
     with pytest.raises(UserError, match=r"no usable scan in the train split.*too few slices"):
         open_store(run / "store", tmp_path / "participants.tsv", "train")
+
+
+def test_an_array_that_was_deleted_is_named_with_what_makes_it_again(run: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(run / "store", store)
+    flat(store, "sub-v", "pair.npy").unlink()
+    with pytest.raises(UserError, match=r"sub-v_pair\.npy: was deleted; .*--forcerun .*sub-v_pair\.json"):
+        open_store(store, run / "participants.tsv", "val")
 
 
 def test_standardisation_is_over_all_brain_voxels(run: Path) -> None:

@@ -139,14 +139,59 @@ def test_the_configuration_names_what_is_wrong_with_it() -> None:
         parse_study(None)
 
 
+def test_what_is_not_there_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    """As in a dataset of which a part was fetched, for which Snakemake would plan nothing at all."""
+    root = tmp_path / "data"
+    touch(root, "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz", "sub-03/anat/sub-03_notes.txt")
+    absent = root / "sub-03/anat/sub-03_T1w.nii.gz"
+    absent.symlink_to("../../.git/annex/objects/x/y.nii.gz")
+    (root / "sub-02/anat/sub-02_desc-brain_mask.nii.gz").symlink_to("nowhere.nii.gz")
+    scans, left_out = find_scans(study(root))
+    assert [scan.name for scan in scans] == ["sub-01"]
+    reasons = {one.file.name: one.reason for one in left_out}
+    assert set(reasons) == {"sub-02_T1w.nii.gz", "sub-02_desc-brain_mask.nii.gz", "sub-03_T1w.nii.gz"}
+    assert "sub-02_desc-brain_mask.nii.gz: is a link to nowhere.nii.gz" in reasons["sub-02_T1w.nii.gz"]
+    assert "was not fetched" in reasons["sub-03_T1w.nii.gz"]
+    folder = tmp_path / "folder"
+    touch(folder, "one.nii.gz", "___.nii.gz")
+    (folder / "two.nii.gz").symlink_to("nowhere.nii.gz")
+    scans, left_out = find_scans(study(folder))
+    assert [scan.name for scan in scans] == ["sub-one"]
+    assert sorted(one.file.name for one in left_out) == ["___.nii.gz", "two.nii.gz"]
+
+
+def test_people_in_linked_folders_are_found_once_and_no_loop_is_walked(tmp_path: Path) -> None:
+    root = tmp_path / "subset"
+    touch(tmp_path / "whole", *(f"sub-{name}/anat/sub-{name}_T1w.nii.gz" for name in ("01", "02")))
+    root.mkdir()
+    (root / "sub-01").symlink_to(tmp_path / "whole/sub-01")
+    (tmp_path / "whole/sub-01/back").symlink_to(root)
+    assert [scan.image for scan in find_scans(study(root))[0]] == [root / "sub-01/anat/sub-01_T1w.nii.gz"]
+
+
 @pytest.mark.parametrize("inside", [".", "..", "file"])
 def test_the_dataset_is_never_written_to(tmp_path: Path, inside: str) -> None:
     root = tmp_path / "up" / "data"
     touch(root, "sub-01/anat/sub-01_T1w.nii.gz")
     touch(tmp_path, "file")
     out = {".": root, "..": root.parent, "file": tmp_path / "file"}[inside]
-    with pytest.raises(UserError, match="never written to"):
+    with pytest.raises(UserError, match="is a file; name a folder" if inside == "file" else "never written to"):
         run_study({"dataset": str(root), "out": str(out)}, 1, dry_run=True)
+
+
+def test_results_are_never_mixed_with_those_of_another_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "data", tmp_path / "out"
+    touch(root, *(f"sub-01/anat/sub-01_{suffix}.nii.gz" for suffix in ("T1w", "FLAIR")))
+    before = {"dataset": str(root), "out": str(out), "suffix": "T1w"}
+    write_json(out / "code/study.json", {"study": before})
+    for changed in ({"suffix": "FLAIR", "model": "mine"}, {"dataset": str(tmp_path / "other")}):
+        with pytest.raises(UserError, match=rf"results of another study, whose {next(iter(changed))} was .* --force"):
+            run_study(before | changed, 1, dry_run=True)
+    monkeypatch.chdir(out)  # the same two folders, named from within one
+    run_study({"dataset": "../data", "out": "."}, 1, dry_run=True)
+    assert capsys.readouterr().out.startswith("1 T1w scans, 1 of them to do")
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,10 +211,12 @@ def fake_fast(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("order", [("CSF", "GM", "WM"), ("WM", "CSF", "GM")])
 def test_fast_is_run_recorded_and_read_whatever_the_order_of_its_maps(tmp_path, fake_fast, order):
+    tmp_path = tmp_path / "a user's folder"
     volume, soft, _ = write_cohort(tmp_path / "cohort", ["sub-01", "sub-02"])
     fake_fast([soft[name] for name in order], volume.affine)
     fast.run_fast(["sub-01", "sub-02"], tmp_path / "cohort", tmp_path / "fast", "T1w", FAST())
     record = read_json(tmp_path / "fast" / "sub-01_fast.json")
+    assert "a user" not in record["command"], "nipype does not quote the input"
     assert (record["status"], record["exit_status"]) == ("ok", 0)
     assert record["command"].startswith("fast ")
     failed = read_json(tmp_path / "fast" / "sub-02_fast.json")["status"]
@@ -405,6 +407,54 @@ def test_the_drawn_presets_are_what_degrade_makes_of_the_scan(tmp_path, iqt, mon
     assert set(names) == {(1, "sub-07")}
 
 
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("sub-01_FLAIR.mgz", "FLAIR"), ("case7_flair.nii.gz", "FLAIR"), ("mprage.nii.gz", "T1w"), ("scan.nii.gz", "T1w")],
+)
+def test_the_contrast_is_what_the_name_says_in_any_format(tmp_path, iqt, name, suffix):
+    image = nib.load(tmp_path / "HQ.nii.gz")
+    kind = nib.MGHImage if name.endswith(".mgz") else nib.Nifti1Image
+    nib.save(kind(np.asarray(image.dataobj, np.float32), image.affine), tmp_path / name)
+    code, message = iqt("degrade", name, "LQ.nii.gz", "--settings", '{"noise": "none", "contrast": "none"}')
+    assert not code, message
+    assert read_json(tmp_path / "LQ.json")["suffix"] == suffix
+
+
+def test_a_contrast_that_is_not_simulated_is_refused_where_the_name_says_it(tmp_path, iqt):
+    (tmp_path / "HQ.nii.gz").rename(tmp_path / "sub-01_PDw.nii.gz")
+    code, _ = iqt("degrade", "sub-01_PDw.nii.gz", "LQ.nii.gz")
+    assert "sub-01_PDw.nii.gz says PDw" in code
+    (tmp_path / "sub-01_PDw.nii.gz").rename(tmp_path / "sub-01_T2w.nii.gz")
+    code, _ = iqt("plot", "presets", "sub-01_T2w.nii.gz", "--out", "presets.png")
+    assert "the presets cannot draw a T2w scan" in code
+    assert not (tmp_path / "presets.png").exists()
+
+
+def test_a_signed_image_is_refused(tmp_path, iqt):
+    image = nib.load(tmp_path / "HQ.nii.gz")
+    data = image.get_fdata()
+    brain = data > 0
+    signed = np.where(brain, (data - data[brain].mean()) / data[brain].std(), 0).astype(np.float32)
+    save_volume(tmp_path / "z.nii.gz", signed, image.affine)
+    code, _ = iqt("degrade", "z.nii.gz", "LQ.nii.gz")
+    assert "z.nii.gz: reaches from -" in code
+    assert not (tmp_path / "LQ.nii.gz").exists()
+
+
+def test_a_replay_of_another_scan_says_that_it_is_another(tmp_path, iqt):
+    assert not iqt("degrade", "HQ.nii.gz", "LQ.nii.gz")[0]
+    assert "those of the record" not in iqt("degrade", "HQ.nii.gz", "again.nii.gz", "--replay", "LQ.json")[1]
+    image = nib.load(tmp_path / "HQ.nii.gz")
+    data = image.get_fdata(dtype=np.float32)
+    save_volume(tmp_path / "other.nii.gz", np.where(data > 0, data**1.1, 0), image.affine)
+    code, message = iqt("degrade", "other.nii.gz", "third.nii.gz", "--replay", "LQ.json")
+    assert not code, message
+    assert (
+        "other.nii.gz or its tissues are not those of the record" in read_json(tmp_path / "third.json")["warnings"][0]
+    )
+    assert "not those of the record" in message
+
+
 def test_two_engines_are_compared(tmp_path, iqt):
     _, soft, _ = write_cohort(tmp_path / "cohort", ["sub-01"])
     (tmp_path / "list.tsv").write_text("scan\tsplit\nsub-01\ttest\n")
@@ -434,6 +484,11 @@ def test_two_engines_are_compared(tmp_path, iqt):
         (["--wm", "HQ.nii.gz"], "GM, CSF"),
         (["--suffix", "T2w"], "not published"),
         (["--mask", "absent.nii.gz"], "absent.nii.gz"),
+        (["--mask", "HQ.nii.gz", "--settings", '{"contrast": "none", "noise": "none"}'], "mask have no effect"),
+        (
+            ["--mask", "HQ.nii.gz", *(f"--{name}=HQ.nii.gz" for name in ("wm", "gm", "csf"))],
+            "no effect beside posteriors",
+        ),
         (["--preset", "64mT", "--settings", '{"preset": "iqt-8x"}'], "another preset"),
         (["--draw", "2"], "--draw: goes with --replay"),
         (["--replay", "HQ.json", "--seed", "1", "--preset", "64mT"], "--preset, --seed: is in the record"),

@@ -124,9 +124,13 @@ def test_run_again_it_does_what_is_new(finished: Path, dataset: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 scans enhanced" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    for options, told in ((), "2 T1w scans, 0 of them to do;"), (("--samples", "2"), "2 T1w scans, 2 of them to do;"):
+    for options, to_do in ((), 0), (("--fuse",), 0), (("--samples", "2"), 2):
         done = run(BIN / "iqt", "study", dataset, finished, "--dry-run", *options, folder=dataset.parent)
-        assert told in done.stdout, done.stdout + done.stderr
+        assert f"2 T1w scans, {to_do} of them to do;" in done.stdout, done.stdout + done.stderr
+    done = run(BIN / "iqt", "study", os.path.relpath(dataset, finished), ".", folder=finished)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 scans enhanced" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 @pytest.mark.slow

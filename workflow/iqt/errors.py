@@ -9,5 +9,9 @@ class UserError(Exception):
     """
 
 
+class MemoryShortError(UserError):
+    """What needs more memory than there is: elsewhere, or later, it may work."""
+
+
 class StopError(UserError):
     """What is wrong with every scan alike, such as a wrong key or a full disk: a batch command stops at it."""

@@ -34,18 +34,8 @@ from iqt.terminal import LEVEL, one_message
 
 def main() -> None:
     """Run the command line; a UserError ends in its message and exit status 1, Ctrl-C in 130."""
-    # A run that finds another one's locks must see that its jobs still live.
-    job = None
-    if os.access(".snakemake", os.W_OK):
-        from iqt.planning.preflight import claim
-
-        job = claim(Path(".snakemake"), fcntl.LOCK_SH)
-    try:
-        with one_message("iqt"):
-            app()
-    finally:
-        if job is not None:
-            job.close()
+    with one_message("iqt"):
+        app()
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,8 +44,13 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+JOBS = ("stage", "plot")
+"""Groups of subcommands that rules call."""
+
+
 @app.callback()
 def common(
+    context: typer.Context,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say warnings and errors alone.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
@@ -67,6 +62,13 @@ def common(
         raise UserError("--quiet and --verbose: one of the two")
     if quiet or verbose:
         os.environ[LEVEL] = "quiet" if quiet else "verbose"
+    if context.invoked_subcommand in JOBS and os.access(".snakemake", os.W_OK):
+        from iqt.planning.preflight import claim
+
+        # A run that finds another one's locks must see that its jobs still live.
+        job = claim(Path(".snakemake"), fcntl.LOCK_SH)
+        if job is not None:
+            context.with_resource(job)
     if threads is not None:  # read by numerical libraries when they are first imported, which is later
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[name] = str(threads)

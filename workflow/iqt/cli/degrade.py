@@ -56,7 +56,7 @@ def degrade(
         int, typer.Option("--draw", min=1, help="With --replay: which acquisition, where the record holds several.")
     ] = 1,
     suffix: Annotated[
-        str | None, typer.Option(help="T1w, T2w or FLAIR; without it what IMAGE's name ends with, or T1w.")
+        str | None, typer.Option(help="T1w, T2w or FLAIR; without it what IMAGE's name or sidecar says, or T1w.")
     ] = None,
     seed: SeedOption = 1,
     settings: SettingsOption = None,
@@ -65,7 +65,7 @@ def degrade(
 
     Without posteriors or labels the tissues of IMAGE are classified by dipy's hidden Markov random field.
     """
-    from iqt.degrade.single import Extras, degrade_file, replay_file
+    from iqt.degrade.single import SIMULATED, Extras, degrade_file, replay_file
     from iqt.degrade.tissues import TissueFiles
 
     if replay is not None:
@@ -73,8 +73,8 @@ def degrade(
     else:
         refuse(context, {"number": "--draw"}, "goes with --replay")
     section = _lowfield(settings, preset)
-    if suffix not in (None, "T1w", "T2w", "FLAIR"):
-        raise UserError(f"--suffix {suffix}: must be T1w, T2w or FLAIR")
+    if suffix not in (None, *SIMULATED):
+        raise UserError(f"--suffix {suffix}: must be {', '.join(SIMULATED)}")
     maps = {name: path for name, path in (("WM", wm), ("GM", gm), ("CSF", csf)) if path is not None}
     if maps and labels is not None:
         raise UserError("--labels: give either labels or posteriors, not both")
@@ -186,18 +186,26 @@ def plot_presets(
     csf: CSFOption = None,
     labels: LabelsOption = None,
     mask: MaskOption = None,
-    suffix: SuffixOption = "T1w",
+    suffix: Annotated[
+        str | None, typer.Option(help="T1w or FLAIR; without it what IMAGE's name or sidecar says, or T1w.")
+    ] = None,
     seed: SeedOption = 1,
 ) -> None:
     """What each preset of the simulator makes of a scan."""
-    from iqt.config import PRESETS, Tissues
+    from iqt.config import PRESETS, LowField, Tissues
+    from iqt.degrade import simulator
     from iqt.degrade.preview import plot_presets
-    from iqt.degrade.single import scan_name
+    from iqt.degrade.single import contrast_of_scan, scan_name
     from iqt.degrade.tissues import TissueFiles, tissues_of_file
     from iqt.io.volumes import read_volume
 
     maps = {name: path for name, path in (("WM", wm), ("GM", gm), ("CSF", csf)) if path is not None}
-    volume = read_volume(image)
+    suffix, volume = suffix or contrast_of_scan(image), read_volume(image)
+    try:
+        for name in PRESETS:
+            simulator.resolve(LowField(preset=name), suffix)
+    except UserError as error:
+        raise UserError(f"{image}: the presets cannot draw a {suffix} scan ({error}); use iqt degrade") from None
     found = tissues_of_file(volume, TissueFiles(maps, labels, mask), suffix, Tissues()).maps
     for path in out:
         plot_presets(volume, found, list(PRESETS), seed, scan_name(image), suffix, path)

@@ -35,7 +35,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
 SettingsOption = Annotated[
     str | None, typer.Option(help="This stage's section of the configuration: JSON text, or a YAML or JSON file.")
 ]
-PrecisionOption = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 on a GPU, float32 on a CPU), float32 or bfloat16.")]
 FilesOption = Annotated[list[Path], typer.Option("--out", help="Files to write, by ending; may be repeated.")]
 SetOption = Annotated[str, typer.Option("--set", help="Low-field set.")]
 

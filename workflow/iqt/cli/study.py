@@ -69,13 +69,14 @@ def study(
 def study_scan(
     name: Annotated[str, typer.Option(help="Entities of the scan.")],
     settings: SettingsOption,
+    where: Annotated[str, typer.Option(help="The study's other keys, which change no result, as JSON.")] = "{}",
 ) -> None:
     """Enhance, label and measure one scan of a study."""
     from iqt.config.study import parse_study
     from iqt.study.process import process_scan
     from iqt.study.scans import find_scans
 
-    section = parse_study(json.loads(settings))
+    section = parse_study({**json.loads(settings), **json.loads(where)})
     scan = next((scan for scan in find_scans(section)[0] if scan.name == name), None)
     if scan is None:
         raise UserError(f"{section.dataset}: has no scan {name} any more; run the study again")

@@ -5,10 +5,8 @@ Only names are looked at, so an index of a thousand people takes seconds.
 
 from __future__ import annotations
 
-import functools
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +14,7 @@ from iqt.cohort.entries import Entry
 from iqt.cohort.places import list_names, s3_url
 from iqt.config import BIDS
 from iqt.errors import UserError
+from iqt.io.files import walk
 from iqt.io.naming import SCAN_PATTERN, is_study
 from iqt.terminal import warn
 
@@ -99,26 +98,16 @@ def _walk(root: Path) -> Iterator[str]:
     """Paths, relative to a dataset, of the files in its anat folders and those of its derivatives."""
     if not any(name.startswith("sub-") for name in list_names(root)):
         raise UserError(f"{root}: holds no folder sub-*; cohort.bids.path is the folder of a BIDS dataset")
-    real = functools.cache(os.path.realpath)
-    for folder, folders, files in os.walk(root, followlinks=True):
-        if _leads_back(Path(folder), root, real):
-            folders.clear()
-            continue
-        depth = Path(folder).relative_to(root).parts
+    for folder, folders, files in walk(root):
+        depth = folder.relative_to(root).parts
         folders[:] = sorted(
             name
             for name in folders
             # The masks of a study lie on the grid of its results.
-            if not name.startswith(".") and _may_hold(depth, name) and not is_study(Path(folder, name))
+            if not name.startswith(".") and _may_hold(depth, name) and not is_study(folder / name)
         )
         if depth[-1:] == ("anat",):
             yield from ("/".join((*depth, name)) for name in sorted(files) if not name.startswith("."))
-
-
-def _leads_back(folder: Path, root: Path, real: Callable[[Path], str]) -> bool:
-    """Whether a link has led to a folder that lies on the way from the root."""
-    way = [folder, *folder.parents]
-    return real(folder) in [real(above) for above in way[1 : way.index(root) + 1]]
 
 
 def _may_hold(depth: tuple[str, ...], name: str) -> bool:

@@ -31,9 +31,9 @@ def best_device() -> torch.device:
 def use_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether `compute.precision` means bfloat16 on this device.
 
-    `auto` takes it on a GPU, and on a CPU only where it pays: with AMX, and on AMD's with AVX-512. Intel's with AVX-512
-    and no AMX have the instructions too, but a training step was measured to take 1.3 times as long as in float32;
-    where there are none they are emulated, tens of times slower.
+    `auto` takes it on a GPU alone. A result must not depend on the kind of CPU that a job lands on, and few have the
+    instructions: with AMX a scan takes 0.8 to 1.0 times as long, a training step 0.6 to 1.3 times (docs/measurements/
+    step.md), without instructions tens of times.
 
     Raises:
         UserError: there is no such precision.
@@ -42,11 +42,7 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
         raise UserError(f"precision {precision!r} must be one of {', '.join(get_args(Precision))}")
     if precision != "auto":
         return precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_amx_tile_supported() or (
-        torch.cpu._is_avx512_bf16_supported() and _cpu_info("vendor_id") == "AuthenticAMD"
-    )
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

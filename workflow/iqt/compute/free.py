@@ -1,4 +1,4 @@
-"""The main memory that is free for this process; apart from what needs torch, which takes seconds to import."""
+"""The main memory that is free, and running out of it; apart from what needs torch, which takes seconds to import."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import contextlib
 import math
 from pathlib import Path
 
+from iqt.errors import MemoryShortError
+
 
 def free_bytes() -> float:
     """What the kernel calls available, within the limits of control groups, which is how containers and clusters limit
     a process."""
     return min([_system_bytes(), *_group_bytes()])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch's on a CPU is a RuntimeError like any other."""
+    if isinstance(error, MemoryError | MemoryShortError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
 
 
 def _system_bytes() -> float:

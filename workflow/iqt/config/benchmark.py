@@ -30,8 +30,8 @@ class Compute(Section):
     gpus: Annotated[int, Field(ge=1, le=1024)] = 1
     """GPUs of a training job, which share each batch; without a GPU, processes."""
     precision: Precision = "auto"
-    """Autocast of the networks. `auto`: bfloat16 on a GPU, and on CPUs where it is faster (with AMX, or AMD's with
-    AVX-512), else float32."""
+    """Autocast of the networks. `auto`: bfloat16 on a GPU, float32 on a CPU, whose kind then changes no result; on CPUs
+    with AMX, or AMD's with AVX-512, bfloat16 trains large networks up to 1.6 times as fast, and small ones slower."""
 
 
 DEFAULT_METHODS = {

@@ -30,8 +30,8 @@ class HMRF(Section):
 class FAST(Section):
     """FSL's FAST; the names of its options in brackets."""
 
-    hyper: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Smoothness of the segmentation (-H)."""
+    hyper: Annotated[float, Field(ge=0, le=1, multiple_of=0.01)] = 0.1
+    """Smoothness of the segmentation, in hundredths (-H)."""
     iterations: Annotated[int, Field(ge=1, le=10)] = 4
     """Iterations of the bias field's removal (-I)."""
     bias_field_fwhm: Annotated[int, Field(ge=4, le=40)] = 20

@@ -83,7 +83,7 @@ def apply_motion(data: np.ndarray, affine: np.ndarray, poses: Sequence[Mapping],
 
 
 def move(data: np.ndarray, affine: np.ndarray, rotation: Sequence[float], translation: Sequence[float]) -> np.ndarray:
-    """The volume with the head rotated (degrees) and shifted (mm) in the world; cubic, zero from outside."""
+    """The volume with the head rotated (degrees) and shifted (mm) in the world; beyond an end the end's value."""
     if not any((*rotation, *translation)):
         return data
     from fsl.data.image import Image
@@ -93,7 +93,7 @@ def move(data: np.ndarray, affine: np.ndarray, rotation: Sequence[float], transl
     image = Image(data, xform=affine)
     centre = nib.affines.apply_affine(affine, (np.array(data.shape) - 1) / 2)
     pose = transform.compose([1, 1, 1], list(translation), list(np.radians(rotation)), origin=list(centre))
-    moved, _ = resampleToReference(image, image, matrix=pose, order=3, smooth=False)
+    moved, _ = resampleToReference(image, image, matrix=pose, order=3, smooth=False, mode="nearest")
     return moved
 
 

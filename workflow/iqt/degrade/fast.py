@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from iqt.config import FAST
 from iqt.errors import UserError
 from iqt.io import batch
+from iqt.io.files import replacing
 from iqt.io.naming import anat, flat
 from iqt.io.volumes import read_on_grid, read_volume, save_volume
 
@@ -43,12 +45,15 @@ def run_fast(scans: Iterable[str], cohort: Path, out: Path, suffix: str, setting
         batch.require_ok(anat(cohort, scan, f"{suffix}.json"), "cohort")
         volume = read_volume(anat(cohort, scan, f"{suffix}.nii.gz"))
         mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8)
-        brain = flat(out, scan, "fast_brain.nii.gz")
-        save_volume(brain, volume.data * (mask > 0), volume.affine)
-        try:
-            return run_command(brain, flat(out, scan, "fast"), suffix, settings)
-        finally:
-            brain.unlink(missing_ok=True)
+        # nipype does not quote the input's path, which may hold blanks in a user's folders.
+        with tempfile.TemporaryDirectory(prefix="iqt-") as folder:
+            brain, base = Path(folder, f"{scan}_brain.nii.gz"), Path(folder, scan)
+            save_volume(brain, volume.data * (mask > 0), volume.affine)
+            facts = run_command(brain, base, suffix, settings)
+            for name, path in zip(MAPS, maps_of(out, scan), strict=True):
+                with replacing(path) as temporary:
+                    shutil.copyfile(f"{base}_{name}", temporary)
+        return facts
 
     def outputs(scan: str) -> list[Path]:
         return maps_of(out, scan)
@@ -79,7 +84,7 @@ def command(brain: Path, basename: Path, suffix: str, settings: FAST):
 
 
 def run_command(brain: Path, basename: Path, suffix: str, settings: FAST) -> dict:
-    """Run FAST and keep its partial-volume maps alone.
+    """Run FAST, which writes `basename`_pve_0.nii.gz and others.
 
     Returns:
         The command and its exit status.
@@ -99,6 +104,4 @@ def run_command(brain: Path, basename: Path, suffix: str, settings: FAST) -> dic
     absent = [path.name for path in wanted if not path.is_file()]
     if absent:
         raise UserError(f"FAST ended well but did not write {', '.join(absent)}. Its command: {interface.cmdline}")
-    for extra in ("seg", "mixeltype", "pveseg"):
-        Path(f"{basename}_{extra}.nii.gz").unlink(missing_ok=True)
     return {"command": interface.cmdline, "exit_status": status}

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from iqt.config import LowField
 from iqt.errors import UserError
 from iqt.imaging.checks import scan_problems
-from iqt.imaging.resample import gaussian_of, lost_between
+from iqt.imaging.resample import coarsened, gaussian_of, lost_between
 from iqt.io import batch, naming
 from iqt.io.files import read_json
 from iqt.io.volumes import Volume, bounding_box, read_on_grid, read_volume, save_volume, say_doubts
@@ -36,8 +36,8 @@ RIM_MM = 6.0
 """Seen around the brain, too: its border tells its size."""
 FEW_VOXELS = 1000
 """Brain voxels that an eighth of the brain must have, in both scans, to be registered by itself."""
-COVERED = 0.8
-"""Share of the brain that a low-field scan must show."""
+COVERED, WHOLE = 0.8, 0.99
+"""Share of the brain that a low-field scan must show, and below which it is said that a part is missing."""
 
 
 class Alignment(NamedTuple):
@@ -80,9 +80,20 @@ def register_scans(
         placed = Volume(low.data, np.linalg.inv(found.matrix) @ low.affine)
         thick, upsampled = outputs(scan)
         save_volume(thick, placed.data, placed.affine)
-        save_volume(upsampled, on_grid(placed, high), high.affine)
+        save_volume(upsampled, on_grid(coarsened(placed, high.affine), high), high.affine)
         limit = float(max(placed.voxel_size)) / 2
         largest = max(found.residual)
+        warnings = say_doubts(partner["source"], low.doubts)
+        if largest > limit:
+            warnings.append(
+                f"a part of the brain lies {largest:.1f} mm from its place after registration, more than half a "
+                f"voxel of the low-field scan ({limit:.1f} mm)"
+            )
+        if found.covered < WHOLE:
+            warnings.append(
+                f"the low-field scan lacks {100 * (1 - found.covered):.0f} % of the brain, where it is 0: methods are "
+                "trained and scored on that, too"
+            )
         return {
             "set": set_name,
             "suffix": suffix,
@@ -94,15 +105,7 @@ def register_scans(
             "largest_residual_mm": round(largest, 3),
             "covered": round(found.covered, 4),
             "voxel_size_mm": [round(float(edge), 4) for edge in placed.voxel_size],
-            "warnings": say_doubts(partner["source"], low.doubts)
-            + (
-                []
-                if largest <= limit
-                else [
-                    f"a part of the brain lies {largest:.1f} mm from its place after registration, more than half a "
-                    f"voxel of the low-field scan ({limit:.1f} mm)"
-                ]
-            ),
+            "warnings": warnings,
         }
 
     batch.run_scans(scans, lambda scan: naming.anat(out, scan, f"{suffix}.json"), outputs, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +14,17 @@ from iqt.degrade import simulator, tissues
 from iqt.degrade.record import Draw, describe
 from iqt.degrade.tissues import TissueFiles
 from iqt.errors import UserError
+from iqt.imaging.checks import sign_problems
+from iqt.imaging.contrast import contrast_of
 from iqt.imaging.kinds import kind_of
 from iqt.io import batch, naming
 from iqt.io.files import read_json, write_json
 from iqt.io.outputs import FILES, check_outputs, replacing_all, written
 from iqt.io.volumes import read_volume, save_volume, say_doubts
 from iqt.terminal import Bar, warn
+
+SIMULATED = ("T1w", "T2w", "FLAIR")
+"""Contrasts that the simulator knows."""
 
 
 class Extras(NamedTuple):
@@ -41,8 +47,8 @@ def degrade_file(
     """Simulate one scan from the command line: thick slices to `out`, the record to a JSON beside it.
 
     The scan's name, on which the draw depends with `seed`, is the BIDS entities that `image`'s name begins with, or
-    else its whole name; a cohort's scan gets the draw that it has in the benchmark. So is the contrast, where `suffix`
-    is None: what the name ends with, or else T1w.
+    else its whole name; a cohort's scan gets the draw that it has in the benchmark. The contrast, where `suffix`
+    is None, is that which the name or the scan's sidecar says, or else T1w.
 
     Args:
         given: posteriors or labels; without either, tissues are classified by dipy's HMRF.
@@ -52,7 +58,7 @@ def degrade_file(
     """
     image = Path(image)
     _check_outputs(image, Path(out), given, extras)
-    suffix = suffix or _suffix(image)
+    suffix = suffix or contrast_of_scan(image)
     settings = simulator.resolve(settings, suffix)
     scan = scan_name(image)
     drawn = simulator.draw(settings, seed, scan, suffix)
@@ -99,8 +105,11 @@ def replay_file(
         raise UserError(f"{record}: {error}") from None
     if settings.needs_tissues:
         _check_tissues(record, found, given)
-    suffix = found.get("suffix") or _suffix(image)
-    _simulate_file(image, out, given, found.get("seed"), found.get("scan"), suffix, settings, drawn, extras, engine)
+    suffix = found.get("suffix") or contrast_of_scan(image)
+    before = acquisitions[number - 1].get("measured")
+    _simulate_file(
+        image, out, given, found.get("seed"), found.get("scan"), suffix, settings, drawn, extras, engine, before
+    )
 
 
 def _check_tissues(record: Path, found: Mapping, given: TissueFiles) -> None:
@@ -132,10 +141,19 @@ def _simulate_file(
     drawn: Draw,
     extras: Extras,
     engine: Tissues,
+    before: Mapping | None = None,
 ) -> None:
+    """`before`: what the record that is replayed measured."""
+    if not settings.needs_tissues and any((given.probseg, given.labels, given.mask)):
+        raise UserError(
+            "posteriors, labels and mask have no effect where neither contrast nor noise is simulated; leave them out"
+        )
     with Bar(finding_tissues=60, simulating=35, writing=5) as bar:
         bar.phase("finding_tissues")
         volume = read_volume(image)
+        problems = sign_problems(volume.data)
+        if problems:
+            raise UserError(f"{image}: {'; '.join(problems)}")
         simulator.check(volume, settings, drawn)
         found = tissues.FoundTissues("none", None, [])
         if settings.needs_tissues:
@@ -153,6 +171,9 @@ def _simulate_file(
     warnings = say_doubts(image, volume.doubts) + found.warnings
     if kind_of(volume.data) != "image":  # which a digital phantom may be
         warnings.append(f"{image.name} holds a few values in patches, as a mask or a label map does and no MRI scan")
+    if before is not None and (other := _differing(before, result.measured)):
+        told = ", ".join(f"{key} is {result.measured.get(key)} and was {before[key]}" for key in other)
+        warnings.append(f"{image.name} or its tissues are not those of the record, so the result is another: {told}")
     for warning in warnings:
         warn(warning)
     facts = {"status": batch.OK, **describe(scan, seed, suffix, found.engine, settings, made), "warnings": warnings}
@@ -179,11 +200,27 @@ def _check_outputs(image: Path, out: Path, given: TissueFiles, extras: Extras, r
     )
 
 
-def _suffix(image: Path) -> str:
-    found = re.search(r"_(T1w|T2w|FLAIR)$", naming.beside(image, "").name)
-    return found.group(1) if found else "T1w"
+def _differing(before: Mapping, now: Mapping) -> list[str]:
+    """What was measured of a scan's tissues otherwise than a record says, beyond rounding."""
+    means = [key for key in before if key.startswith(("mean_", "voxels_"))]
+    return [key for key in means if not math.isclose(before[key], now.get(key, math.nan), rel_tol=1e-3)]
+
+
+def contrast_of_scan(image: Path) -> str:
+    """The contrast that a scan's name or sidecar says; T1w where they say nothing.
+
+    Raises:
+        UserError: it is none that is simulated.
+    """
+    found, where = contrast_of(image)
+    if found not in (None, *SIMULATED):
+        raise UserError(
+            f"{image}: {where} says {found}, and {', '.join(SIMULATED)} are simulated; name one with --suffix"
+        )
+    return found or "T1w"
 
 
 def scan_name(image: Path) -> str:
+    """The BIDS entities that an image's name begins with, or else its whole name."""
     found = re.match(naming.SCAN_PATTERN, image.name)
-    return found.group() if found else naming.beside(image, "").name
+    return found.group() if found else naming.image_stem(image.name)

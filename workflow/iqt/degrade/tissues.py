@@ -116,6 +116,8 @@ def tissues_of_file(volume: Volume, given: TissueFiles, suffix: str, settings: T
         return found.data
 
     if given.probseg:
+        if given.mask is not None:
+            raise UserError(f"{given.mask}: a mask has no effect beside posteriors, which say where the brain is")
         missing = [name for name in TISSUES if name not in given.probseg]
         if missing:
             raise UserError(f"tissue posterior {', '.join(missing)} is not given; the simulator needs all three")

@@ -4,8 +4,9 @@ A few samples of a briefly trained model are too much alike: intervals that shou
 So the expected error is a rising function of the samples' standard deviation, which is taken over a voxel's
 neighbourhood since a few samples alone say little of one voxel, times a rising function of the slices' distance, of
 which samples say less than they should. Both are fitted on validation people, and the width of an interval is the
-quantile of their errors in units of it (split conformal prediction with a normalised score; Lei et al. 2018, doi
-10.1080/01621459.2017.1307116, section 5.2): people like them are covered as they were.
+quantile of their errors in units of it, after the normalised scores of conformal prediction (Lei et al. 2018, doi
+10.1080/01621459.2017.1307116, section 5.2). That promises coverage only where the scores are of people whom nothing was
+fitted on, which a few validation people do not allow: what other people's coverage is has to be measured.
 """
 
 from __future__ import annotations

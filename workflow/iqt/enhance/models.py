@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from iqt.compute import memory
 from iqt.compute.devices import autocast, best_device
+from iqt.compute.free import out_of_memory
 from iqt.enhance.progress import Progress
 from iqt.enhance.tiling import Tiling, largest_tile, smaller_tiles
 from iqt.errors import StopError
@@ -67,7 +68,7 @@ class Enhancer:
         try:
             tile = self._first_tile(shape)
         except (MemoryError, RuntimeError) as error:
-            if not memory.out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             raise StopError(f"memory does not suffice for one region of {unit} voxels; free some") from None
         at_once = self.method.tiling.batch
@@ -76,7 +77,7 @@ class Enhancer:
             try:
                 return self._enhance(lowfield, seed, tiling, at_once, progress)
             except (MemoryError, RuntimeError) as error:
-                if not memory.out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if at_once > 1:
                     at_once = 1

@@ -19,7 +19,7 @@ from iqt.evaluate.calibration import calibration
 from iqt.evaluate.seams import border_error, seam_energy
 from iqt.evaluate.similarity import similarity
 from iqt.imaging.overlap import Structure, mean_overlap, missed, n_present, overlap
-from iqt.io.batch import OK, require_ok, status_of
+from iqt.io.batch import MEMORY, OK, require_ok, status_of
 from iqt.io.files import read_table, write_table
 from iqt.io.naming import PARTS, Result, anat, flat
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
@@ -260,9 +260,12 @@ def _read_labels(folder: Path, scan: str, volume: Volume) -> tuple[np.ndarray, s
 
 
 def _compare(reference: Reference, folder: Path, scan: str, names: Mapping[int, str]) -> tuple[list[Structure], str]:
-    """Overlap a structure, and the status: the parcellator's recorded failure scores 0, an absent record nothing."""
+    """Overlap a structure, and the status: the parcellator's recorded failure scores 0; an absent record, or a machine
+    without the memory, nothing."""
     affine = reference.volume.affine
     failure = status_of(flat(folder, scan, "dseg.json"))
+    if failure.startswith(MEMORY):
+        raise UserError(f"parcellation: {failure}")
     if failure != OK:
         structures = missed(reference.labels, affine, names)
         status = f"parcellation: {failure}"

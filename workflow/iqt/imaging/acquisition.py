@@ -1,7 +1,7 @@
 """What a scanner makes of a volume, as a linear operator and its transpose.
 
 Each acquired voxel is the volume under a Gaussian whose full width at half maximum along each axis of the acquisition
-is the voxel's edge, as in the simulator. The grids may lie anywhere to one another.
+is the voxel's edge, less what a voxel of the volume has already. The grids may lie anywhere to one another.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from scipy.sparse import csr_array
 
 from iqt.imaging.resample import lost_between
 
+WHOLE = 1e-3
+"""How far from a whole number a ratio of edges may be by rounding."""
 REACH = 4.0
 """Standard deviations of a slice profile beyond which it is 0."""
 
@@ -25,15 +27,16 @@ class Acquisition:
         self.grid_shape, self.shape = tuple(grid[0]), tuple(acquired[0])
         size, own = nib.affines.voxel_sizes(acquired[1]), nib.affines.voxel_sizes(grid[1])
         # Trilinear to a grid along the axes of the acquisition as fine as the volume's, and there each axis by itself.
-        parts = np.maximum(np.rint(size / own.min()), 1).astype(int)
+        parts = np.maximum(np.ceil(size / own.min() - WHOLE), 1).astype(int)
+        # What is lacking to the acquired voxel's profile, in voxels of that grid.
+        sigma = lost_between(own.min(), size) * own.min() * parts / size
         self._fine_shape = tuple(int(count) for count in parts * self.shape)
         to_acquired = nib.affines.from_matvec(np.diag(1 / parts), (1 / parts - 1) / 2)
         self._trilinear = _trilinear(
             self.grid_shape, np.linalg.inv(grid[1]) @ acquired[1] @ to_acquired, self._fine_shape
         )
         self._profiles = [
-            _profile(count, int(part), float(lost_between(1, part)))
-            for count, part in zip(self.shape, parts, strict=True)
+            _profile(count, int(part), float(each)) for count, part, each in zip(self.shape, parts, sigma, strict=True)
         ]
 
     def forward(self, volume: np.ndarray) -> np.ndarray:

@@ -47,15 +47,13 @@ def make_mask(head: Volume, settings: Mask) -> Volume:
 
     Raises:
         StopError: the engine is not installed.
-        UserError: it fails on this image.
+        UserError: it fails on this image; the message names neither the image nor the key of a configuration.
     """
     engines = {"deepbet": _deepbet, "brainextractor": _brainextractor, "bet": _bet}
     found = engines[settings.engine](head, settings)
     parts, count = ndimage.label(found)
     if count == 0:
-        raise UserError(
-            f"cohort.mask: {settings.engine} finds no brain; give a mask, or try another engine or fraction"
-        )
+        raise UserError(f"{settings.engine} finds no brain; give a mask, or try another engine or fraction")
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     return Volume(ndimage.binary_fill_holes(largest).astype(np.uint8), head.affine)
 
@@ -65,7 +63,7 @@ def _library(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         raise StopError(
-            f"cohort.mask.engine: {name} is not installed; `make setup` or `pip install iqt[masks]` does it"
+            f"the mask engine {name} is not installed; `make setup` or `pip install iqt[masks]` does it"
         ) from None
 
 
@@ -80,7 +78,7 @@ def _deepbet(head: Volume, settings: Mask) -> np.ndarray:
         with torch.jit.optimized_execution(False):
             inside = network.run_model(ras.data.copy()) > settings.fraction
     except (AssertionError, ValueError, RuntimeError) as error:
-        raise UserError(f"cohort.mask: deepbet fails on this image ({error}); give a mask") from None
+        raise UserError(f"deepbet fails on this image ({error}); give a mask") from None
     turned = as_stored_in(Volume(inside.astype(np.uint8), ras.affine), head)
     return turned.data > 0
 
@@ -98,7 +96,7 @@ def _brainextractor(head: Volume, settings: Mask) -> np.ndarray:
             extractor.run()
             found = np.asarray(extractor.compute_mask()) > 0
         except (ValueError, IndexError, FloatingPointError, ZeroDivisionError) as error:
-            raise UserError(f"cohort.mask: brainextractor fails on this image ({error}); give a mask") from None
+            raise UserError(f"brainextractor fails on this image ({error}); give a mask") from None
     to_cubes = np.linalg.inv(cubes.affine) @ head.affine
     on_grid = ndimage.affine_transform(
         found.astype(np.float32), to_cubes[:3, :3], to_cubes[:3, 3], output_shape=head.data.shape, order=1
@@ -109,7 +107,7 @@ def _brainextractor(head: Volume, settings: Mask) -> np.ndarray:
 def _bet(head: Volume, settings: Mask) -> np.ndarray:
     """FSL's own BET, with its re-centring (-R), through nipype."""
     if shutil.which("bet") is None:
-        raise StopError("cohort.mask.engine: FSL's bet is not on PATH; install FSL, use --use-conda, or another engine")
+        raise StopError("the mask engine: FSL's bet is not on PATH; install FSL, use --use-conda, or another engine")
     from nipype.interfaces.fsl import BET
 
     os.environ.setdefault("FSLOUTPUTTYPE", "NIFTI_GZ")
@@ -121,4 +119,4 @@ def _bet(head: Volume, settings: Mask) -> np.ndarray:
             bet.run(cwd=folder)
             return read_mask(f"{folder}/brain_mask.nii.gz", head).data
         except (RuntimeError, FileNotFoundError) as error:
-            raise UserError(f"cohort.mask: bet fails on this image ({error}); give a mask") from None
+            raise UserError(f"bet fails on this image ({error}); give a mask") from None

@@ -108,13 +108,18 @@ def scan_problems(volume: Volume, sheared_ok: bool = False) -> list[str]:
     if kind != "image":
         what = "a mask" if kind == "mask" else "a label map"
         return [f"holds {np.unique(volume.data).size} different values, so it is {what}, not an MRI scan"]
-    low, high = (float(np.percentile(volume.data, share)) for share in (1, 99))
-    if low < 0 and -low > SIGNED * max(high, 0):
-        return [
-            f"reaches from {low:.4g} to {high:.4g} (1st and 99th percentile), so it is signed, as a phase or a "
-            "difference is and no MRI scanner's magnitude image"
-        ]
-    return []
+    return sign_problems(volume.data)
+
+
+def sign_problems(data: np.ndarray) -> list[str]:
+    """What says that an image (X, Y, Z) is signed, a sentence."""
+    low, high = (float(np.percentile(data, share)) for share in (1, 99))
+    if low >= 0 or -low <= SIGNED * max(high, 0):
+        return []
+    return [
+        f"reaches from {low:.4g} to {high:.4g} (1st and 99th percentile), so it is signed, as a phase, a difference or "
+        "a standardised image is and no MRI scanner's magnitude image"
+    ]
 
 
 def skull_stripped_brain(volume: Volume) -> np.ndarray | None:

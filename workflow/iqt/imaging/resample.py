@@ -62,13 +62,18 @@ def like(volume: Volume, reference: Volume, kind: Kind, where: object) -> Volume
         return stored
     soft = kind == "posterior"
     if soft:
-        # How far apart the image's voxels are along each axis of the posterior, in voxels of the latter.
-        step = np.abs(np.linalg.inv(volume.affine[:3, :3]) @ reference.affine[:3, :3]).max(axis=1)
-        volume = volume._replace(data=_blurred(volume.data, lost_between(1, step)))
+        volume = coarsened(volume, reference.affine)
     moved = on_grid(volume, reference.data.shape, reference.affine, order=1 if soft else 0)
     if volume.data.any() and not moved.data.any():
         raise UserError(f"{where}: lies elsewhere in the world than its image; is its affine right?")
     return moved._replace(data=moved.data.astype(volume.data.dtype))
+
+
+def coarsened(volume: Volume, affine: np.ndarray) -> Volume:
+    """The volume on its own grid, blurred as far as the voxels of a grid to be are larger along its axes."""
+    # How far apart the voxels to be are along each axis of the volume, in voxels of the latter.
+    step = np.abs(np.linalg.inv(volume.affine[:3, :3]) @ affine[:3, :3]).max(axis=1)
+    return volume._replace(data=_blurred(volume.data, lost_between(1, step)))
 
 
 def labels_on(labels: np.ndarray, affine: np.ndarray, volume: Volume) -> np.ndarray:

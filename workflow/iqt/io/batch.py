@@ -12,10 +12,13 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from iqt.compute.free import out_of_memory
 from iqt.errors import StopError, UserError
 from iqt.io.files import read_json, read_table, sweep, write_json
 
 OK = "ok"
+MEMORY = "wants more memory than this job has"
+"""How the status of a scan begins that may work elsewhere: it says nothing of what was to be done with it."""
 
 
 def read_list(path: str | Path, split: str | None = None) -> list[str]:
@@ -79,13 +82,14 @@ def run_scans(
         except Exception as error:  # whatever it is, it is this scan's
             if _is_the_machines(error):
                 raise
-            known = isinstance(error, UserError | MemoryError)
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            if isinstance(error, MemoryError):
+            if out_of_memory(error):
                 reason = (
-                    f"wants more memory than this job has ({error or 'no size is known'}); give it a machine with more"
+                    f"{MEMORY} ({str(error) or 'no size is known'}); delete {sidecar(scan)} and run again with more"
                 )
-            if not known:
+            elif isinstance(error, UserError):
+                reason = str(error)
+            else:
+                reason = f"{type(error).__name__}: {error}"
                 traceback.print_exc()
             for path in outputs(scan):
                 path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -85,6 +86,19 @@ def nearest_folder(path: str | Path) -> Path:
     """The path itself if it is a folder, else the nearest one above it that there is."""
     path = Path(path)
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """`os.walk` through links as well, but for those that lead back to a folder on the way from the root; folders that
+    are taken out of the list are not walked."""
+    real = functools.cache(os.path.realpath)
+    for name, folders, files in os.walk(root, followlinks=True):
+        folder = Path(name)
+        way = [folder, *folder.parents]
+        if real(folder) in [real(above) for above in way[1 : way.index(root) + 1]]:
+            folders.clear()
+        else:
+            yield folder, folders, files
 
 
 def missing_file(path: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from iqt.errors import UserError
+from iqt.errors import MemoryShortError, UserError
 from iqt.imaging.kinds import kind_of
-from iqt.io.files import missing_file, replacing
+from iqt.io.files import missing_file, read_json, replacing
 from iqt.io.naming import SCAN_PATTERN
 from iqt.io.nifti import NO_AFFINE, Opened, UnusableError, open_image
 
@@ -63,15 +64,13 @@ def read_volume(path: str | Path, dtype: type = np.float32) -> Volume:
     try:
         opened = open_image(path)
     except FileNotFoundError:
-        # The workflow knows a volume by its record alone, and would not make it again.
-        scan = re.match(SCAN_PATTERN, path.name)
-        record = next(path.parent.glob(f"{scan.group()}_*.json"), None) if scan else None
+        record = None if path.is_symlink() else _record_of(path)
         gone = f"; it was made once and deleted: run snakemake again with --forcerun {record}" if record else ""
         raise UserError(f"{missing_file(path)}{gone}") from None
     except UnusableError as error:
         raise UserError(f"{path}: {error}") from None
     except MemoryError as error:
-        raise UserError(f"{path}: does not fit into this machine's memory ({error})") from None
+        raise MemoryShortError(f"{path}: does not fit into this machine's memory ({error})") from None
     except OSError as error:
         if error.errno is None:
             raise UserError(f"{path}: not readable as an image ({error}); is it complete?") from None
@@ -89,6 +88,17 @@ def read_volume(path: str | Path, dtype: type = np.float32) -> Volume:
         raise UserError(f"{path}: its affine is not invertible, so voxels have no place in the world; fix the header")
     converted = _as_labels(path, opened, dtype) if np.issubdtype(dtype, np.integer) else _as_numbers(path, data, dtype)
     return Volume(np.ascontiguousarray(converted), affine, opened.doubts)
+
+
+def _record_of(path: Path) -> Path | None:
+    """The record of a volume that the workflow made: it knows a volume by that alone, and would not make it again."""
+    scan = re.match(SCAN_PATTERN, path.name)
+    for record in path.parent.glob(f"{scan.group()}_*.json") if scan else ():
+        with contextlib.suppress(UserError):
+            known = read_json(record)
+            if isinstance(known, dict) and "status" in known:
+                return record
+    return None
 
 
 def _as_numbers(path: Path, data: np.ndarray, dtype: type) -> np.ndarray:

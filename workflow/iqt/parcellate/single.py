@@ -147,7 +147,10 @@ def _read(files: Files, contrast: str | None) -> Scan:
         brain, origin = given.data, mask.name
         warnings += say_doubts(mask, given.doubts) + [f"{mask}: {one}" for one in mask_problems(brain, volume.affine)]
     else:
-        found, origin = find_brain(volume, Mask())
+        try:
+            found, origin = find_brain(volume, Mask())
+        except UserError as error:
+            raise type(error)(f"{image}: {error}. Hint: --mask FILE") from None
         brain = found.data > 0
         doubtful = mask_problems(brain, volume.affine)
         if doubtful:

@@ -64,9 +64,10 @@ def write_provenance(root: Path, results: Sequence[Path], config: Config, snakem
 
 
 def git_state(folder: Path) -> dict[str, str | bool | None]:
-    """The commit of the checkout around `folder`, and whether tracked files differ from it; None without git."""
+    """The commit of the checkout that `folder` is a part of, and whether tracked files differ from it; None without
+    git, or where the checkout around it is another project's, which a package may be installed into."""
     commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
+    if commit is None or not _git(folder, "ls-files", "."):
         return {"commit": None, "modified": None}
     return {"commit": commit, "modified": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
 

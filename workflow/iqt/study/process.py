@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def _mark(study: Study) -> None:
     no masks of the dataset that it may lie in."""
     mark = Path(study.out) / STUDY
     if not mark.is_file():
-        paths = {key: str(Path(getattr(study, key)).absolute()) for key in ("dataset", "out")}
+        paths = {key: os.path.abspath(getattr(study, key)) for key in ("dataset", "out")}
         write_json(mark, {"study": study.model_dump(mode="json") | paths})
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from iqt.compute.free import free_bytes
 from iqt.compute.gpus import visible_gpus
 from iqt.config.study import Study, parse_study
 from iqt.errors import UserError
@@ -40,7 +44,7 @@ def run_study(
     paths = {key: settings[key] for key in ("dataset", "out")}
     if settings.get("model") and is_own_model(settings["model"]):  # else the name of one that ships
         paths["model"] = settings["model"]
-    study = parse_study(settings | {key: str(Path(path).absolute()) for key, path in paths.items()})
+    study = parse_study(settings | {key: os.path.abspath(path) for key, path in paths.items()})
     out = Path(study.out)
     _require_own(out, study, force)
     scans, left_out = find_scans(study)
@@ -51,16 +55,18 @@ def run_study(
         print(_told(study, scans, left, len(left_out), cores or len(os.sched_getaffinity(0))))
         return
     out.mkdir(parents=True, exist_ok=True)
-    configuration = out / STUDY
-    write_json(configuration, {"study": study.model_dump(mode="json")})
-    command = [*_snakemake(study, configuration), "--cores", str(cores or "all")]
-    command += ["--quiet", "all"] if os.environ.get(LEVEL) == "quiet" else ["--logger", "iqt"]
-    command += ["--rerun-incomplete", "--keep-going", *(["every_scan"] if scans_alone else [])]
-    gpus = visible_gpus()
-    command += ["--resources", f"gpu={len(gpus)}"] if gpus else []
-    environment = os.environ | {"IQT_STUDY_COMMAND": shlex.join(["iqt", *sys.argv[1:]])}
-    detail(shlex.join(command))
-    done = subprocess.run(command, env=environment, check=False)
+    write_json(out / STUDY, _written(study))
+    arguments = ["--cores", str(cores or "all"), "--rerun-incomplete", "--keep-going"]
+    arguments += ["every_scan"] if scans_alone else []
+    arguments += ["--quiet", "all"] if os.environ.get(LEVEL) == "quiet" else ["--logger", "iqt"]
+    # No more scans at once than memory holds, whatever the number of cores.
+    gpus, free = visible_gpus(), free_bytes()
+    limits = [*([f"mem_mb={int(free / 1e6)}"] if math.isfinite(free) else []), *([f"gpu={len(gpus)}"] if gpus else [])]
+    arguments += ["--resources", *limits] if limits else []
+    with _snakemake(study, arguments) as command:
+        detail(shlex.join(command))
+        named = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        done = subprocess.run(command, env=os.environ | {"IQT_STUDY_COMMAND": named}, check=False)
     if done.returncode:
         raise UserError(
             f"the study is not finished; what failed is said above, and in {out}/logs. Run it again to go on"
@@ -77,10 +83,21 @@ def run_study(
 def _require_own(out: Path, study: Study, force: bool) -> None:
     """UserError where the results would lie among a user's files."""
     dataset = Path(study.dataset)
-    if out == dataset or out in dataset.parents or out.is_file():
+    if out.is_file():
+        raise UserError(f"{out}: is a file; name a folder for the results")
+    if out == dataset or out in dataset.parents:
         raise UserError(f"{out}: holds the dataset, which is never written to; name another folder for the results")
-    ours = is_study(out)
-    if out.is_dir() and any(out.iterdir()) and not ours and not force:
+    if force or not out.is_dir():
+        return
+    if is_study(out):
+        before = read_json(out / STUDY).get("study", {})
+        for key, now in (("suffix", study.suffix), ("dataset", study.dataset)):
+            if before.get(key, now) != now:
+                raise UserError(
+                    f"{out}: holds the results of another study, whose {key} was {before[key]} and is {now} now; name "
+                    "another folder, or let this one take its place with --force"
+                )
+    elif any(out.iterdir()):
         raise UserError(f"{out}: holds something else than a study; name another folder, or --force")
 
 
@@ -89,17 +106,24 @@ def _status(study: Study, scan: StudyScan) -> str:
     return str(read_json(record).get("status")) if record.is_file() else "not done"
 
 
-def _snakemake(study: Study, configuration: Path) -> list[str]:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", study.out]
-    return [*command, "--configfile", str(configuration)]
+def _written(study: Study) -> dict[str, Any]:
+    """The configuration that the Snakefile reads."""
+    return {"study": study.model_dump(mode="json")}
+
+
+@contextlib.contextmanager
+def _snakemake(study: Study, arguments: Sequence[str]) -> Iterator[list[str]]:
+    """Snakemake's command, with a configuration of its own: participants of a BIDS App may run side by side."""
+    with tempfile.TemporaryDirectory(prefix="iqt-") as folder:
+        configuration = Path(folder, "study.json")
+        write_json(configuration, _written(study))
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", study.out]
+        yield [*command, "--configfile", str(configuration), *arguments]
 
 
 def _left(study: Study) -> int:
     """Scans that Snakemake would enhance: new ones, and those whose files, options, weights or code have changed."""
-    with tempfile.TemporaryDirectory(prefix="iqt-") as folder:
-        configuration = Path(folder, "study.json")
-        write_json(configuration, {"study": study.model_dump(mode="json")})
-        command = [*_snakemake(study, configuration), "--cores", "1", "--dry-run", "--rerun-incomplete", "every_scan"]
+    with _snakemake(study, ["--cores", "1", "--dry-run", "--rerun-incomplete", "every_scan"]) as command:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"Snakemake cannot plan the study:\n{done.stderr.strip()}")

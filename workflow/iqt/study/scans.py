@@ -14,6 +14,7 @@ from typing import NamedTuple
 from iqt.config.study import Study
 from iqt.errors import UserError
 from iqt.imaging.contrast import contrast_in, contrast_of
+from iqt.io.files import missing_file, walk
 from iqt.io.naming import READABLE, image_stem, is_study
 from iqt.study.dicom import Series, is_dicom, read_series
 from iqt.terminal import note
@@ -144,8 +145,13 @@ def _bids(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
             left_out.append(LeftOut(path, f"a {kind}, and {suffix} is enhanced"))
         else:
             folders = (path.parent, *(pipeline / inside.parent for pipeline in _pipelines(root / "derivatives")))
-            masks = (folder / f"{entities}_desc-brain_mask.nii.gz" for folder in folders)
-            scans.append(StudyScan(entities, path, next((mask for mask in masks if mask.is_file()), None)))
+            named = (folder / f"{entities}_desc-brain_mask.nii.gz" for folder in folders)
+            mask = next((mask for mask in named if os.path.lexists(mask)), None)
+            absent = next((one for one in (path, mask) if one is not None and not one.is_file()), None)
+            if absent is not None:
+                left_out.append(LeftOut(path, missing_file(absent)))
+            else:
+                scans.append(StudyScan(entities, path, mask))
     return scans, left_out
 
 
@@ -173,6 +179,10 @@ def _folder(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
         contrast = contrast_of(path)[0]
         if contrast not in (None, study.suffix):
             left_out.append(LeftOut(path, f"a {contrast} by its name, and {study.suffix} is enhanced"))
+        elif not path.is_file():
+            left_out.append(LeftOut(path, missing_file(path)))
+        elif not _letters(image_stem(path.name)):
+            left_out.append(LeftOut(path, "its name has no letter or digit that a label may have; rename it"))
         else:
             scans.append(StudyScan(f"sub-{_label(Path(path.name))}", path))
     # Where every folder has a T1.nii.gz, the folders tell them apart.
@@ -301,8 +311,8 @@ def _images(root: Path) -> Iterator[Path]:
 def _files(root: Path, without: Collection[str] = ()) -> Iterator[Path]:
     """Every file below a folder, folder by folder in the order of their names, but for hidden folders, studies, and
     folders of the names `without`."""
-    for folder, folders, files in os.walk(root, followlinks=False):
+    for folder, folders, files in walk(root):
         folders[:] = sorted(
-            name for name in folders if name[0] != "." and name not in without and not is_study(Path(folder, name))
+            name for name in folders if name[0] != "." and name not in without and not is_study(folder / name)
         )
-        yield from (Path(folder, name) for name in sorted(files))
+        yield from (folder / name for name in sorted(files))

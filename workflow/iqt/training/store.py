@@ -80,7 +80,7 @@ def open_store(store: Path, participants: Path, split: str) -> list[StoredScan]:
     """The scans of a split that could be stored.
 
     Raises:
-        UserError: none could; the message lists the reasons.
+        UserError: none could, the message lists the reasons; or an array was deleted.
     """
     scans, reasons = [], []
     for row in read_table(participants, required=("scan", "split")):
@@ -90,13 +90,22 @@ def open_store(store: Path, participants: Path, split: str) -> list[StoredScan]:
         if record["status"] != OK:
             reasons.append(f"{row['scan']}: {record['status']}")
             continue
-        mask = np.load(flat(store, row["scan"], "mask.npy"), mmap_mode="r")
+        mask = _load(flat(store, row["scan"], "mask.npy"), store, row["scan"])
         for number, drawn in enumerate([{}, *record.get("further_draws", [])], start=1):
-            pair = np.load(_pair(store, row["scan"], number), mmap_mode="r")
+            pair = _load(_pair(store, row["scan"], number), store, row["scan"])
             scans.append(StoredScan(row["scan"], pair, mask, {**record, **drawn}))
     if not scans:
         raise UserError(f"{store}: no usable scan in the {split} split. " + "; ".join(reasons))
     return scans
+
+
+def _load(path: Path, store: Path, scan: str) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        # The workflow knows the arrays by the record alone, and would not make them again.
+        again = f"run snakemake again with --forcerun {flat(store, scan, 'pair.json')}"
+        raise UserError(f"{path}: was deleted; {again}") from None
 
 
 def standardisation(scans: Iterable[StoredScan], target: str) -> dict[str, float]:

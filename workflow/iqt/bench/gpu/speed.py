@@ -18,7 +18,8 @@ from iqt.bench.gpu.agreement import save_random_model, tensorfloat32
 from iqt.bench.gpu.setup import Setup
 from iqt.bench.passes import WARM_UP, convolution_seconds, median_seconds, pass_seconds
 from iqt.compute.devices import best_device
-from iqt.compute.memory import out_of_memory, peak, reset_peak
+from iqt.compute.free import out_of_memory
+from iqt.compute.memory import peak, reset_peak
 from iqt.config.diffusion import Sampling
 from iqt.enhance.models import Enhancer
 from iqt.enhance.run import MARGIN
