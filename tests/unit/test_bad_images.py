@@ -202,7 +202,11 @@ def test_masks_are_cut_at_one_half_and_accepted_in_any_order(tmp_path: Path) -> 
 
 def test_a_missing_file_beside_a_sidecar_of_its_own_was_made_by_no_run(tmp_path: Path) -> None:
     path = tmp_path / "sub-01_T1w.nii.gz"
-    for record, told in (({"EchoTime": 0.1}, False), ({"status": "ok"}, True)):
+    for record, told in (
+        ({"EchoTime": 0.1}, False),
+        ({"status": "ok", "files": ["out.png"]}, False),  # of a command for one scan
+        ({"status": "ok"}, True),
+    ):
         (tmp_path / "sub-01_T1w.json").write_text(json.dumps(record))
         with pytest.raises(UserError, match="no such file") as error:
             read_volume(path)

@@ -134,7 +134,10 @@ def test_the_configurations_that_it_takes_by_itself_serve(
     assert "results/demo-full/models/diffusion_alone/seed-1" in str(done.exception)
 
 
-def test_a_precision_that_does_not_exist_is_named() -> None:
+def test_a_precision_is_one_of_three_and_by_itself_the_same_on_every_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert not use_bfloat16("auto", torch.device("cpu")), "a result does not depend on the kind of CPU"
+    assert use_bfloat16("bfloat16", torch.device("cpu"))
     with pytest.raises(UserError, match="precision 'bf16' must be one of auto, float32, bfloat16"):
         use_bfloat16("bf16", torch.device("cpu"))
 

@@ -147,11 +147,16 @@ def test_what_is_not_there_is_left_out_with_its_reason(tmp_path: Path) -> None:
     absent.symlink_to("../../.git/annex/objects/x/y.nii.gz")
     (root / "sub-02/anat/sub-02_desc-brain_mask.nii.gz").symlink_to("nowhere.nii.gz")
     scans, left_out = find_scans(study(root))
-    assert [scan.name for scan in scans] == ["sub-01"]
+    assert [(scan.name, scan.mask) for scan in scans] == [("sub-01", None), ("sub-02", None)]
+    assert scans[0].doubts == ()
+    assert "sub-02_desc-brain_mask.nii.gz: is a link to nowhere.nii.gz" in scans[1].doubts[0]
+    assert scans[1].doubts[0].endswith("a mask is made instead")
     reasons = {one.file.name: one.reason for one in left_out}
-    assert set(reasons) == {"sub-02_T1w.nii.gz", "sub-02_desc-brain_mask.nii.gz", "sub-03_T1w.nii.gz"}
-    assert "sub-02_desc-brain_mask.nii.gz: is a link to nowhere.nii.gz" in reasons["sub-02_T1w.nii.gz"]
     assert "was not fetched" in reasons["sub-03_T1w.nii.gz"]
+    fetched = "derivatives/bet/sub-02/anat/sub-02_desc-brain_mask.nii.gz"
+    touch(root, fetched)
+    scan = find_scans(study(root))[0][1]
+    assert (scan.mask, scan.doubts) == (root / fetched, ())
     folder = tmp_path / "folder"
     touch(folder, "one.nii.gz", "___.nii.gz")
     (folder / "two.nii.gz").symlink_to("nowhere.nii.gz")
@@ -167,6 +172,9 @@ def test_people_in_linked_folders_are_found_once_and_no_loop_is_walked(tmp_path:
     (root / "sub-01").symlink_to(tmp_path / "whole/sub-01")
     (tmp_path / "whole/sub-01/back").symlink_to(root)
     assert [scan.image for scan in find_scans(study(root))[0]] == [root / "sub-01/anat/sub-01_T1w.nii.gz"]
+    touch(tmp_path / "folder", "a/T1.nii.gz", "b/T1.nii.gz")
+    (tmp_path / "folder/latest").symlink_to("b")
+    assert [scan.name for scan in find_scans(study(tmp_path / "folder"))[0]] == ["sub-aT1", "sub-bT1"]
 
 
 @pytest.mark.parametrize("inside", [".", "..", "file"])
@@ -190,8 +198,34 @@ def test_results_are_never_mixed_with_those_of_another_study(
         with pytest.raises(UserError, match=rf"results of another study, whose {next(iter(changed))} was .* --force"):
             run_study(before | changed, 1, dry_run=True)
     monkeypatch.chdir(out)  # the same two folders, named from within one
-    run_study({"dataset": "../data", "out": "."}, 1, dry_run=True)
-    assert capsys.readouterr().out.startswith("1 T1w scans, 1 of them to do")
+    (tmp_path / "linked").symlink_to(root)
+    for same in ("../data", "../linked"):
+        run_study({"dataset": same, "out": "."}, 1, dry_run=True)
+        assert capsys.readouterr().out.startswith("1 T1w scans, 1 of them to do")
+
+
+def test_runs_side_by_side_have_configurations_of_their_own_and_a_limit_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, seen = tmp_path / "data", []
+    touch(root, *(f"sub-{name}/anat/sub-{name}_T1w.nii.gz" for name in ("01", "02")))
+
+    def note(command: list[str], **_others: object) -> subprocess.CompletedProcess[str]:
+        path = Path(command[command.index("--configfile") + 1])
+        assert path.is_relative_to(tmp_path / "out"), "which every machine of a cluster sees"
+        seen.append((path, read_json(path)["study"]["participants"], command))
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr("iqt.study.run.subprocess.run", note)
+    monkeypatch.setattr("iqt.study.run.free_bytes", lambda: 9e9)
+    monkeypatch.setattr("iqt.study.run.visible_gpus", list)
+    for name in ("01", "02"):
+        with pytest.raises(UserError, match="the study is not finished"):
+            run_study({"dataset": str(root), "out": str(tmp_path / "out"), "participants": [name]}, 1)
+    assert [participants for _, participants, _ in seen] == [["01"], ["02"]]
+    assert seen[0][0] != seen[1][0]
+    assert all("mem_mb=9000" in command for _, _, command in seen)
+    assert not [path for path, _, _ in seen if path.exists()]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

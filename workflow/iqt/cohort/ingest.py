@@ -80,12 +80,15 @@ def prepare(files: Mapping[str, Mapping], lut: str, suffix: str, cohort: Cohort)
     origin = files["mask"]["source"] if "mask" in files else "image not 0"
     try:
         volumes["mask"] = _given_mask(volumes, origin)
-        if volumes["mask"] is None:
-            volumes["mask"], origin = find_brain(source, cohort.mask)
-    except StopError as error:
-        raise StopError(f"cohort.mask: {error}") from None
     except UserError as error:
-        raise UserError(f"{where}: {error} (cohort.mask)") from None
+        raise UserError(f"{where}: {error}") from None
+    if volumes["mask"] is None:
+        try:
+            volumes["mask"], origin = find_brain(source, cohort.mask)
+        except StopError as error:
+            raise StopError(f"cohort.mask: {error}") from None
+        except UserError as error:
+            raise UserError(f"{where}: {error} (cohort.mask)") from None
     # Before resampling, whose splines leave nothing exactly 0.
     problems = checks.overlap_problems(volumes[name].data, volumes["mask"].data > 0)
     volumes, lost = _regrid(volumes, cohort.grid)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from iqt.config.section import Positive, Section
+
+
+def _hundredths(value: float) -> float:
+    """FAST's command has two decimals."""
+    if abs(value * 100 - round(value * 100)) > 1e-6:
+        raise ValueError("goes by hundredths")
+    return value
 
 
 class LabelTissues(Section):
@@ -30,7 +37,7 @@ class HMRF(Section):
 class FAST(Section):
     """FSL's FAST; the names of its options in brackets."""
 
-    hyper: Annotated[float, Field(ge=0, le=1, multiple_of=0.01)] = 0.1
+    hyper: Annotated[float, Field(ge=0, le=1), AfterValidator(_hundredths)] = 0.1
     """Smoothness of the segmentation, in hundredths (-H)."""
     iterations: Annotated[int, Field(ge=1, le=10)] = 4
     """Iterations of the bias field's removal (-I)."""

@@ -24,7 +24,7 @@ TOLERANCE = 0.25
 """How much coarser or finer than in training an acquired voxel may be before it is worth a warning."""
 
 
-MASK_HINT = "a mask (--mask FILE; in a study NAME_desc-brain_mask.nii.gz beside the scan, or in derivatives)"
+MASK_HINT = "mask (--mask FILE; in a study NAME_desc-brain_mask.nii.gz beside the scan, or in derivatives)"
 
 
 class Intake(NamedTuple):
@@ -76,8 +76,9 @@ def load_scan(
     doubtful = mask_problems(inside, source.affine)
     if doubtful and not keep_doubtful_mask:
         raise UserError(
-            f"{path}: {'; '.join(doubtful)} ({origin}); a result inside a wrong brain is wrong. Hint: {MASK_HINT}, "
-            "another --mask-engine, or keep this one with --keep-doubtful-mask (iqt study: --keep-doubtful-masks)"
+            f"{path}: {'; '.join(doubtful)} ({origin}); a result inside a wrong brain is wrong. Hint: give a better "
+            f"{MASK_HINT}, another --mask-engine, or keep this one with --keep-doubtful-mask (iqt study: "
+            "--keep-doubtful-masks)"
         )
     warnings += doubtful
     values = source.data[inside]
@@ -109,7 +110,7 @@ def brain_of(
     try:
         found, origin = find_brain(source, settings or Mask(), notice=settings is None)
     except UserError as error:
-        raise type(error)(f"{path}: {error}. Hint: {MASK_HINT}, or --skull-stripped") from None
+        raise type(error)(f"{path}: {error}. Hint: give a {MASK_HINT}, or --skull-stripped") from None
     return found.data > 0, origin, []
 
 

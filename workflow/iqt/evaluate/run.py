@@ -90,7 +90,7 @@ def evaluate_result(
 
     A row's status is `ok`, or where it failed and why. Whatever could be measured is kept: without a result nothing;
     without a parcellation of the result mIoU and Dice are 0, because the result is what made the parcellator fail;
-    without one of the reference they are empty.
+    without one of the reference, or where memory was what it lacked, they are empty.
 
     Args:
         root: folder of the run, with cohort/, lowfield/, enhanced/ and parcellation/.

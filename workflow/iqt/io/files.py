@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
-import functools
 import hashlib
 import io
 import json
@@ -89,16 +88,15 @@ def nearest_folder(path: str | Path) -> Path:
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`os.walk` through links as well, but for those that lead back to a folder on the way from the root; folders that
-    are taken out of the list are not walked."""
-    real = functools.cache(os.path.realpath)
-    for name, folders, files in os.walk(root, followlinks=True):
-        folder = Path(name)
-        way = [folder, *folder.parents]
-        if real(folder) in [real(above) for above in way[1 : way.index(root) + 1]]:
+    """`os.walk` through links as well, each folder once; folders that are taken out of the list are not walked."""
+    walked: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in walked:
             folders.clear()
         else:
-            yield folder, folders, files
+            walked.add(real)
+            yield Path(folder), folders, files
 
 
 def missing_file(path: str | Path) -> str:

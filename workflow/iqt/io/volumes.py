@@ -96,7 +96,8 @@ def _record_of(path: Path) -> Path | None:
     for record in path.parent.glob(f"{scan.group()}_*.json") if scan else ():
         with contextlib.suppress(UserError):
             known = read_json(record)
-            if isinstance(known, dict) and "status" in known:
+            # A command for one scan writes its record, too, with a list of files.
+            if isinstance(known, dict) and "status" in known and not isinstance(known.get("files"), list):
                 return record
     return None
 

@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--series", help="regular expression that descriptions of DICOM series must match")
     parser.add_argument("--fuse", action="store_true", help="combine the scans of a session, stacks of thick slices")
     parser.add_argument("--skull-stripped", action="store_true", help="scans are 0 outside the brain")
+    parser.add_argument("--keep-doubtful-masks", action="store_true", help="go on where a brain mask looks wrong")
     parser.add_argument("--force", action="store_true", help="write into a folder that holds something else")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     parser.add_argument("-v", "--version", action="version", version=f"iqt {__version__}")
@@ -42,6 +43,7 @@ def main() -> None:
         "fuse": given.fuse,
         "model": given.model,
         "skull_stripped": given.skull_stripped,
+        "keep_doubtful_masks": given.keep_doubtful_masks,
     }
     with one_message("iqt-bids"):
         run_study(settings, given.n_cpus, given.dry_run, given.force, given.analysis_level == "participant")

@@ -41,7 +41,7 @@ def prepare(scan: StudyScan, study: Study, results: Results) -> Prepared:
         warnings = to_nifti(scan.series, results.prepared)
         facts = {"dicom_files": len(scan.series)}
         return Prepared(results.prepared, None, [_own(results.prepared, study)], warnings, facts)
-    return Prepared(scan.image, scan.mask, [_raw(scan.image, Path(study.dataset))], [], {})
+    return Prepared(scan.image, scan.mask, [_raw(scan.image, Path(study.dataset))], list(scan.doubts), {})
 
 
 def _combined(scan: StudyScan, study: Study, results: Results) -> Prepared:

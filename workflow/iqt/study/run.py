@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import shlex
@@ -20,7 +19,7 @@ from iqt.compute.gpus import visible_gpus
 from iqt.config.study import Study, parse_study
 from iqt.errors import UserError
 from iqt.io.batch import OK
-from iqt.io.files import read_json, write_json
+from iqt.io.files import PARTIAL, read_json, write_json
 from iqt.io.naming import STUDY, is_study
 from iqt.io.shipped import is_own_model
 from iqt.planning.progress import FIRST_GUESS, about
@@ -29,6 +28,8 @@ from iqt.study.scans import StudyScan, find_scans
 from iqt.terminal import LEVEL, detail
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
+PROFILE = "SNAKEMAKE_PROFILE"
+"""Names a profile of Snakemake, as for a cluster, whose machines have memory of their own."""
 
 
 def run_study(
@@ -59,11 +60,12 @@ def run_study(
     arguments = ["--cores", str(cores or "all"), "--rerun-incomplete", "--keep-going"]
     arguments += ["every_scan"] if scans_alone else []
     arguments += ["--quiet", "all"] if os.environ.get(LEVEL) == "quiet" else ["--logger", "iqt"]
-    # No more scans at once than memory holds, whatever the number of cores.
-    gpus, free = visible_gpus(), free_bytes()
-    limits = [*([f"mem_mb={int(free / 1e6)}"] if math.isfinite(free) else []), *([f"gpu={len(gpus)}"] if gpus else [])]
-    arguments += ["--resources", *limits] if limits else []
-    with _snakemake(study, arguments) as command:
+    # No more scans at once than this machine's memory holds, whatever the number of cores.
+    limits = {} if PROFILE in os.environ else {"mem_mb": _free_mb()}
+    gpus = visible_gpus()
+    limits |= {"gpu": len(gpus)} if gpus else {}
+    arguments += ["--resources", *(f"{name}={value}" for name, value in limits.items())] if limits else []
+    with _snakemake(study, arguments, out / STUDY.parent) as command:
         detail(shlex.join(command))
         named = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         done = subprocess.run(command, env=os.environ | {"IQT_STUDY_COMMAND": named}, check=False)
@@ -92,9 +94,10 @@ def _require_own(out: Path, study: Study, force: bool) -> None:
     if is_study(out):
         before = read_json(out / STUDY).get("study", {})
         for key, now in (("suffix", study.suffix), ("dataset", study.dataset)):
-            if before.get(key, now) != now:
+            was = before.get(key, now)
+            if was != now and (key != "dataset" or os.path.realpath(was) != os.path.realpath(now)):
                 raise UserError(
-                    f"{out}: holds the results of another study, whose {key} was {before[key]} and is {now} now; name "
+                    f"{out}: holds the results of another study, whose {key} was {was} and is {now} now; name "
                     "another folder, or let this one take its place with --force"
                 )
     elif any(out.iterdir()):
@@ -106,15 +109,21 @@ def _status(study: Study, scan: StudyScan) -> str:
     return str(read_json(record).get("status")) if record.is_file() else "not done"
 
 
+def _free_mb() -> int:
+    """Memory that is free here, in MB; more than any machine has where that is not known."""
+    return int(min(free_bytes() / 1e6, 1e9))
+
+
 def _written(study: Study) -> dict[str, Any]:
     """The configuration that the Snakefile reads."""
     return {"study": study.model_dump(mode="json")}
 
 
 @contextlib.contextmanager
-def _snakemake(study: Study, arguments: Sequence[str]) -> Iterator[list[str]]:
-    """Snakemake's command, with a configuration of its own: participants of a BIDS App may run side by side."""
-    with tempfile.TemporaryDirectory(prefix="iqt-") as folder:
+def _snakemake(study: Study, arguments: Sequence[str], where: Path | None = None) -> Iterator[list[str]]:
+    """Snakemake's command, with a configuration of its own, below `where`: participants of a BIDS App may run side by
+    side."""
+    with tempfile.TemporaryDirectory(prefix=PARTIAL if where else "iqt-", dir=where) as folder:
         configuration = Path(folder, "study.json")
         write_json(configuration, _written(study))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", study.out]
@@ -137,6 +146,7 @@ def _told(study: Study, scans: list[StudyScan], left: int, n_left_out: int, core
         took.append(float(table.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]))
     each = sum(took) / len(took) if took else FIRST_GUESS["process_scan"]
     words = [f"{len(scans)} {study.suffix} scans, {left} of them to do", f"{n_left_out} files left out"]
-    words.append(f"{about(left * each / max(1, cores // study.threads))} on {cores} cores" if left else "nothing to do")
+    at_once = max(1, min(cores // study.threads, _free_mb() // study.memory_mb))
+    words.append(f"{about(left * each / at_once)} on {cores} cores" if left else "nothing to do")
     listed = "".join(f"\n  {scan.name}: {scan.image}" for scan in scans)
     return "; ".join(words) + listed

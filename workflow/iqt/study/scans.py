@@ -37,6 +37,8 @@ class StudyScan(NamedTuple):
     """The DICOM files that it consists of."""
     stacks: tuple[StudyScan, ...] = ()
     """The scans of one session that are combined into it."""
+    doubts: tuple[str, ...] = ()
+    """What a user should know, sentences."""
 
     @property
     def folder(self) -> str:
@@ -131,9 +133,9 @@ def find_scans(study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
 
 def _bids(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
     scans, left_out, suffix = [], [], study.suffix
-    for path in _images(root):
+    for path in _images(root, NO_RAW):
         inside = path.relative_to(root)
-        if inside.parts[0] in NO_RAW or path.parent.name != "anat":
+        if path.parent.name != "anat":
             continue
         stem = image_stem(path.name)
         entities, _, kind = stem.rpartition("_")
@@ -145,13 +147,13 @@ def _bids(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
             left_out.append(LeftOut(path, f"a {kind}, and {suffix} is enhanced"))
         else:
             folders = (path.parent, *(pipeline / inside.parent for pipeline in _pipelines(root / "derivatives")))
-            named = (folder / f"{entities}_desc-brain_mask.nii.gz" for folder in folders)
-            mask = next((mask for mask in named if os.path.lexists(mask)), None)
-            absent = next((one for one in (path, mask) if one is not None and not one.is_file()), None)
-            if absent is not None:
-                left_out.append(LeftOut(path, missing_file(absent)))
+            masks = [folder / f"{entities}_desc-brain_mask.nii.gz" for folder in folders]
+            mask = next((mask for mask in masks if mask.is_file()), None)
+            absent = [f"{missing_file(one)}; a mask is made instead" for one in masks if os.path.lexists(one)]
+            if not path.is_file():
+                left_out.append(LeftOut(path, missing_file(path)))
             else:
-                scans.append(StudyScan(entities, path, mask))
+                scans.append(StudyScan(entities, path, mask, doubts=() if mask else tuple(absent)))
     return scans, left_out
 
 
@@ -304,8 +306,8 @@ def _letters(text: str | Path) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", str(text))
 
 
-def _images(root: Path) -> Iterator[Path]:
-    return (path for path in _files(root) if path.name.endswith(READABLE) and path.name[0] != ".")
+def _images(root: Path, without: Collection[str] = ()) -> Iterator[Path]:
+    return (path for path in _files(root, without) if path.name.endswith(READABLE) and path.name[0] != ".")
 
 
 def _files(root: Path, without: Collection[str] = ()) -> Iterator[Path]:

@@ -226,7 +226,8 @@ def _warnings(rows: list[dict[str, str]], scores: pd.DataFrame, run: Mapping) ->
         if int(row["n_failed"]):
             warnings.append(
                 f"{row['method']}: {row['n_failed']} scan(s) failed (reasons below); a failed "
-                "parcellation scores 0, what else is missing is left out of the means, and bold goes by what all have."
+                "parcellation scores 0 (but for want of memory), what else is missing is left out of the means, and "
+                "bold goes by what all have."
             )
     return warnings
 
