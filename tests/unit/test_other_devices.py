@@ -222,6 +222,7 @@ def waits_of(steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> col
     return waits.where
 
 
+@pytest.mark.slow
 def test_a_training_waits_at_most_once_in_fifty_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the indices of items, which stay on the CPU (above)."""
     few, many = (waits_of(steps, tmp_path, monkeypatch) for steps in (50, 250))

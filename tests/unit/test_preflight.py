@@ -22,7 +22,19 @@ RUN = (
     "run = Run(Path(sys.argv[1])); run.claim();"
     "run.start(sys.argv[2] == 'local'); print('noted', flush=True); sys.stdin.read()"
 )
-JOB = "import sys, iqt.cli as cli; cli.app = lambda: (print('noted', flush=True), sys.stdin.read()); cli.main()"
+JOB = """
+import sys
+from iqt.cli import main
+from iqt.cli.options import stage
+
+@stage.command()
+def wait():
+    print("noted", flush=True)
+    sys.stdin.read()
+
+sys.argv = ["iqt", "stage", "wait"]
+main()
+"""
 
 
 def other(state: Path, script: str, *arguments: str) -> subprocess.Popen:

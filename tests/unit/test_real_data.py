@@ -19,6 +19,7 @@ WHITE = (2, 41, 7, 46, 77, 85, 251, 252, 253, 254, 255)
 FLUID = (4, 5, 14, 15, 24, 43, 44, 63)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("person", ["900001", "900002"])
 def test_a_real_brain_goes_through_the_simulator(real: Path, person: str, tmp_path: Path) -> None:
     folder = real / "hcp_layout" / "HCP_1200" / person / "T1w"
@@ -47,6 +48,7 @@ def test_a_real_brain_goes_through_the_simulator(real: Path, person: str, tmp_pa
     assert background.std() == pytest.approx(drawn["measured"]["sigma"], rel=0.1), "noise of the drawn SNR"
 
 
+@pytest.mark.slow
 def test_every_real_volume_is_read_or_refused_with_a_sentence(real: Path) -> None:
     paths = sorted(real.rglob("*.nii.gz"))
     assert len(paths) > 20

@@ -31,6 +31,7 @@ def test_engines_agree_on_a_real_brain(real: Path) -> None:
         assert 2 * (one & two).sum() / (one.sum() + two.sum()) > 0.6, tissue
 
 
+@pytest.mark.slow
 def test_a_portable_scanner_is_simulated_from_a_real_brain_with_its_labels(real: Path, tmp_path: Path) -> None:
     folder = real / "hcp_layout" / "HCP_1200" / "900001" / "T1w"
     image, out = folder / "T1w_acpc_dc_restore_brain.nii.gz", tmp_path / "low.nii.gz"

@@ -94,6 +94,7 @@ def test_left_and_right_follow_a_mirrored_scan(reader: Reader, brain: Volume, ta
     follows(reader, brain, person("901", 2.0).mask, table)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_left_and_right_follow_a_mirrored_real_scan(reader: Reader, real: Path, table: LabelTable) -> None:
     found = read_volume(next(iter(sorted((real / "ds002748").glob("sub-*/anat/*_T1w.nii.gz")))))

@@ -155,6 +155,7 @@ def test_an_index_is_made_once(tree: Path, tmp_path: Path, monkeypatch: pytest.M
     assert entries.index_path(hcp("tree", tree, labels="none"), "T1w", tmp_path) != index
 
 
+@pytest.mark.slow
 def test_hcp_from_the_bucket_is_what_the_tree_is(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -206,6 +206,7 @@ def test_a_folder_of_dicom_with_stacks_of_a_session(tmp_path: Path) -> None:
     assert [issue for issue in issues if issue["severity"] in ("error", "warning")] == []
 
 
+@pytest.mark.slow
 def test_whatever_lies_in_a_folder_is_named_with_its_reason(tmp_path: Path) -> None:
     """Nothing here can be enhanced, and the study says of each why, and ends well."""
     root, out, rng = tmp_path / "all sorts", tmp_path / "out", np.random.default_rng(1)
