@@ -102,7 +102,9 @@ def test_pages_open_offline_and_name_what_failed(finished: Path) -> None:
         assert not re.search("https?://", told)
         assert len(told) < 5_000_000
         assert "Not for diagnosis" in told or "Not enhanced" in told
-    assert "structures, outlined" in (finished / "pages" / "sub-01_acq-ax.html").read_text()
+    page = (finished / "pages" / "sub-01_acq-ax.html").read_text()
+    assert "structures, outlined" in page
+    assert "<code>name t1w-unet, kind unet, weights_sha256 " in page
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_message(dataset: Path) -> None:

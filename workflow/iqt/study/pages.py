@@ -50,10 +50,19 @@ def write_scan_page(
     before, after = record.get("quality_before", {}), record.get("quality_after", {})
     rows = [(text, before.get(name), after.get(name)) for name, text in MEASURES.items() if name in after]
     hidden = ("quality_before", "quality_after", "warnings", "status", "tile_borders", "patch_borders")
-    facts = {key: value for key, value in record.items() if key not in hidden}
+    facts = {key: _in_words(value) for key, value in record.items() if key not in hidden}
     content = {"scan": scan, "record": {"warnings": [], **record}, "viewer": viewer, "quality": rows, "facts": facts}
     content["sd_name"] = sd_name(record) if "sd" in record else None
     write_text(out, _render("scan.html", content))
+
+
+def _in_words(value: Any) -> str:
+    """A value of a record as a person reads it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_in_words(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value)) or "none"
+    return str(value)
 
 
 def write_study_page(
