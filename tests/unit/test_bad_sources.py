@@ -53,6 +53,8 @@ def test_another_contrast_than_the_models_is_a_warning(
         ("FLAIR_to_T1.nii", "FLAIR"),
     ):
         assert contrast_of(Path(name))[0] == contrast
+    (tmp_path / "lowfield.json").write_text('{"suffix": "FLAIR", "draw": {}}')
+    assert contrast_of(tmp_path / "lowfield.nii.gz") == ("FLAIR", "lowfield.json"), "which `iqt degrade` wrote"
 
 
 def test_links_that_lead_back_do_not_end_in_a_circle(tmp_path: Path) -> None:

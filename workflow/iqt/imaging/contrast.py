@@ -33,8 +33,8 @@ PROTOCOL = ("SeriesDescription", "ProtocolName")
 
 
 def contrast_of(path: Path) -> tuple[str | None, str]:
-    """The BIDS suffix of a scan's contrast and what says so: the suffix of its name, else a word in it, else a word in
-    its sidecar's description of the series; None where nothing says anything."""
+    """The BIDS suffix of a scan's contrast and what says so: the suffix of its name, else a word in it, else its sidecar,
+    a record of the simulator's or a word in the description of the series; None where nothing says anything."""
     stem = image_stem(path.name)
     if (suffix := suffix_of(path)) is not None:
         return suffix, path.name
@@ -43,6 +43,8 @@ def contrast_of(path: Path) -> tuple[str | None, str]:
     sidecar = path.with_name(f"{stem}.json")
     try:
         facts = json.loads(sidecar.read_text(encoding="utf-8"))
+        if facts.get("suffix") in CONTRASTS:  # a record of `iqt degrade`
+            return facts["suffix"], sidecar.name
         text = " ".join(str(facts.get(key, "")) for key in PROTOCOL)
     except (OSError, ValueError, AttributeError, RecursionError):
         return None, ""
