@@ -33,8 +33,8 @@ PROTOCOL = ("SeriesDescription", "ProtocolName")
 
 
 def contrast_of(path: Path) -> tuple[str | None, str]:
-    """The BIDS suffix of a scan's contrast and what says so: the suffix of its name, else a word in it, else its sidecar,
-    a record of the simulator's or a word in the description of the series; None where nothing says anything."""
+    """The BIDS suffix of a scan's contrast and what says so: the suffix of its name, else a word in it, else its
+    sidecar, which is the simulator's or describes the series; None where nothing says anything."""
     stem = image_stem(path.name)
     if (suffix := suffix_of(path)) is not None:
         return suffix, path.name

@@ -88,15 +88,19 @@ def nearest_folder(path: str | Path) -> Path:
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`os.walk` through links as well, each folder once; folders that are taken out of the list are not walked."""
+    """`os.walk` through links as well, after all else, and each folder once; folders that are taken out of the list are
+    not walked."""
     walked: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in walked:
-            folders.clear()
-        else:
+    waiting = [str(root)]
+    while waiting:
+        for folder, folders, files in os.walk(waiting.pop(0)):
+            real = os.path.realpath(folder)
+            if real in walked:
+                folders.clear()
+                continue
             walked.add(real)
             yield Path(folder), folders, files
+            waiting += [path for name in folders if os.path.islink(path := os.path.join(folder, name))]
 
 
 def missing_file(path: str | Path) -> str:
