@@ -149,11 +149,12 @@ def _bids(root: Path, study: Study) -> tuple[list[StudyScan], list[LeftOut]]:
             folders = (path.parent, *(pipeline / inside.parent for pipeline in _pipelines(root / "derivatives")))
             masks = [folder / f"{entities}_desc-brain_mask.nii.gz" for folder in folders]
             mask = next((mask for mask in masks if mask.is_file()), None)
-            absent = [f"{missing_file(one)}; a mask is made instead" for one in masks if os.path.lexists(one)]
+            absent = [] if mask else [one for one in masks if os.path.lexists(one)]
+            doubts = tuple(f"{missing_file(one)}; a mask is made instead" for one in absent)
             if not path.is_file():
                 left_out.append(LeftOut(path, missing_file(path)))
             else:
-                scans.append(StudyScan(entities, path, mask, doubts=() if mask else tuple(absent)))
+                scans.append(StudyScan(entities, path, mask, doubts=doubts))
     return scans, left_out
 
 
