@@ -10,8 +10,9 @@ READY := $(VENV)/.ready
 # One GPU job at a time on each card; without a card there is nothing to share.
 GPUS = $(shell $(BIN)/python -c 'from iqt.compute.gpus import visible_gpus; print(len(visible_gpus()))')
 PYTEST = $(BIN)/python -m pytest
-# Each test file in one process, so that its runs are shared; one thread each, or they would wait for one another.
-JOBS = --numprocesses $(shell $(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0)))') --dist loadfile
+# Each test file in one process, so that its runs are shared; one thread each, or they would wait for one another. Files
+# go in the order of pyproject.toml's folders, of which the first has the long ones: at the end no process is long alone.
+JOBS = --numprocesses $(shell $(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0)))') --dist loadfile --no-loadscope-reorder
 SNAKEMAKE = $(BIN)/snakemake --logger iqt --cores $(CORES) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 
 help: ## List the targets

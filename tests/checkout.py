@@ -12,8 +12,8 @@ PARTS = ("workflow", "config", "envs", "profiles", "resources")
 def checkout(folder: Path, repository: Path) -> Path:
     """Copy what a run reads from `repository` to `folder`, and return the latter."""
     for name in PARTS:
-        # The package's link to resources/ stays one, so that a copy's rules and package read the same files.
-        left_out = shutil.ignore_patterns("__pycache__", "*.sif")
-        shutil.copytree(repository / name, folder / name, symlinks=True, ignore=left_out)
+        # The package's link to resources/ stays one, so that a copy's rules and package read the same files. What is
+        # compiled is copied too, or every process that runs there would do it again.
+        shutil.copytree(repository / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("*.sif"))
     shutil.copy(repository / "Snakefile", folder)
     return folder

@@ -17,7 +17,7 @@ TOY = {
     "__init__": "",
     "a": "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nfrom toy.config import Size\n"
     "if TYPE_CHECKING:\n    from toy.types_only import T\n",
-    "b": "def lazy():\n    import toy.a\n    from toy import c\n",
+    "b": "def lazy():\n    try:\n        import toy.a\n    except ImportError:\n        from toy import c\n",
     "c": "import os.path\n",
     "types_only": "T = 1\n",
     "config/__init__": "from toy.config.sizes import Size\nfrom toy.config.colours import Colour\n",
@@ -34,10 +34,13 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         path.write_text(text)
     monkeypatch.setattr(planning, "PACKAGE", tmp_path / "toy")
     monkeypatch.setattr(planning, "NAME", "toy")
-    for cached in (planning.imports, planning._tree):
-        cached.cache_clear()
+    forget()
     yield
-    for cached in (planning.imports, planning._tree):
+    forget()
+
+
+def forget() -> None:
+    for cached in (planning.imports, planning._tree, planning._file, planning._exists):
         cached.cache_clear()
 
 

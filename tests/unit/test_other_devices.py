@@ -181,7 +181,7 @@ def test_a_volume_is_enhanced_on_its_device_and_fetched_once_a_sample(
     monkeypatch.setattr(models, "best_device", lambda: DEVICE)
     monkeypatch.setattr(models, "autocast", lambda precision, device: contextlib.nullcontext())
     enhancer = Enhancer(tmp_path, usage, "float32")
-    mask = torch.zeros(70, 40, 33, dtype=torch.bool)
+    mask = torch.zeros(70, 30, 32, dtype=torch.bool)
     mask[:40] = True
     with Strange() as strange:
         enhancer(torch.rand(mask.shape), 1, mask)

@@ -94,7 +94,7 @@ def test_the_list_names_contrast_training_and_checksum() -> None:
     assert "1 to 8 mm thick" in done.stdout
 
 
-@pytest.mark.parametrize("axis", ["R", "S"])
+@pytest.mark.parametrize("axis", ["R", pytest.param("S", marks=pytest.mark.slow)])
 def test_a_scan_is_enhanced_without_naming_a_model(tmp_path: Path, axis: str) -> None:
     """A person of the template at 2 mm, in slices along either axis: 1 mm comes out, where the brain was."""
     made = person("902", 2.0)

@@ -29,15 +29,15 @@ def run(*command: object, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two people's skull-stripped scans with thick slices, one without anything in it, and a T2w."""
+    """Two small people's skull-stripped scans with thick slices, one without anything in it, and a T2w."""
     root = tmp_path_factory.mktemp("study") / STRANGE
     root.mkdir()
     (root / "dataset_description.json").write_text(
         json.dumps({"Name": "made by a test", "BIDSVersion": "1.9.0", "Authors": ["One", "Two"]})
     )
-    for name in ("01", "02"):
+    for name, size in (("01", 0.9), ("02", 0.8)):
         made = person(name, 2.0)
-        thick, affine = np.ascontiguousarray(made.T1w[:, :, ::2]), made.affine @ np.diag([1, 1, 2, 1])
+        thick, affine = np.ascontiguousarray(made.T1w[:, :, ::2]), made.affine @ np.diag([size, size, 2 * size, 1])
         save_volume(root / f"sub-{name}/anat/sub-{name}_acq-ax_T1w.nii.gz", thick, affine)
         os.chmod(root / f"sub-{name}/anat", 0o555)
     save_volume(root / "sub-03/anat/sub-03_T1w.nii.gz", np.zeros((20, 20, 20), np.float32), np.eye(4))
@@ -117,6 +117,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_message(dataset: Path) -> Non
         assert re.fullmatch(rf"{program}: error: /proc/results.*; .* and run the same command again\n", done.stderr)
 
 
+@pytest.mark.slow
 def test_run_again_it_does_what_is_new(finished: Path, dataset: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*desc-enhanced_T1w.nii.gz")}
     (dataset / "sub-03/anat/sub-03_T1w.nii.gz").unlink()

@@ -22,7 +22,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, because a misspelt key would be silently ignored."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    # Built when it is used: a job uses a few of sixty, and building all of them takes 0.2 s of its start.
+    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True, defer_build=True)
 
 
 SectionType = TypeVar("SectionType", bound=Section)

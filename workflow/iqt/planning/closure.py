@@ -70,13 +70,19 @@ def _defining(module: str, name: str) -> Iterator[str]:
     yield module
 
 
-def _statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every statement but those for type checkers alone."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        yield node
-        yield from _statements(node)
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every statement within a node but those for type checkers alone; expressions hold none and are not entered."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, field, ()):
+            if isinstance(child, ast.If) and _is_for_types(child.test):
+                continue
+            yield child
+            yield from _statements(child)
+
+
+def _is_for_types(test: ast.expr) -> bool:
+    names = (getattr(part, "id", None) or getattr(part, "attr", None) for part in ast.walk(test))
+    return "TYPE_CHECKING" in names
 
 
 @functools.cache
@@ -88,11 +94,13 @@ def _own(module: str) -> bool:
     return module == NAME or module.startswith(f"{NAME}.")
 
 
+@functools.cache
 def _exists(module: str) -> bool:
     path = _path(module)
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
+@functools.cache
 def _file(module: str) -> Path:
     path = _path(module)
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
