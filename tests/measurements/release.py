@@ -35,7 +35,7 @@ from iqt.config import LowField
 from iqt.config.experiments import CALIBRATED, COVERAGES
 from iqt.degrade import simulator, tissues
 from iqt.degrade.simulator import LowFieldResult
-from iqt.diffusion.spread import Spread, fit_spread, read_spread
+from iqt.diffusion.spread import WEIGHTS, Spread, fit_spread, read_spread
 from iqt.enhance.calibrate import look
 from iqt.enhance.consistency import consistency
 from iqt.enhance.listing import drawn_in_words
@@ -144,7 +144,7 @@ def ship(
     for before in folder.glob("spread_*.json"):
         before.unlink()
     if spread is not None:
-        write_json(folder / CALIBRATION, spread.written())
+        write_json(folder / CALIBRATION, {WEIGHTS: card["weights_sha256"], **spread.written()})
     told = scores.dropna(subset="unexplained")
     limit = {"limit": float(told["unexplained"].max()), "n_scans": len(told), "measured_in": str(page)}
     write_json(folder / "model.json", {**card, "name": folder.name, "consistency": limit, "release": release})

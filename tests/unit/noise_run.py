@@ -47,5 +47,6 @@ def write_noise_run(folder: Path) -> Path:
     return folder
 
 
-def train(run: Path, out: Path, settings: dict = SETTINGS, seed: int = 1) -> None:
-    train_model(settings, run / "participants.tsv", run / "store", out, seed, "float32", "diffusion_iqt")
+def train(run: Path, out: Path, settings: dict = SETTINGS, seed: int = 1, workers: int = 0) -> None:
+    files = (run / "participants.tsv", run / "store", out)
+    train_model(settings, *files, seed, "float32", "diffusion_iqt", workers=workers)

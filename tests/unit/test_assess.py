@@ -230,9 +230,9 @@ def test_the_reliability_figure_pools_people_by_their_voxels(tmp_path: Path, mon
 
 
 def test_the_sweep_has_a_line_for_each_sampler_and_for_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"msssim": 0.9, "hfcorr": 0.5, "miou": 0.5}
+    values = {"msssim_shared": 0.9, "hfcorr_shared": 0.5, "miou_shared": 0.5}
     rows = [
-        {"method": name, "nfe": nfe, "seconds_per_volume": 3 * nfe, "psnr": psnr, **values}
+        {"method": name, "nfe": nfe, "seconds_per_volume": 3 * nfe, "psnr_shared": psnr, **values}
         for name, nfe, psnr in (("cubic", 0, 18), ("b", 4, 21), ("a", 1, 20), ("am", 4, 22))
     ]
     write_table(tmp_path / "benchmark.csv", rows)

@@ -59,6 +59,24 @@ def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
     assert "hunter2" not in str(error.value)
 
 
+def test_the_value_of_an_unknown_key_is_not_repeated() -> None:
+    """It may be a secret that somebody took for a key of ours."""
+    with pytest.raises(UserError, match=r"cohort\.hcp\.s3\.aws_secret_access_key: unknown key") as error:
+        parse_config({"cohort": {"source": "hcp", "hcp": {"s3": {"aws_secret_access_key": "wJalrXUtn"}}}})
+    assert "wJalr" not in str(error.value)
+
+
+def test_what_would_have_no_effect_is_refused() -> None:
+    flow = {"kind": "flow", "start": "unet", "noise": 0, "sampling": {"samples": 4}}
+    for section, words in (
+        ({"parcellate": {"fastsurfer": {"device": "cuda"}}}, "no effect with engine builtin"),
+        ({"parcellate": {"engine": "none", "labels": "aseg"}}, "nothing is labelled with engine none"),
+        ({"methods": {"unet": {"kind": "unet"}, "flow": flow}}, "all alike with noise 0"),
+    ):
+        with pytest.raises(UserError, match=words):
+            parse_config(section)
+
+
 def test_quoted_ids_keep_their_zeros() -> None:
     raw = {"cohort": {"source": "bids", "bids": {"path": "x", "subjects": ["001", "sub-010", 100307]}}}
     assert parse_config(raw).cohort.bids.subjects == ["001", "010", "100307"]

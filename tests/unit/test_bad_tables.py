@@ -76,7 +76,7 @@ def test_a_join_that_matches_nobody_or_not_everybody_is_said(
     split_scans(IDS, split, 1)
     assert "no row of 2 of the source's 6 people (sub-005, sub-006)" in capsys.readouterr().err
     table.write_text("participant_id\tsex\nsub-001\tF\n\tM\n")
-    with pytest.raises(UserError, match="the row with sex M has no participant_id"):
+    with pytest.raises(UserError, match="row 2 below the heading has no participant_id"):
         split_scans(IDS, split, 1)
 
 

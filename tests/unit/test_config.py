@@ -16,7 +16,7 @@ from iqt.planning.plan import Plan
 @pytest.mark.parametrize(
     ("raw", "parts"),
     [
-        ({"nmae": "x"}, ["nmae", '"x"', "unknown key", "did you mean name"]),
+        ({"nmae": "x"}, ["nmae", "unknown key", "did you mean name"]),
         ({"seed": -1}, ["seed = -1", "greater than or equal to 0"]),
         ({"cohort": {"split": {"train": "many"}}}, ["cohort.split.train", '"many"', "integer"]),
         ({"lowfield": {"main": {"thicknes": 3}}}, ["lowfield.main.thicknes", "did you mean thickness"]),
@@ -51,7 +51,7 @@ def test_errors_name_the_key_the_value_and_what_is_allowed(raw: dict, parts: lis
 def test_every_problem_is_listed_at_once() -> None:
     with pytest.raises(UserError) as caught:
         parse_config({"seed": -1, "sed": 1, "cohort": {"split": {"val": 0}}}, "my.yaml")
-    assert all(part in str(caught.value) for part in ("seed = -1", "sed = 1", "cohort.split.val = 0"))
+    assert all(part in str(caught.value) for part in ("seed = -1", "sed: unknown key", "cohort.split.val = 0"))
 
 
 def test_base_copies_an_entry_and_changes_what_it_names() -> None:

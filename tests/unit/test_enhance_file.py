@@ -126,7 +126,8 @@ def test_the_error_to_be_expected_is_written_where_the_model_is_calibrated(
         spread = Spread(
             usage, "main", 6, (0.0, 1.0), (0.1, 0.6), slices, (0.5, 1.5), slices, 2.0, {50: 0.5, 68: 1, 90: 2, 95: 3}
         )
-        write_json(model / "spread_x.json", spread.written())
+        weights = read_json(model / "model.json")["weights_sha256"]
+        write_json(model / "spread_x.json", {"weights_sha256": weights, **spread.written()})
     (drawn, plain), (expected, record) = found.values()
     mask = read_volume(tmp_path / "plain_mask.nii.gz").data > 0
     wanted = spread.intervals(drawn.data, mask, drawn.voxel_size, 5.0).expected
@@ -134,11 +135,39 @@ def test_the_error_to_be_expected_is_written_where_the_model_is_calibrated(
     assert (expected.data[mask] >= 0.05).all()
     assert (expected.data[~mask] == 0).all()
     assert plain["sd"] == {"meaning": "of the samples, not calibrated: true errors may be larger"}
+    assert any("not calibrated: true errors may be several times larger" in text for text in plain["warnings"])
     assert record["sd"]["interval_half_width_in_sd"] == {"50": 0.5, "68": 1, "90": 2, "95": 3}
     told = [
         text for text in record["warnings"] if "calibrated on slices 9 to 12 mm apart, and this scan's are 5 mm" in text
     ]
     assert len(told) == (slices == (9.0, 12.0))
+
+
+def test_a_runs_model_is_sampled_as_it_was_calibrated(tmp_path: Path) -> None:
+    """Its card does not say how; another number of samples is not what was calibrated, and that is said."""
+    model = save_stand_in(tmp_path / "model", grid=GRID)
+    image, card = phantom(tmp_path / "scan.nii.gz"), read_json(model / "model.json")
+    steps = usage_of(card, {})["sampling"]["steps"] + 1
+    usage = usage_of(card, {"steps": steps, "samples": 3})
+    nothing = ((0.0, 1.0), (0.1, 0.6), (5.0,), (1.0,), (5.0, 5.0), 2.0, {50: 0.5, 68: 1, 90: 2, 95: 3})
+    written = Spread(usage, "main", 6, *nothing).written()
+    write_json(model / "spread_x.json", {"weights_sha256": card["weights_sha256"], **written})
+    found = {
+        samples: go(
+            image,
+            tmp_path / f"{samples}.nii.gz",
+            model,
+            sampling={"samples": samples},
+            extras={"sd": tmp_path / f"{samples}_sd.nii.gz"},
+        )
+        for samples in (2, 3)
+    }
+    assert {record["steps"] for record in found.values()} == {steps}
+    assert "interval_half_width_in_sd" in found[3]["sd"]
+    assert "interval_half_width_in_sd" not in found[2]["sd"]
+    assert any(f"Calibrated with this model: sampler ddim, steps {steps}" in text for text in found[2]["warnings"])
+    assert go(image, tmp_path / "once.nii.gz", model, sampling={})["steps"] == steps
+    assert go(image, tmp_path / "other.nii.gz", model, sampling={"steps": 1})["steps"] == 1
 
 
 def test_samples_spread_and_record_come_with_the_result(model: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 
@@ -11,15 +12,15 @@ from textured import SHAPE, noisy, random_labels, textured_ball
 
 from iqt.config import Config, Evaluate, LowField
 from iqt.config.facts import RunFacts
-from iqt.errors import UserError
+from iqt.errors import MemoryShortError, StopError, UserError
 from iqt.evaluate.gather import HISTORY_COLUMNS, gather
 from iqt.evaluate.parcellator_qc import score_parcellator
-from iqt.evaluate.run import SUBJECT_COLUMNS, TABLES, evaluate_result
+from iqt.evaluate.run import SUBJECT_COLUMNS, TABLES, attempt, evaluate_result
 from iqt.evaluate.similarity import (
     masked_psnr,
 )
 from iqt.imaging.overlap import mean_overlap, overlap
-from iqt.io.batch import MEMORY
+from iqt.io.batch import MEMORY, UNFORESEEN, run_scans
 from iqt.io.files import read_json, read_table, write_json, write_table
 from iqt.io.naming import Result, anat, flat, part_folder
 from iqt.io.volumes import SCALE_PERCENTILE, read_volume, save_volume
@@ -93,9 +94,15 @@ def evaluate(root, scans=SCANS, batch=0):
     return root / "subjects.csv", root / "structures.csv"
 
 
-def test_a_machine_without_the_memory_to_parcellate_is_no_failure_of_the_method(run, tmp_path):
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"status": f"{MEMORY} (2 GB); delete it and run again with more"},
+        {"status": "RuntimeError: nobody had foreseen it", UNFORESEEN: True},
+    ],
+)
+def test_a_machine_that_cannot_parcellate_is_no_failure_of_the_method(run, tmp_path, status):
     shutil.copytree(run, tmp_path / "copy")
-    status = {"status": f"{MEMORY} (2 GB); delete it and run again with more"}
     write_json(flat(tmp_path / "copy/parcellation/main/unet", SCANS[0], "dseg.json"), status)
     subjects, _ = evaluate(tmp_path / "copy")
     rows = {(row["scan"], row["method"]): row for row in read_table(subjects, required=SUBJECT_COLUMNS)}
@@ -103,6 +110,40 @@ def test_a_machine_without_the_memory_to_parcellate_is_no_failure_of_the_method(
     assert lost["status"] == f"parcellation: {status['status']}"
     assert lost["miou"] == lost["dice"] == ""
     assert float(lost["psnr"]) > 0
+
+
+def test_what_is_no_fault_of_a_scan_is_told_from_what_is(tmp_path, monkeypatch):
+    """Where memory is short now the job fails, and may be tried again; a GPU that has failed stops the batch."""
+    with pytest.raises(MemoryShortError):
+        attempt(open_large)
+    assert attempt(refuse) == (None, "no")
+    for error, stops in ((ValueError("x"), False), (RuntimeError("CUDA error: an illegal access"), True)):
+
+        def work(scan, error=error):
+            raise error
+
+        arguments = (["sub-1"], lambda scan: tmp_path / f"{scan}.json", lambda scan: [], work)
+        if stops:
+            with pytest.raises(RuntimeError, match="CUDA error"):
+                run_scans(*arguments)
+        else:
+            run_scans(*arguments)
+            assert read_json(tmp_path / "sub-1.json") == {"status": "ValueError: x", UNFORESEEN: True}
+
+    def broken(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("iqt.io.volumes.open_image", broken)
+    with pytest.raises(StopError, match=r"a\.nii: cannot be read \(Input/output error\)"):
+        read_volume(tmp_path / "a.nii")
+
+
+def open_large():
+    raise MemoryShortError("does not fit")
+
+
+def refuse():
+    raise UserError("no")
 
 
 def test_every_scan_and_method_has_a_row_whatever_failed(run, brain):

@@ -175,6 +175,7 @@ def test_an_option_that_is_needed_and_not_known_stops_the_run(
         ("env: 'python3.10': No such file or directory", "Python or a package"),
         ("/usr/bin/python3.10: No such file or directory", "Python or a package"),
         ("AssertionError: assume at least 1 CC", None),
+        ("UserWarning: The NVIDIA driver on your system is too old\nAssertionError: assume at least 1 CC", None),
     ],
 )
 def test_what_would_fail_on_every_volume_is_told_from_what_is_the_volumes_own(said: str, remedy: str | None) -> None:
@@ -308,6 +309,7 @@ def test_a_finished_volume_is_not_run_twice(
     first = (work / "runs.json").read_text()
     plan(cohort, ["sub-01", "sub-02"], home, work)
     run_jobs(jobs, work / "runs.json", find_program(None), threads=4)
+    assert not any(Path(job["image"]).exists() for job in read_json(jobs)["jobs"].values()), "no copy is left"
     assert (work / "runs.json").read_text() == first
     assert len(calls.read_text().splitlines()) == 2
     plan(cohort, ["sub-01"], home, work, vox_size=0.9)

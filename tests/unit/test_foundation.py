@@ -94,7 +94,7 @@ def test_one_failing_scan_does_not_stop_the_others(tmp_path: Path) -> None:
     run_scans(["sub-a", "sub-bad", "sub-odd", "sub-z"], sidecar, lambda scan: [output(scan)], work)
     assert read_json(sidecar("sub-a")) == {"status": "ok", "voxels": 3}
     assert read_json(sidecar("sub-bad")) == {"status": "the mask is empty"}
-    assert read_json(sidecar("sub-odd")) == {"status": "ZeroDivisionError: division by zero"}
+    assert read_json(sidecar("sub-odd")) == {"status": "ZeroDivisionError: division by zero", "unforeseen": True}
     assert output("sub-z").exists()
     assert not output("sub-bad").exists(), "a failed scan has no data, not even of an earlier run"
     with pytest.raises(UserError, match=r"^cohort: the mask is empty$"):

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from noise_run import SETTINGS, write_noise_run
 
 from iqt.compute import gpus
+from iqt.compute.devices import best_device
 from iqt.errors import UserError
+from iqt.training.enhancement import train_model
 
 HOLD = (
     "import sys; from iqt.compute.gpus import claim_gpus; "
@@ -73,6 +76,29 @@ def test_a_job_of_two_cards_gets_both_or_waits(two_cards, jobs, repository: Path
     one.kill()
     assert taken.strip() in (claimed := both.stdout.readline().split())
     assert sorted(claimed) == ["GPU-a", "GPU-b"]
+
+
+def test_a_training_claims_all_its_cards_before_it_asks_what_computes(
+    two_cards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`best_device` claims one, after which the others could not be had."""
+    run = write_noise_run(tmp_path / "run")
+    monkeypatch.setattr(gpus, "_held", [])
+    best_device.cache_clear()
+
+    def look(*_: object) -> None:
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iqt.training.enhancement.fit", look)
+    files = (run / "participants.tsv", run / "store", tmp_path / "out")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_model(SETTINGS, *files, 1, "float32", "diffusion_iqt", 2)
+    finally:
+        for name in ("CUDA_VISIBLE_DEVICES", gpus.CLAIMED, gpus.SHARING):
+            os.environ.pop(name, None)
+        best_device.cache_clear()
 
 
 def test_sharing_is_asked_for_by_more_jobs_than_cards(two_cards, jobs, repository: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from iqt.cohort import entries, fetch, ingest, listing, synthesize
+from iqt.cohort.entries import index_path, transport_of
+from iqt.cohort.listing import say_what_is_new
 from iqt.config import BIDS, Cohort, Folder, Grid, LabelMaps, Mask
 from iqt.errors import StopError, UserError
 from iqt.imaging import brain_mask, checks
@@ -247,6 +250,48 @@ def test_a_folder_of_any_names_with_masks_and_labels(tmp_path: Path) -> None:
     scan = "sub-OAS10002"
     assert np.array_equal(read_volume(anat(folder, scan, "T1w.nii.gz")).data, made.T1w)
     assert np.array_equal(read_volume(anat(folder, scan, "dseg.nii.gz"), np.int32).data, made.dseg)
+
+
+def test_files_that_belong_to_no_image_are_said_and_none_that_does_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else another engine would make the masks, or nothing be labelled, without a word."""
+    root = touch(tmp_path, "a_ses-1.nii.gz", "b_ses-1.nii.gz", "masks/a_ses-1.nii.gz", "masks/c_ses-1.nii.gz")
+    pattern = r"^(?P<sub>[a-z])(_ses-(?P<ses>\d))?"
+    settings = cohort("folder", path=str(root), images="*.nii.gz", masks="masks/*", pattern=pattern)
+    entries = found(settings, tmp_path / "index.tsv")
+    assert [bool(entry.mask) for entry in entries.values()] == [True, False]
+    assert "cohort.folder.masks: 1 of 2 files belong to no image (sub-c_ses-1)" in capsys.readouterr().err
+    for path in (root / "masks").iterdir():
+        path.rename(path.with_name(path.name.replace("_ses-1", "")))
+    with pytest.raises(UserError, match=r"masks: no file has the person, session and run of an image: .* finds sub-a"):
+        found(settings, tmp_path / "other.tsv")
+
+
+def test_scans_that_came_after_the_listing_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, index = touch(tmp_path / "data", "a.nii.gz", "b.nii.gz"), tmp_path / "index.tsv"
+    settings = cohort("folder", path=str(root))
+    found(settings, index)
+    os.utime(index, (0, 0))
+    say_what_is_new(settings, "T1w", index)
+    assert "warning" not in capsys.readouterr().err
+    touch(tmp_path / "data", "c.nii.gz")
+    (root / "a.nii.gz").unlink()
+    os.utime(index, (0, 0))
+    say_what_is_new(settings, "T1w", index)
+    told = capsys.readouterr().err
+    assert "1 scans are new and not read (sub-c); 1 scans are gone (sub-a)" in told
+    assert f"Delete {index}" in told
+    assert list(listing.list_entries(settings, "T1w", index)) == ["sub-a", "sub-b"], "the cohort stays as it was"
+
+
+def test_how_a_bucket_is_asked_is_no_other_source() -> None:
+    one = cohort("hcp", subjects=["100307"])
+    other = cohort("hcp", subjects=["100307"], s3={"parallel": 16, "profile": "mine"})
+    assert index_path(one, "T1w", Path("r")) == index_path(other, "T1w", Path("r"))
+    assert index_path(one, "T1w", Path("r")) != index_path(cohort("hcp", s3={"prefix": "x"}), "T1w", Path("r"))
+    assert transport_of(other)["parallel"] == 16
+    assert transport_of(cohort("folder", path="x")) == {}
 
 
 def test_names_of_a_folder_that_say_nobody_or_the_same_are_refused(tmp_path: Path) -> None:

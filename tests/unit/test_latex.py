@@ -35,7 +35,7 @@ def check(text: str) -> tuple[list[list[str]], str]:
     cells = [re.split(r"(?<!\\)&", row) for row in rows]
     assert {len(row) for row in cells} == {len(spec)}, "columns"
     for row in rows:
-        rest = re.sub(r"\\(?:[%_&#${}]|text(?:bf|asciitilde|asciicircum|backslash)\b)", "", row)
+        rest = re.sub(r"\\(?:[%_&#${}]|text(?:bf|asciitilde|asciicircum|backslash)\b|pm\b|ge\b)", "", row)
         assert "\\" not in rest, "an unknown command"
         assert not re.search(r"[%_#~^]", re.sub(r"\$[^$]*\$", "", rest)), rest
         assert rest.count("$") % 2 == 0
@@ -67,6 +67,12 @@ def test_names_may_hold_any_character(bold: bool) -> None:
     assert rows[1][1].strip() == r"\textbf{0.5}"
     table = [line for line in markdown(cells, "", "").splitlines() if line.startswith("|")]
     assert {len(re.split(r"(?<!\\)\|", line)) for line in table} == {4}, "a bar in a name is no column"
+
+
+def test_what_stands_beside_numbers_has_a_glyph() -> None:
+    cells = [["method", "PSNR"], ["unet", "30.1 ± 0.2"]]
+    rows, _ = check(latex(lambda strong: cells, "title", "note."))
+    assert rows[1][1].strip() == r"30.1 $\pm$ 0.2"
 
 
 def test_failures_with_special_characters_stay_in_the_comments(tmp_path: Path) -> None:

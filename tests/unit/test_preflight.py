@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from iqt.errors import UserError
-from iqt.io.files import PARTIAL, sweep
+from iqt.io.files import PARTIAL, sweep, write_json
 from iqt.planning import preflight
 
 Usage = namedtuple("Usage", "total used free")
@@ -92,6 +93,24 @@ def test_a_cluster_run_that_ended_by_itself_leaves_no_jobs(state: Path) -> None:
     assert not run.drop_stale_locks(state.parent)
     run.end()
     assert run.drop_stale_locks(state.parent)
+
+
+def test_a_file_system_without_locks_stops_nothing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(preflight.fcntl, "flock", none)
+    assert preflight.claim(state, preflight.fcntl.LOCK_SH) is None
+    assert not preflight.Run(state).drop_stale_locks(state.parent)
+    assert list((state / "locks").iterdir())
+
+
+def test_a_run_on_other_people_is_not_overwritten(tmp_path: Path) -> None:
+    preflight.check_name(tmp_path, "bids")
+    write_json(tmp_path / "cohort/dataset_description.json", {"Name": "iqt high-quality cohort (template)"})
+    preflight.check_name(tmp_path, "template")
+    with pytest.raises(UserError, match=r"holds a run on people of cohort\.source template, .* name of its own"):
+        preflight.check_name(tmp_path, "bids")
 
 
 def test_without_locks_nothing_is_written(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_published_values_meet_ours_only_in_the_same_definition(
     published.plot_published(subjects, PUBLISHED, "main", [tmp_path / "published.svg"])
     text = (tmp_path / "published.svg").read_text()
     assert "33.7" in text
-    assert text.count("cubic (here)") == 1, "PSNR min-max"
+    assert text.count("cubic (here, ") == 1, "PSNR min-max"
     assert "nothing of ours is drawn: it has fewer than 5 scales" in text
     assert "nothing of ours is drawn: it was read by another parcellator" in text
     assert text.count("[definition not confirmed]") == 5

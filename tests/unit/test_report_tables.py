@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,11 @@ def test_panel_of_a_scan_without_reference_says_why(made: Path, tmp_path: Path) 
 
 def test_a_broken_panel_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"x\.npz.*delete it"):
+        Panel(tmp_path / "x.npz")
+    whole = io.BytesIO()
+    np.savez(whole, scan=np.arange(999))
+    (tmp_path / "x.npz").write_bytes(whole.getvalue()[:2000])
     with pytest.raises(UserError, match=r"x\.npz.*delete it"):
         Panel(tmp_path / "x.npz")
 

@@ -74,7 +74,7 @@ def test_the_table_has_the_mean_of_the_seeds_means_and_their_spread(tmp_path: Pa
     spread = f"{values.mean(axis=1).std(ddof=1):.2f}"
     assert f"**{values.mean():.2f}** (± {spread}; " in text
     assert "trained with 3 seeds" in text
-    assert f"± {spread};" in (tmp_path / "benchmark.tex").read_text()
+    assert rf"$\pm$ {spread};" in (tmp_path / "benchmark.tex").read_text()
 
 
 def score_of(table: Path, scan: str, method: str) -> pd.Series:

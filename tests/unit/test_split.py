@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -71,6 +72,14 @@ def test_families_stay_together(table):
     assert not {"sub-001", "sub-002"} & {*named["train"], *named["val"]}, "the family of a named person is not used"
 
 
+def test_what_a_restricted_table_says_is_not_repeated(tmp_path, capsys):
+    rows = [{"Subject": "", "Family_ID": "51488_81212", "Handedness": "-95"}]
+    write_table(tmp_path / "restricted.csv", rows)
+    with pytest.raises(UserError, match=r"restricted\.csv: row 1 below the heading has no Subject") as error:
+        split_scans(PEOPLE, Split(train="rest", val=9, test=21, table=str(tmp_path / "restricted.csv")), 1)
+    assert not {"51488", "-95"} & set(re.split(r"[_ ]", str(error.value)))
+
+
 def test_strata_are_held_in_proportion(table):
     path, rows = table
     split = split_scans(PEOPLE, Split(train=40, val=20, test=40, table=str(path), stratify=("sex", "age")), 3)
@@ -126,7 +135,7 @@ def test_columns_and_rows_that_are_not_there_are_refused(table):
 
 def test_a_leak_is_noticed(tmp_path):
     check_leaks([("sub-1", "train", "f1"), ("sub-2", "train", "f1"), ("sub-3", "test", "sub-3")])
-    with pytest.raises(UserError, match=r"family f1 is in train \(sub-1\) and in test \(sub-2\)"):
+    with pytest.raises(UserError, match=r"a family is in train \(sub-1\) and in test \(sub-2\)"):
         check_leaks([("sub-1", "train", "f1"), ("sub-2", "test", "f1")])
 
     facts = {"status": "ok", "voxel_size": 1.0, "brain_ml": 1.0, "lut": "", "labels": []}

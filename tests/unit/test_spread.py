@@ -15,6 +15,7 @@ from iqt.diffusion.spread import (
     Intervals,
     Seen,
     Spread,
+    calibrated_samplings,
     fit_spread,
     in_neighbourhood,
     read_spread,
@@ -142,15 +143,19 @@ def test_scoring_has_both_the_spread_as_it_is_and_calibrated() -> None:
 
 def test_what_was_learnt_lies_with_the_model_and_is_for_one_way_of_drawing(tmp_path: Path) -> None:
     spread = fit_spread(people(2, 1), USAGE, "main")
-    (tmp_path / "spread_mean.json").write_text(json.dumps(spread.written()))
-    assert spread_of(tmp_path, USAGE | {"tiling": {"tile": 64}}) == spread
-    assert spread_of(tmp_path, USAGE | {"sampling": {**USAGE["sampling"], "samples": 8}}) is None
-    assert spread_of(tmp_path / "elsewhere", USAGE) is None
+    of = {"weights_sha256": "abc"}
+    (tmp_path / "spread_mean.json").write_text(json.dumps(of | spread.written()))
+    assert spread_of(tmp_path, USAGE | {"tiling": {"tile": 64}}, "abc") == spread
+    assert spread_of(tmp_path, USAGE | {"sampling": {**USAGE["sampling"], "samples": 8}}, "abc") is None
+    assert spread_of(tmp_path, USAGE, "weights of another training") is None
+    assert spread_of(tmp_path / "elsewhere", USAGE, "abc") is None
+    assert calibrated_samplings(tmp_path, "abc") == [USAGE["sampling"]]
+    assert calibrated_samplings(tmp_path, "other") == []
     older = {key: value for key, value in spread.written().items() if key not in ("slice_mm", "factor")}
     (tmp_path / "spread_eight.json").write_text(
-        json.dumps(older | {"usage": USAGE | {"sampling": {**USAGE["sampling"], "samples": 8}}})
+        json.dumps(of | older | {"usage": USAGE | {"sampling": {**USAGE["sampling"], "samples": 8}}})
     )
-    assert spread_of(tmp_path, USAGE) == spread, "an earlier version's file of another usage is no obstacle"
+    assert spread_of(tmp_path, USAGE, "abc") == spread, "an earlier version's file of another usage is no obstacle"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +171,7 @@ def test_another_file_is_named(tmp_path: Path, content: str) -> None:
 def test_nothing_to_learn_from_is_said(tmp_path: Path) -> None:
     (tmp_path / "spread_x.json").write_text('{"status": "no validation scan could be enhanced"}')
     assert read_spread(tmp_path / "spread_x.json") is None
-    assert spread_of(tmp_path, USAGE) is None
+    assert spread_of(tmp_path, USAGE, "abc") is None
     with pytest.raises(UserError, match="no validation scan"):
         fit_spread([], USAGE, "main")
     with pytest.raises(UserError, match=r"is 0\.1 everywhere"):
@@ -204,10 +209,12 @@ def test_what_cannot_be_calibrated_is_recorded_and_stops_nothing(
         return Result(data, sd * rng.random(data.shape, dtype=np.float32), data, {})
 
     monkeypatch.setattr("iqt.enhance.calibrate.load_method", lambda *_: method)
+    write_json(tmp_path / "model" / "model.json", {"weights_sha256": "abc"})
     paths = (tmp_path / "cohort", tmp_path / "main", tmp_path / "model", tmp_path / "spread_x.json")
     calibrate_spread(["sub-1", "sub-2"], *paths, "T1w", USAGE, 1, "auto")
     found = read_spread(tmp_path / "spread_x.json")
     if sd:
+        assert calibrated_samplings(tmp_path, "abc") == [USAGE["sampling"]]
         assert (found.set, found.n_scans, found.slice_mm) == ("main", 1, (3.0,))
     else:
         assert found is None

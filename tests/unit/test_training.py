@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from noise_run import PATCHES, SETTINGS, train, write_noise_run
 from safetensors.torch import load_file, save_file
 
 from iqt.compute.devices import training_guard
-from iqt.errors import UserError
+from iqt.errors import MemoryShortError, UserError
 from iqt.io.files import read_table, write_json, write_table
 from iqt.io.naming import seed_of
 from iqt.methods import parse_method
@@ -28,6 +29,7 @@ from iqt.training.checkpoints import load_card, load_weights
 from iqt.training.enhancement import train_model
 from iqt.training.patches import RegionDataset
 from iqt.training.store import open_store, standardisation
+from iqt.training.tasks.adversarial import AdversarialTask
 from iqt.training.tasks.denoising import DiffusionTask
 
 
@@ -135,6 +137,39 @@ def test_a_killed_training_goes_on_to_the_same_weights(run: Path, trained: Path,
     ]
     assert rows[0] == rows[1]
     assert not (out / "checkpoints").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_training_says_so_with_its_status(run: Path, tmp_path: Path, sent: int, status: int) -> None:
+    """Lightning leaves with 0 and 1: a script would go on without a model."""
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    long = {**SETTINGS, "training": {**SETTINGS["training"], "steps": 100_000}}
+    process = subprocess.Popen(
+        command(run, tmp_path, long),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not last.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(sent)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == status, told
+    assert re.search(r"interrupted at step \d+; the same command goes on from step \d+", told)
+    assert "Traceback" not in told
+
+
+def test_memory_that_runs_out_names_the_keys_that_help(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(DiffusionTask, "loss", short)
+    with pytest.raises(MemoryShortError, match=r"memory ran out in training .*; lower training\.batch_size or patches"):
+        train(run, tmp_path)
 
 
 def test_nothing_is_lost_between_the_last_step_and_the_saved_weights(
@@ -281,6 +316,26 @@ def validation_psnr(run: Path, network: torch.nn.Module) -> float:
         return task.validate(batch)["val_psnr"].item()
 
 
+def test_the_best_weights_are_remembered_where_the_run_was_moved(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning compares absolute paths, and would take the next weights for the best."""
+    whole, settings = DiffusionTask.validate, with_training(keep="best", steps=8, ema_decay=0.0)
+
+    def best_at_first(self: DiffusionTask, batch: dict) -> dict:
+        figures = whole(self, batch)
+        if self.global_step == 6 and "before" in str(self.trainer.default_root_dir):
+            raise KeyboardInterrupt
+        return {**figures, "val_psnr": figures["val_psnr"] + 10 * (self.global_step == 2)}
+
+    monkeypatch.setattr(DiffusionTask, "validate", best_at_first)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "before", settings)
+    (tmp_path / "before").rename(tmp_path / "after")
+    train(run, tmp_path / "after", settings)
+    assert load_card(tmp_path / "after")["kept_step"] == 2
+
+
 def test_training_stops_early_after_validations_without_progress(run: Path, tmp_path: Path) -> None:
     spoiling = {"learning_rate": 0.5, "ema_decay": 0.0, "warmup": 0}
     train(run, tmp_path, with_training(steps=100, patience=2, keep="best", **spoiling))
@@ -290,7 +345,7 @@ def test_training_stops_early_after_validations_without_progress(run: Path, tmp_
 
 
 def test_workers_read_the_same_regions(run: Path, trained: Path, tmp_path: Path) -> None:
-    train(run, tmp_path, with_training(workers=2))
+    train(run, tmp_path, workers=2)
     first, again = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path))
     assert all(torch.equal(first[name], again[name]) for name in first)
 
@@ -345,6 +400,25 @@ def test_esrgan_trains_generator_and_discriminator_and_saves_the_generator(
     network = parse_method(card["settings"]).build()
     load_weights(tmp_path, network)
     assert card["n_parameters"] == count_parameters(network)
+
+
+def test_weights_of_l1_alone_are_never_esrgans_best(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do they end its training before the game has begun."""
+    whole = AdversarialTask.validate
+
+    def best_at_first(self: AdversarialTask, batch: dict) -> dict:
+        return {**whole(self, batch), "val_psnr": torch.tensor(50.0 - self.global_step)}
+
+    monkeypatch.setattr(AdversarialTask, "validate", best_at_first)
+    method = ESRGANMethod(
+        network={"channels": 4, "growth": 2, "blocks": 1},
+        adversarial={"channels": 4, "layers": 1, "pretrain": 0.5},
+        patches=PATCHES,
+        training={**SETTINGS["training"], "steps": 12, "keep": "best", "patience": 2},
+    )
+    train(run, tmp_path, method.trained_by())
+    card = load_card(tmp_path)
+    assert (card["kept_step"], card["steps"]) == (8, 12), "validations at 8, 10 and 12 count"
 
 
 def test_a_damaged_or_foreign_model_is_refused(trained: Path, tmp_path: Path) -> None:

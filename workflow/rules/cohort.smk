@@ -90,7 +90,6 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
         params:
             suffix=SUFFIX,
             out=R / "source",
-            index=INDEX,
             places=places(batch),
             settings=as_json(source_settings()),
         shell:
@@ -98,9 +97,10 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             iqt stage fetch \
                 --list {input.scans:q} \
                 --out {params.out:q} \
-                --index {params.index:q} \
+                --index {INDEX:q} \
                 --suffix {params.suffix} \
                 --settings {params.settings:q} \
+                --transport {TRANSPORT:q} \
                 2>&1 | tee {log:q}
             """
 

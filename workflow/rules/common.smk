@@ -15,8 +15,8 @@ from snakemake.logging import logger
 WORKFLOW = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(WORKFLOW))
 
-from iqt.cohort.entries import Entry, index_path
-from iqt.cohort.listing import list_entries
+from iqt.cohort.entries import NOT_OF_A_SCAN, Entry, index_path, transport_of
+from iqt.cohort.listing import list_entries, say_what_is_new
 from iqt.cohort.split import split_scans, template_scans
 from iqt.config import parse_config, require_plain_numbers
 from iqt.config.evaluate import LPIPS_FILES
@@ -54,6 +54,7 @@ try:
         ENTRIES = list_entries(CONFIG.cohort, CONFIG.suffix, INDEX)
         SCANS = split_scans(ENTRIES, CONFIG.cohort.split, CONFIG.seed)
         if workflow.is_main_process:
+            say_what_is_new(CONFIG.cohort, CONFIG.suffix, INDEX)
             check_needs(CONFIG, ENTRIES, SCANS)
     SHOWN = CONFIG.report.shown(SCANS["test"])
 except UserError as error:

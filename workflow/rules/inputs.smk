@@ -15,6 +15,9 @@ TABLE_FILES = [
 
 # cohort.smk
 
+# Not among the params: they change no file, and a download is not repeated for them.
+TRANSPORT = json.dumps(transport_of(CONFIG.cohort))
+
 
 def places(batch):
     """A few letters that change when the source's files of a batch's scans are elsewhere."""
@@ -22,9 +25,14 @@ def places(batch):
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
 
 
+def source_files():
+    """The records of all that is fetched; the template's people are made here."""
+    return [] if CONFIG.cohort.source == "template" else sidecars("source", "all", None, "files.json", flat)
+
+
 def source_settings():
-    """What fetching a scan depends on: not who else is read."""
-    section = CONFIG.cohort.settings.model_dump(mode="json", exclude={"subjects"})
+    """What a scan's files depend on: not who else is read, nor how they are brought."""
+    section = CONFIG.cohort.settings.model_dump(mode="json", exclude=NOT_OF_A_SCAN)
     return {"source": CONFIG.cohort.source, "downloads": CONFIG.cohort.downloads, CONFIG.cohort.source: section}
 
 

@@ -28,6 +28,7 @@ if CONFIG.parcellate.trained:
             mem_mb=per_attempt(8000),
             runtime=per_attempt(720),
             gpu=1,
+            workers=CONFIG.parcellate.builtin.training.workers,
         params:
             suffix=SUFFIX,
             seed=SEED,
@@ -45,6 +46,7 @@ if CONFIG.parcellate.trained:
                 --suffix {params.suffix} \
                 --seed {params.seed} \
                 --precision {params.precision} \
+                --workers {resources.workers} \
                 --settings {params.settings:q} \
                 2>&1 | tee {log:q}
             """

@@ -7,12 +7,13 @@ from iqt.planning import preflight
 from iqt.io.files import write_json
 
 RUN = preflight.Run(Path(".snakemake"))
+DRY_RUN = {"-n", "--dry-run", "--dryrun"}
 GPU_JOBS = workflow.global_resources.get("gpu").value
 
-# Before Snakemake looks for locks, and so before it is known whether this is a dry run.
+# Before Snakemake looks for locks, and so before it says whether this is a dry run.
 # A workflow that imports this one as a module has a folder, locks and handlers of its own.
 if workflow.is_main_process and workflow.modifier.is_main_snakefile():
-    if RUN.drop_stale_locks(R):
+    if not DRY_RUN & set(sys.argv) and RUN.drop_stale_locks(R):
         print(
             "An earlier run here was killed; its locks are dropped, and this one goes on where it was.", file=sys.stderr
         )
@@ -44,6 +45,7 @@ onstart:
         try:
             preflight.check_folder(R)
             if not workflow.touch:
+                preflight.check_name(R, CONFIG.cohort.source)
                 preflight.check_clock(R)
             if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
                 preflight.check_image(IMAGE)

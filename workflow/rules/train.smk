@@ -67,9 +67,11 @@ rule train:
         "../../envs/iqt.yaml"
     threads: CONFIG.compute.train_threads
     resources:
-        mem_mb=per_attempt(8000),
+        mem_mb=per_attempt(8000 * CONFIG.compute.gpus),
         runtime=per_attempt(1440),
         gpu=CONFIG.compute.gpus,
+        # Not among the params: weights do not depend on it.
+        workers=lambda wildcards: CONFIG.methods[wildcards.model].training.workers,
     params:
         precision=PRECISION,
         store=lambda wildcards: R / "store" / trained_on(wildcards.model),
@@ -86,6 +88,7 @@ rule train:
             --seed {wildcards.seed} \
             --precision {params.precision} \
             --devices {resources.gpu} \
+            --workers {resources.workers} \
             {params.start} \
             --settings {params.settings:q} \
             2>&1 | tee {log:q}

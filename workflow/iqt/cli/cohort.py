@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -33,31 +34,19 @@ def fetch(
     settings: SettingsOption,
     index: Annotated[Path, typer.Option(help="Index of the source, where it has one.")],
     suffix: SuffixOption = "T1w",
+    transport: Annotated[str, typer.Option(help="Keys of the source's s3 that change no file, as JSON text.")] = "{}",
 ) -> None:
     """Have the files of a list's scans at hand, and record their sizes and checksums."""
     from iqt.cohort.fetch import fetch_scans
     from iqt.config import Cohort, parse_section
     from iqt.io.batch import read_list
 
-    fetch_scans(read_list(scans), out, suffix, parse_section(Cohort, settings), index)
-
-
-@stage.command()
-def check_source(
-    lists: Annotated[list[Path], typer.Option("--list", help="TSV with columns scan and split; may be repeated.")],
-    out: Annotated[Path, typer.Option(help="JSON to write.")],
-    settings: SettingsOption,
-    index: Annotated[Path, typer.Option(help="Index of the source, where it has one.")],
-    suffix: SuffixOption = "T1w",
-) -> None:
-    """Ask the source for every file before any is read: keys, terms, network, what is missing, room on the disk."""
-    from iqt.cohort import fetch
-    from iqt.config import Cohort, parse_section
-    from iqt.io.batch import read_list
-    from iqt.io.files import write_json
-
-    scans = [scan for path in lists for scan in read_list(path)]
-    write_json(out, fetch.check_source(scans, suffix, parse_section(Cohort, settings), index))
+    cohort = parse_section(Cohort, settings)
+    if how := json.loads(transport):
+        section = cohort.settings
+        own = section.model_copy(update={"s3": section.s3.model_copy(update=how)})
+        cohort = cohort.model_copy(update={cohort.source: own})
+    fetch_scans(read_list(scans), out, suffix, cohort, index)
 
 
 @stage.command()

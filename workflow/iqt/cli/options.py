@@ -35,6 +35,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
 SettingsOption = Annotated[
     str | None, typer.Option(help="This stage's section of the configuration: JSON text, or a YAML or JSON file.")
 ]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Processes that read; 0 reads in the training's own.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 on a GPU, float32 on a CPU), float32 or bfloat16.")]
 FilesOption = Annotated[list[Path], typer.Option("--out", help="Files to write, by ending; may be repeated.")]
 SetOption = Annotated[str, typer.Option("--set", help="Low-field set.")]

@@ -17,6 +17,7 @@ from iqt.cli.options import (
     SeedOption,
     SettingsOption,
     SuffixOption,
+    WorkersOption,
     app,
     refuse,
     stage,
@@ -37,12 +38,14 @@ def train_parcellator(
     seed: SeedOption = 1,
     settings: SettingsOption = None,
     precision: PrecisionOption = "auto",
+    workers: WorkersOption = 0,
 ) -> None:
     """Train the built-in parcellator on the training people's high-quality scans."""
     from iqt.config import Parcellator, parse_section
     from iqt.parcellate.train import train_parcellator
 
-    train_parcellator(participants, cohort, suffix, lut, out, parse_section(Parcellator, settings), seed, precision)
+    own = parse_section(Parcellator, settings)
+    train_parcellator(participants, cohort, suffix, lut, out, own, seed, precision, workers)
 
 
 @app.command(rich_help_panel=TRAINING)

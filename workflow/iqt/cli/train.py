@@ -16,6 +16,7 @@ from iqt.cli.options import (
     PrecisionOption,
     SeedOption,
     SuffixOption,
+    WorkersOption,
     app,
     stage,
 )
@@ -46,13 +47,16 @@ def train(
     name: Annotated[str, typer.Option(help="The model's name.")],
     seed: SeedOption = 1,
     precision: PrecisionOption = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="GPUs to share each batch; without a GPU, processes.")] = 1,
+    devices: Annotated[int, typer.Option(min=0, help="GPUs to share each batch; without a GPU, processes.")] = 1,
+    workers: WorkersOption = 0,
     start: Annotated[Path | None, typer.Option(help="Folder of the regression that it starts from.")] = None,
 ) -> None:
     """Train a method's network; started again, it goes on from the last checkpoint."""
     from iqt.training.enhancement import train_model
 
-    train_model(json.loads(settings), participants, store, out, seed, precision, name, devices, start)
+    # None where Snakemake was told that there are none (`--resources gpu=0`).
+    devices = max(1, devices)
+    train_model(json.loads(settings), participants, store, out, seed, precision, name, devices, start, workers)
 
 
 @app.command(rich_help_panel=TRAINING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -96,7 +97,8 @@ class Downloader:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = _partial_path(target)
         with partial.open("ab") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # another job may want the same file
+            with contextlib.suppress(OSError):  # of a file system without locks
+                fcntl.flock(stream, fcntl.LOCK_EX)  # another job may want the same file
             known = self._known(url, target)
             if known:
                 partial.unlink(missing_ok=True)

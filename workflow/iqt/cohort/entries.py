@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from iqt.config import Cohort
 from iqt.io.files import read_table
@@ -38,9 +39,22 @@ class Entry:
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
 
 
+TRANSPORT = {"profile", "part_mb", "parallel", "attempts"}
+"""Keys of a bucket's section that change no file."""
+NOT_OF_A_SCAN = {"subjects": True, "s3": TRANSPORT}
+"""Keys of a source's settings that change nothing about a scan, as pydantic's `exclude`."""
+
+
+def transport_of(cohort: Cohort) -> dict[str, Any]:
+    """How a bucket's files are brought; empty for a source without one."""
+    bucket = getattr(cohort.settings, "s3", None)
+    return {} if bucket is None else bucket.model_dump(mode="json", include=TRANSPORT)
+
+
 def index_path(cohort: Cohort, suffix: str, folder: Path) -> Path:
     """Where the index of these settings belongs: other settings have another one."""
-    text = json.dumps([cohort.source, suffix, cohort.settings.model_dump(mode="json")])
+    section = cohort.settings.model_dump(mode="json", exclude={"s3": TRANSPORT})
+    text = json.dumps([cohort.source, suffix, section])
     return folder / f"index-{hashlib.sha256(text.encode()).hexdigest()[:8]}.tsv"
 
 

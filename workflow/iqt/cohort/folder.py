@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from iqt.cohort.entries import Entry
 from iqt.config import Folder, LabelMaps
 from iqt.errors import UserError
 from iqt.io.naming import READABLE, image_stem
+from iqt.terminal import warn
 
 
 def list_entries(settings: Folder) -> list[Entry]:
@@ -21,6 +23,8 @@ def list_entries(settings: Folder) -> list[Entry]:
     masks = find(settings, settings.masks, "masks") if settings.masks else {}
     labels = find(settings, settings.labels, "labels") if settings.labels else {}
     lowfield = find(settings, settings.lowfield, "lowfield") if settings.lowfield else {}
+    for key, found in (("masks", masks), ("labels", labels), ("lowfield", lowfield)):
+        _check_partners(settings, key, found, images)
     field = "brain" if settings.skull_stripped else "head"
     return [
         Entry(
@@ -33,6 +37,20 @@ def list_entries(settings: Folder) -> list[Entry]:
         )
         for scan, path in images.items()
     ]
+
+
+def _check_partners(settings: Folder, key: str, found: Mapping[str, str], images: Mapping[str, str]) -> None:
+    """UserError where none of these files has the name of an image, a warning where some have none."""
+    alone = sorted(found.keys() - images.keys())
+    if not alone:
+        return
+    if len(alone) == len(found):
+        raise UserError(
+            f"cohort.folder.{key}: no file has the person, session and run of an image: {settings.pattern!r} finds "
+            f"{alone[0]} in {Path(found[alone[0]]).name}, and {min(images)} in {Path(images[min(images)]).name}; name "
+            "them alike, or change pattern"
+        )
+    warn(f"cohort.folder.{key}: {len(alone)} of {len(found)} files belong to no image ({', '.join(alone[:3])})")
 
 
 def list_label_maps(settings: LabelMaps) -> list[Entry]:

@@ -17,7 +17,7 @@ from iqt.cohort.split import id_column, participant_id
 from iqt.config import Cohort
 from iqt.errors import UserError
 from iqt.io.files import read_table, read_text, write_table
-from iqt.terminal import note
+from iqt.terminal import note, warn
 
 
 def list_entries(cohort: Cohort, suffix: str, index: Path) -> dict[str, Entry]:
@@ -28,6 +28,33 @@ def list_entries(cohort: Cohort, suffix: str, index: Path) -> dict[str, Entry]:
     else:
         entries = read_index(index) or make_index(cohort, suffix, index)
     return {entry.scan: entry for entry in entries}
+
+
+def say_what_is_new(cohort: Cohort, suffix: str, index: Path) -> None:
+    """Warn where a source on disk has changed since it was listed: the index stays, since other people could be drawn
+    for each split. Looks no further than the time of the source's folder where that has not changed."""
+    path = getattr(cohort.settings, "path", None)
+    if path is None or not index.is_file() or not Path(path).is_dir():
+        return
+    if Path(path).stat().st_mtime_ns <= index.stat().st_mtime_ns:
+        return
+    try:
+        found = {entry.scan for entry in _list_source(cohort, suffix)}
+    except UserError:
+        return  # what is listed may be at hand already
+    known = {entry.scan for entry in read_index(index)}
+    if found == known:
+        index.touch()
+        return
+    changes = [
+        f"{len(scans)} scans {text} ({', '.join(sorted(scans)[:3])}{', ...' if len(scans) > 3 else ''})"
+        for scans, text in ((found - known, "are new and not read"), (known - found, "are gone"))
+        if scans
+    ]
+    warn(
+        f"{path} has changed since it was listed: {'; '.join(changes)}. Delete {index} to have it listed again, which "
+        "may draw the split anew"
+    )
 
 
 def make_index(cohort: Cohort, suffix: str, index: Path) -> list[Entry]:

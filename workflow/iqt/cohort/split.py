@@ -51,13 +51,15 @@ def split_scans(scans: Iterable[str], split: Split, seed: int) -> dict[str, list
 
 def check_leaks(rows: Iterable[tuple[str, str, str]]) -> None:
     """UserError where a person or a family of (person, split, family) is in more than one split."""
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
     for person, name, family in rows:
-        for key in {f"person {person}", f"family {family}" if family != person else f"person {person}"}:
+        for key in {("person", person), ("family", family) if family != person else ("person", person)}:
             other, where = seen.setdefault(key, (person, name))
             if where != name:
+                # Not which: a family's id is what a restricted table says of people.
+                whose = f"person {person}" if key[0] == "person" else "a family"
                 raise UserError(
-                    f"cohort.split: {key} is in {where} ({other}) and in {name} ({person}), so the test people would "
+                    f"cohort.split: {whose} is in {where} ({other}) and in {name} ({person}), so the test people would "
                     "not be new; put them in one split"
                 )
 
@@ -90,6 +92,9 @@ def _draw(
     for person in sorted(by_person):
         if family_of[person] not in taken:
             families.setdefault(family_of[person], []).append(person)
+    relatives = len(by_person) - len(named) - sum(map(len, families.values()))
+    if relatives:
+        note(f"cohort.split: {relatives} relatives of people who are named in a split are in none")
     order = _interleave(families, table, split.stratify, seed)
     for name in sorted(("test", "val", "train"), key=lambda name: getattr(split, name) == "rest"):
         share = getattr(split, name)
@@ -194,10 +199,9 @@ def _read_people(path: str) -> dict[str, dict[str, str]]:
     rows = read_table(path)
     column = id_column(path, rows)
     found: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if not row[column]:
-            told = ", ".join(f"{name} {value}" for name, value in row.items() if value)
-            raise UserError(f"{path}: the row with {told} has no {column}; complete or remove it")
+    for number, row in enumerate(rows, start=1):
+        if not row[column]:  # by its number: what else it holds may be restricted
+            raise UserError(f"{path}: row {number} below the heading has no {column}; complete or remove it")
         other = found.setdefault(participant_id(row[column]), row)
         if other != row:
             person = participant_id(row[column])

@@ -66,8 +66,8 @@ class BuiltIn(Parcellator):
 
     @property
     def training_settings(self) -> Parcellator:
-        """What its training and its card know."""
-        return Parcellator.model_validate(self.model_dump(exclude={"weights"}))
+        """What its training and its card know, of which its weights depend on all."""
+        return Parcellator.model_validate(self.model_dump(exclude={"weights": True, "training": {"workers"}}))
 
 
 class Painting(Section):
@@ -196,6 +196,12 @@ class Parcellate(Section):
 
     @model_validator(mode="after")
     def _in_use(self) -> Parcellate:
+        if self.engine != "fastsurfer" and self.fastsurfer != FastSurfer():
+            raise ValueError(
+                f"fastsurfer: has no effect with engine {self.engine}; leave it out, or set engine: fastsurfer"
+            )
+        if self.engine == "none" and self.labels is not None:
+            raise ValueError(f"labels {self.labels!r}: nothing is labelled with engine none; leave it out")
         usual = Parcellator()
         keys = [name for name in Parcellator.model_fields if getattr(self.builtin, name) != getattr(usual, name)]
         if self.shipped and keys:

@@ -151,7 +151,8 @@ def _explain(error: ValidationError, source: str, model: type[Section] = Config)
         shown = "a section" if isinstance(value, Mapping | BaseModel) else json.dumps(value, default=str)
         if problem["type"] == "extra_forbidden":
             allowed = list(section.model_fields) if section else []
-            lines.append(f"  {key} = {shown}: unknown key. {hint(str(where[-1]), allowed)}")
+            # Without its value, which may be a secret.
+            lines.append(f"  {key}: unknown key. {hint(str(where[-1]), allowed)}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             lines.append(f"  {key} = {shown}: {message[0].lower()}{message[1:]}{'' if message.endswith('?') else '.'}")

@@ -41,7 +41,7 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
     """Highest learning rate of AdamW."""
     warmup: Annotated[int, Field(ge=0)] = 20
-    """Steps over which the learning rate rises; it then falls along a cosine to a hundredth."""
+    """Steps over which the learning rate rises, at most a quarter of all; then it falls along a cosine to 1/100."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Weight decay of AdamW."""
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
@@ -53,7 +53,8 @@ class Training(Section):
     validation_regions: Positive = 16
     """Regions (or slices) of the validation people, the same at every validation."""
     keep: Literal["best", "last"] = "last"
-    """The weights that are saved: of the best validation (PSNR, or Dice for a parcellator), or of the last step."""
+    """The weights that are saved: of the best validation (PSNR, or Dice for a parcellator; ESRGAN's after `pretrain`
+    alone), or of the last step."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Validations without a better figure after which training stops early; 0 never does."""
     compile: bool = False

@@ -29,6 +29,8 @@ with the error: 0.12 without, 0.16 with 1 to 3 mm, 0.15 with 5 mm, 0.13 with 8 m
 FEWEST_SCANS = 3
 """Scans that a distance of slices needs to be told apart from its neighbours, so that no person's error is taken for
 that of a distance."""
+WEIGHTS = "weights_sha256"
+"""Key of a file that holds a spread: the checksum of the weights that it was calibrated for, as in their card."""
 LEAST = 1e-6
 """Smallest expected error, in units of the intensity scale."""
 
@@ -191,17 +193,29 @@ def _spread(record: Any, path: Path) -> Spread | None:
     return found
 
 
-def spread_of(folder: Path, usage: Mapping[str, Any]) -> Spread | None:
-    """The spread in a model's folder that was calibrated for this way of drawing samples; None where there is none.
+def spread_of(folder: Path, usage: Mapping[str, Any], weights: str) -> Spread | None:
+    """The spread in a model's folder that was calibrated for this way of drawing samples and for weights of this
+    checksum; None where there is none.
 
     Raises:
         UserError: the file that was calibrated for it cannot be read, or is of an earlier version.
     """
-    for path in sorted(folder.glob("spread_*.json")):
-        record = read_json(path)
-        calibrated_for = record.get("usage") if isinstance(record, dict) else None
-        if isinstance(calibrated_for, dict) and all(
-            calibrated_for.get(key) == usage.get(key) for key in ("kind", "sampling")
-        ):
+    for path, record in _records(folder, weights).items():
+        if all(record["usage"].get(key) == usage.get(key) for key in ("kind", "sampling")):
             return _spread(record, path)
     return None
+
+
+def calibrated_samplings(folder: Path, weights: str) -> list[dict[str, Any]]:
+    """The ways of drawing samples that a model's folder has a spread for, of weights of this checksum."""
+    found = (record["usage"].get("sampling") for record in _records(folder, weights).values())
+    return [sampling for sampling in found if isinstance(sampling, dict)]
+
+
+def _records(folder: Path, weights: str) -> dict[Path, dict[str, Any]]:
+    found = {path: read_json(path) for path in sorted(folder.glob("spread_*.json"))}
+    return {
+        path: record
+        for path, record in found.items()
+        if isinstance(record, dict) and isinstance(record.get("usage"), dict) and record.get(WEIGHTS) == weights
+    }

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from iqt.diffusion.spread import NEIGHBOURHOOD_MM, Seen, fit_spread, in_neighbourhood
+from iqt.diffusion.spread import NEIGHBOURHOOD_MM, WEIGHTS, Seen, fit_spread, in_neighbourhood
 from iqt.enhance.run import Result, enhance_scan, load_method
 from iqt.errors import StopError, UserError
 from iqt.io.batch import OK
-from iqt.io.files import write_json
+from iqt.io.files import read_json, write_json
 from iqt.io.naming import anat, seed_of
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 from iqt.terminal import warn
@@ -54,7 +54,8 @@ def calibrate_spread(
         found.append(look(result, scaled, mask, slices.slice_mm, rng))
         print(f"{scan}: ok", file=sys.stderr, flush=True)
     try:
-        record = {"status": OK, **fit_spread(found, usage, lowfield.name).written()}
+        weights = {WEIGHTS: read_json(model / "model.json")[WEIGHTS]}
+        record = {"status": OK, **weights, **fit_spread(found, usage, lowfield.name).written()}
     except UserError as error:
         warn(str(error))
         record = {"status": str(error)}

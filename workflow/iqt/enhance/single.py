@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from iqt import __version__
 from iqt.config import Mask
-from iqt.diffusion.spread import Spread, spread_of
+from iqt.diffusion.spread import Spread, calibrated_samplings, spread_of
 from iqt.enhance.consistency import Consistency, consistency
 from iqt.enhance.intake import load_scan
 from iqt.enhance.run import enhance_volume, load_method
@@ -63,16 +63,19 @@ def enhance_file(
     if not card.get("grid"):
         raise UserError(f"{model / 'model.json'}: is of kind {card['kind']}, not of a network that enhances scans")
     method_of(model, card)
-    usage = usage_of(card, sampling)
+    calibrated = calibrated_samplings(model, card["weights_sha256"])
+    usage = usage_of(card, sampling, calibrated)
     if "sd" in extras and usage.get("sampling", {}).get("samples", 1) < 2:
         raise UserError("--sd: a standard deviation needs several samples; give --samples 4, say")
-    spread = spread_of(model, usage) if "sd" in extras else None
+    spread = spread_of(model, usage, card["weights_sha256"]) if "sd" in extras else None
     with Bar(finding_the_brain=35, enhancing=50, comparing=15) as bar:
         bar.phase("finding_the_brain")
         found = load_scan(image, mask, stripped, engine, card["grid"], card.get("suffix"), keep_doubtful_mask)
         if found.mask_source == NOTICED:
             note(f"{image.name} is taken as skull-stripped: it shows one piece of a brain's size")
         warnings = [*notes, *found.warnings]
+        if "sd" in extras and spread is None:
+            warnings.append(_uncalibrated(calibrated))
         for warning in warnings:
             warn(warning)
 
@@ -158,15 +161,31 @@ def _meaning(spread: Spread | None) -> dict[str, Any]:
     return {"meaning": meaning, "set": spread.set, "interval_half_width_in_sd": spread.written()["widths"]}
 
 
-def usage_of(card: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str, Any]:
+def _uncalibrated(calibrated: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence for who asked for errors to be expected of samples that were drawn in a way that nobody looked at."""
+    known = "; ".join(", ".join(f"{name} {value}" for name, value in each.items()) for each in calibrated)
+    text = "the standard deviation is the samples' own, not calibrated: true errors may be several times larger"
+    return f"{text}. Calibrated with this model: {known}" if known else text
+
+
+def usage_of(
+    card: Mapping[str, Any], sampling: Mapping[str, Any], calibrated: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """How the model of a card is used: its kind's defaults, then what the card says, then what `sampling` does.
+
+    A run's card says nothing, since a model may be sampled in many ways: then it is sampled as it was when its spread
+    was calibrated, a single time, if that was always in one way (`calibrated`).
 
     Raises:
         UserError: `sampling` has no effect with this kind, or holds a value that it does not allow.
     """
-    kind, wanted = card["kind"], {**(card.get("sampling") or {}), **sampling}
-    if "eta" not in sampling and wanted.get("sampler") != (card.get("sampling") or {}).get("sampler"):
-        wanted.pop("eta", None)  # of the card's sampler
+    kind, own = card["kind"], card.get("sampling") or {}
+    ways = [{key: value for key, value in each.items() if key != "samples"} for each in calibrated]
+    if not own and ways and all(way == ways[0] for way in ways):
+        own = ways[0]
+    wanted = {**own, **sampling}
+    if "eta" not in sampling and wanted.get("sampler") != own.get("sampler"):
+        wanted.pop("eta", None)  # of the other sampler
     entry = {"kind": kind, **({"sampling": wanted} if wanted else {})}
     try:
         method = parse_method({**card["settings"], **entry})

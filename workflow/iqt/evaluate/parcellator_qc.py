@@ -10,8 +10,8 @@ import numpy as np
 from iqt.errors import UserError
 from iqt.evaluate.run import DECIMALS, attempt
 from iqt.imaging.overlap import Structure, n_present, overlap
-from iqt.io.batch import OK, status_of
-from iqt.io.files import read_table, write_table
+from iqt.io.batch import OK, is_the_machines
+from iqt.io.files import read_json, read_table, write_table
 from iqt.io.labels import LabelTable, read_lut
 from iqt.io.naming import anat, flat
 from iqt.io.volumes import read_on_grid, read_volume
@@ -59,7 +59,10 @@ def _compare(
     mask = read_on_grid(anat(cohort, scan, "desc-brain_mask.nii.gz"), volume, np.uint8) > 0
     own = read_on_grid(label_map, volume, np.int32)
     truth = table.to_labels(table.to_classes(np.where(mask, own, 0), label_map, volume.voxel_size))
-    status = status_of(flat(parcellation, scan, "dseg.json"))
+    record = read_json(flat(parcellation, scan, "dseg.json"))
+    status = str(record.get("status", "its sidecar records no status"))
+    if is_the_machines(record):
+        raise UserError(f"parcellation: {status}")
     if status == OK:
         reading = read_on_grid(flat(parcellation, scan, "dseg.nii.gz"), volume, np.int32)
     else:

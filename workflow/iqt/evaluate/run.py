@@ -14,13 +14,13 @@ import numpy as np
 from iqt.config import Evaluate
 from iqt.config.experiments import CALIBRATED, COVERAGES
 from iqt.diffusion.spread import Spread, read_spread
-from iqt.errors import StopError, UserError
+from iqt.errors import MemoryShortError, StopError, UserError
 from iqt.evaluate.calibration import calibration
 from iqt.evaluate.seams import border_error, seam_energy
 from iqt.evaluate.similarity import similarity
 from iqt.imaging.overlap import Structure, mean_overlap, missed, n_present, overlap
-from iqt.io.batch import MEMORY, OK, require_ok, status_of
-from iqt.io.files import read_table, write_table
+from iqt.io.batch import OK, is_the_machines, require_ok
+from iqt.io.files import read_json, read_table, write_table
 from iqt.io.naming import PARTS, Result, anat, flat
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
 
@@ -90,7 +90,7 @@ def evaluate_result(
 
     A row's status is `ok`, or where it failed and why. Whatever could be measured is kept: without a result nothing;
     without a parcellation of the result mIoU and Dice are 0, because the result is what made the parcellator fail;
-    without one of the reference, or where memory was what it lacked, they are empty.
+    without one of the reference, or where the machine failed, they are empty.
 
     Args:
         root: folder of the run, with cohort/, lowfield/, enhanced/ and parcellation/.
@@ -260,11 +260,12 @@ def _read_labels(folder: Path, scan: str, volume: Volume) -> tuple[np.ndarray, s
 
 
 def _compare(reference: Reference, folder: Path, scan: str, names: Mapping[int, str]) -> tuple[list[Structure], str]:
-    """Overlap a structure, and the status: the parcellator's recorded failure scores 0; an absent record, or a machine
-    without the memory, nothing."""
+    """Overlap a structure, and the status: where the parcellator gave up on the result it scores 0; an absent record,
+    or a machine that failed, nothing."""
     affine = reference.volume.affine
-    failure = status_of(flat(folder, scan, "dseg.json"))
-    if failure.startswith(MEMORY):
+    record = read_json(flat(folder, scan, "dseg.json"))
+    failure = str(record.get("status", "its sidecar records no status"))
+    if is_the_machines(record):
         raise UserError(f"parcellation: {failure}")
     if failure != OK:
         structures = missed(reference.labels, affine, names)
@@ -288,7 +289,7 @@ def attempt(work: Callable, *arguments: Any) -> tuple[Any, str]:
     fault (memory, disk) does stop."""
     try:
         return work(*arguments), OK
-    except StopError:
+    except (StopError, MemoryShortError):
         raise
     except UserError as error:
         return None, " ".join(str(error).split())

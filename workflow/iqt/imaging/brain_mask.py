@@ -108,6 +108,7 @@ def _bet(head: Volume, settings: Mask) -> np.ndarray:
     """FSL's own BET, with its re-centring (-R), through nipype."""
     if shutil.which("bet") is None:
         raise StopError("the mask engine: FSL's bet is not on PATH; install FSL, use --use-conda, or another engine")
+    os.environ.setdefault("NO_ET", "1")  # no call home
     from nipype.interfaces.fsl import BET
 
     os.environ.setdefault("FSLOUTPUTTYPE", "NIFTI_GZ")

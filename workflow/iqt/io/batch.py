@@ -20,6 +20,9 @@ OK = "ok"
 MEMORY = "wants more memory than this job has"
 """How the status of a scan begins that may work elsewhere: it says nothing of what was to be done with it."""
 
+UNFORESEEN = "unforeseen"
+"""Key of a sidecar whose scan failed by an error that is no sentence for a user: the machine's, or a fault of ours."""
+
 
 def read_list(path: str | Path, split: str | None = None) -> list[str]:
     """Scan names in a list (TSV with `scan` and `split`), all of them or one split's."""
@@ -42,6 +45,11 @@ def allow_missing(failed: Mapping[str, str], total: int, share: float) -> None:
 def status_of(sidecar: str | Path) -> str:
     """`ok` or the reason recorded in a sidecar."""
     return str(read_json(sidecar).get("status", "its sidecar records no status"))
+
+
+def is_the_machines(record: Mapping) -> bool:
+    """Whether a sidecar's failure says nothing of the scan: memory was short, or nobody had foreseen the error."""
+    return bool(record.get(UNFORESEEN)) or str(record.get("status", "")).startswith(MEMORY)
 
 
 def require_ok(sidecar: str | Path, stage: str) -> dict:
@@ -77,10 +85,11 @@ def run_scans(
     for number, scan in enumerate(scans, start=1):
         for path in outputs(scan):
             path.unlink(missing_ok=True)
+        unforeseen = {}
         try:
             record = {"status": OK, **work(scan)}
         except Exception as error:  # whatever it is, it is this scan's
-            if _is_the_machines(error):
+            if _stops(error):
                 raise
             if out_of_memory(error):
                 reason = (
@@ -89,15 +98,18 @@ def run_scans(
             elif isinstance(error, UserError):
                 reason = str(error)
             else:
-                reason = f"{type(error).__name__}: {error}"
+                reason, unforeseen = f"{type(error).__name__}: {error}", {UNFORESEEN: True}
                 traceback.print_exc()
             for path in outputs(scan):
                 path.unlink(missing_ok=True)
-            record = {"status": " ".join(reason.split()) or type(error).__name__}
+            record = {"status": " ".join(reason.split()) or type(error).__name__, **unforeseen}
         write_json(sidecar(scan), record)
         print(f"[{number}/{len(scans)}] {scan}: {record['status']}", file=sys.stderr, flush=True)
 
 
-def _is_the_machines(error: Exception) -> bool:
+def _stops(error: Exception) -> bool:
+    """Whether an error meets every scan that follows: a full disk, say, or a GPU that has failed."""
     full = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.EIO}
+    if isinstance(error, RuntimeError):
+        return "CUDA error" in str(error)
     return isinstance(error, StopError) or (isinstance(error, OSError) and error.errno in full)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from iqt.errors import MemoryShortError, UserError
+from iqt.errors import MemoryShortError, StopError, UserError
 from iqt.imaging.kinds import kind_of
 from iqt.io.files import missing_file, read_json, replacing
 from iqt.io.naming import SCAN_PATTERN
 from iqt.io.nifti import NO_AFFINE, Opened, UnusableError, open_image
 
 SCALE_PERCENTILE = 99.5
+DISK = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+"""Errors in reading a file that are no fault of the file."""
 SAME_PLACE = 0.05
 """Distance in voxels up to which two grids are the same: what writing an affine with few digits leaves."""
 ROUNDING = 1e-3
@@ -74,7 +77,8 @@ def read_volume(path: str | Path, dtype: type = np.float32) -> Volume:
     except OSError as error:
         if error.errno is None:
             raise UserError(f"{path}: not readable as an image ({error}); is it complete?") from None
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        kind = StopError if error.errno in DISK else UserError
+        raise kind(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged header makes nibabel and numpy raise what they may
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: not readable as an image ({reason}); is it complete?") from None

@@ -118,7 +118,8 @@ class Learned(Method):
 
     def trained_by(self) -> dict[str, Any]:
         """The keys that its weights depend on, beside other entries that it names."""
-        return self.model_dump(mode="json", exclude={*self.used, "base", "size_like", "start"})
+        left_out = dict.fromkeys((*self.used, "base", "size_like", "start"), True)
+        return self.model_dump(mode="json", exclude={**left_out, "training": {"workers"}})
 
     @property
     def calls(self) -> int:

@@ -181,8 +181,12 @@ class DiffusionIQTMethod(Generative):
             "noisy": self._volume(f"noisy {wanted}", "as the output's, with noise of variance 1 at most"),
             **seen,
             "logsnr": {"shape": ["batch"], "dtype": "float32", "range": [-bound, bound]},
-            "output": self._volume(f"{self.diffusion.objective} of the {wanted}"),
+            "output": self._volume(f"{self.diffusion.objective} of the {wanted}", "" if self.start is None else LEFT),
         }
+
+
+LEFT = "in units of target_sd (see standardisation): what a regression leaves varies less than 1"
+"""Of what a method predicts that starts from a regression."""
 
 
 def started(calls: Calls) -> Tensor:

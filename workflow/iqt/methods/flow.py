@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from iqt.config.diffusion import FlowSampling
 from iqt.config.networks import DiffusionIQTNetwork
@@ -34,6 +34,12 @@ class FlowMethod(Generative):
     """Size and parts of the network that gives the velocity."""
     sampling: FlowSampling = FlowSampling()
     """How the trained flow is run."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> FlowMethod:
+        if self.sampling.samples > 1 and not self.draws:
+            raise ValueError(f"sampling.samples {self.sampling.samples} are all alike with noise 0; leave it out")
+        return self
 
     @property
     def draws(self) -> bool:
@@ -76,7 +82,7 @@ class FlowMethod(Generative):
             "current": self._volume(f"point on the way to the {self.wanted}"),
             **seen,
             "time": {"shape": ["batch"], "dtype": "float32", "range": [0, 1]},
-            "output": self._volume("velocity"),
+            "output": self._volume("velocity", "in units of target_sd (see standardisation)"),
         }
 
 

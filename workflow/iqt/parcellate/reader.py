@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iqt import __version__
 from iqt.io.volumes import Volume
 
 ENGINE = "builtin"
@@ -21,7 +20,8 @@ class Reader(NamedTuple):
     read: Callable[[Volume, np.ndarray], np.ndarray]
     """Labels (X, Y, Z) int16 of a volume on the intensity scale, within a mask (X, Y, Z)."""
     version: str
-    """Of the package, and for weights that are no run's own the first digits of their checksum."""
+    """Of its weights: the first digits of their checksum. The package's is none of it: a release that leaves the
+    parcellator alone would make results read before and after it seem read by two."""
     ids: tuple[int, ...]
     """The labels that it knows."""
     suffix: str | None
@@ -34,12 +34,13 @@ def load_reader(model: Path, precision: str) -> Reader:
     from iqt.training.checkpoints import load_card
 
     card = load_card(model, LABELLING)
+    version = f"weights {card['weights_sha256'][:8]}"
     known = {"ids": tuple(card.get("ids", ())), "suffix": card.get("suffix")}
     if card["kind"] == "volumetric_parcellator":
         from iqt.parcellate.volumetric import load_volumetric, predict_volumetric
 
         read = functools.partial(predict_volumetric, load_volumetric(model, precision))
-        return Reader(read, f"{__version__}+{card['weights_sha256'][:8]}", **known)
+        return Reader(read, version, **known)
     from iqt.parcellate.predict import load_parcellator, predict_labels
 
-    return Reader(functools.partial(predict_labels, load_parcellator(model, precision)), __version__, **known)
+    return Reader(functools.partial(predict_labels, load_parcellator(model, precision)), version, **known)

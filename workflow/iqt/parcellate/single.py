@@ -162,13 +162,16 @@ def _read(files: Files, contrast: str | None) -> Scan:
         warnings += say_doubts(files.against, compared.doubts)
     for warning in warnings:
         warn(warning)
-    volume = volume._replace(data=volume.data / intensity_scale(volume.data, brain))
+    try:
+        volume = volume._replace(data=volume.data / intensity_scale(volume.data, brain))
+    except UserError as error:
+        raise UserError(f"{image}: {error}; does {'the mask' if mask is None else mask} lie on the brain?") from None
     return Scan(volume, brain, origin, other, warnings)
 
 
 def _save(files: Files, scan: Scan, labels: np.ndarray, record: dict, lut: Path, ids: Collection[int]) -> None:
     if not labels.any():
-        raise UserError("the parcellator found no structure in the brain mask; look at the image")
+        raise UserError(f"{files.image}: the parcellator found no structure in the brain mask; look at the image")
     record = {**record, "seconds": round(record["seconds"], 2), "mask": scan.origin, "warnings": scan.warnings}
     agreed, again = None, beside(files.out, ".json").exists()
     with drafting(files.out) as draft:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from iqt.io.labels import read_lut
 from iqt.io.naming import seed_of
 from iqt.networks.multiview import PLANES, MultiView
 from iqt.parcellate.losses import class_weights, mean_dice, slice_loss
-from iqt.parcellate.people import common_voxel_size, read_people, usable_scans
+from iqt.parcellate.people import Person, common_voxel_size, read_people, usable_scans
 from iqt.parcellate.predict import KIND, build_network
 from iqt.parcellate.slices import SliceStacks
 from iqt.training.checkpoints import save_model
@@ -47,6 +48,15 @@ class ParcellationTask(Task):
         return slice_loss(logits[plane], batch[f"{plane}_target"], getattr(self, f"{plane}_weights"))
 
 
+def _digest(people: list[Person]) -> str:
+    """By which a resumed training notices other images or labels."""
+    digest = hashlib.sha256()
+    for person in people:
+        for values in (person.image, person.classes):
+            digest.update(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
 def train_parcellator(
     participants: Path,
     cohort: Path,
@@ -56,8 +66,10 @@ def train_parcellator(
     settings: Parcellator,
     seed: int,
     precision: str,
+    workers: int = 0,
 ) -> None:
-    """Train on the scans of the training split, validate on those of the validation split, and save to `out`.
+    """Train on the scans of the training split, validate on those of the validation split, and save to `out`; `workers`
+    read the slices, which are the same however many.
 
     Raises:
         UserError: in a split no scan can be used, since none has a label map or enough slices; the look-up table is
@@ -67,7 +79,7 @@ def train_parcellator(
     scans = {split: usable_scans(participants, split) for split in ("train", "val")}
     voxel_size = common_voxel_size(cohort, scans["train"], suffix)
     people = {split: read_people(cohort, names, suffix, table, voxel_size) for split, names in scans.items()}
-    budget = settings.training
+    budget = settings.training.model_copy(update={"workers": workers})
     size, length = settings.slice_size, budget.steps * budget.batch_size
     train = SliceStacks(
         people["train"], table, size, length, seed_of(seed, "train"), True, settings.contrast == "random"
@@ -86,7 +98,7 @@ def train_parcellator(
         "suffix": suffix,
         "seed": seed,
     }
-    identity = {**card, "scans": scans}
+    identity = {**card, "scans": scans, "data": {split: _digest(each) for split, each in people.items()}}
     result = fit(ParcellationTask(network, weights), train, val, budget, out, seed, precision, identity)
     counts = {split: len(found) for split, found in people.items()}
     save_model(out, network, {**card, "scans": counts, **summary(result)})

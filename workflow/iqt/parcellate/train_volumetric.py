@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -98,7 +100,11 @@ def train_volumetric(
         "seed": seed,
         "data": {"train": list(settings.train), "val": list(settings.val), **settings.source.model_dump()},
     }
-    result = fit(VolumetricTask(network), train, val, budget, out, seed, precision, card)
+    digest = hashlib.sha256()  # by which a resumed training notices other label maps
+    for label_map in (*maps["train"], *maps["val"]):
+        digest.update(np.ascontiguousarray(label_map.classes[label_map.labels]).tobytes())
+    identity = {**card, "training": budget.model_dump(mode="json", exclude={"workers"}), "maps": digest.hexdigest()}
+    result = fit(VolumetricTask(network), train, val, budget, out, seed, precision, identity)
     save_model(out, network, {**card, "recipe": dict(recipe), **summary(result)})
     clear_state(out)
 

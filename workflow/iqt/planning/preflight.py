@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import IO
 
 from iqt.compute.gpus import visible_gpus
 from iqt.errors import UserError
-from iqt.io.files import PARTIAL, nearest_folder
+from iqt.io.files import PARTIAL, nearest_folder, read_json
 
 LITTLE_MB = 200
 """Free space under which a failure is most likely a full disk's."""
@@ -81,14 +82,27 @@ class Run:
 
 def claim(state: Path, kind: int) -> IO[str] | None:
     """Take a shared or exclusive lock on the folder for as long as the result stays open; None where another one's
-    claim does not allow it."""
+    claim does not allow it, or the file system knows no locks."""
     handle = (state / CLAIM).open("a")
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         handle.close()
         return None
     return handle
+
+
+def check_name(results: Path, source: str) -> None:
+    """Raise UserError where the results folder holds a run on people of another source, which would be lost."""
+    described = results / "cohort" / "dataset_description.json"
+    if not described.is_file():
+        return
+    known = re.search(r"\((\w+)\)$", str(read_json(described).get("Name")))
+    if known and known.group(1) != source:
+        raise UserError(
+            f"{results}: holds a run on people of cohort.source {known.group(1)}, and this one is on those of "
+            f"{source}; give it a name of its own (name: in the configuration), or delete that folder"
+        )
 
 
 def check_folder(results: Path) -> None:

@@ -9,6 +9,8 @@ IMAGE_METRICS = ("psnr", "msssim", "ssim", "hfcorr")
 OVERLAPS = ("miou", "dice")
 METRICS = (*IMAGE_METRICS, *OVERLAPS)
 """What the benchmark table shows."""
+SCALES = 5
+"""Of the standard MS-SSIM; a small volume has fewer, which is another measure."""
 UNREAD = "none"
 """The parcellator of scores where nothing was parcellated: there is neither mIoU nor Dice."""
 COMMON = "miou_common"

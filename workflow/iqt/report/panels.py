@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import nibabel as nib
 import numpy as np
@@ -114,7 +116,7 @@ class Panel:
             )
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; run the evaluate stage first") from None
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: not readable as a panel ({error}); delete it and run again") from None
         self._content = content
 

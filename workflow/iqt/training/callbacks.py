@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -97,6 +97,40 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         with replacing(path) as temporary:
             super().save_checkpoint(checkpoint, temporary, storage_options)
+
+
+class Checkpoint(ModelCheckpoint):
+    """The state after the last validation, or with `monitor` after that with the largest figure, of those that count
+    (`Task.first_kept`)."""
+
+    def __init__(self, folder: Path, name: str, monitor: str | None = None) -> None:
+        super().__init__(folder, name, monitor, mode="max", save_on_train_epoch_end=True, enable_version_counter=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
+        if self.monitor is None or trainer.global_step > task.first_kept:
+            super().on_train_epoch_end(trainer, task)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Also where the run's folder has been moved, or is mounted elsewhere: Lightning would forget the best figure,
+        and take the first one after that for the best."""
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath) / Path(path).name) if path else path
+
+        moved = {name: here(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {here(path): score for path, score in state["best_k_models"].items()}
+        super().load_state_dict({**state, **moved, "best_k_models": best, "dirpath": self.dirpath})
+
+
+class Patience(EarlyStopping):
+    """Ends a training whose figure has not grown for so many of the validations that count (`Task.first_kept`)."""
+
+    def __init__(self, monitor: str, patience: int) -> None:
+        super().__init__(monitor, patience=patience, mode="max", check_finite=False, check_on_train_epoch_end=True)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
+        if trainer.global_step > task.first_kept:
+            super().on_train_epoch_end(trainer, task)
 
 
 class LossGuard:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from iqt.compute.devices import best_device
+from iqt.compute.gpus import claim_gpus
 from iqt.config import LowField
 from iqt.errors import UserError
 from iqt.io.files import read_json
@@ -34,19 +35,21 @@ def train_model(
     name: str,
     devices: int = 1,
     start: Path | None = None,
+    workers: int = 0,
 ) -> None:
     """Train a method's network on the stored training scans and write the model folder `out`.
 
     `settings` is the part of a method's entry that weights depend on (`Plan.trained_by`); `start` the folder of the
-    trained regression that it starts from, if it does.
+    trained regression that it starts from, if it does; `workers` read the regions, which are the same however many.
 
     Raises:
         UserError: fewer than two training people, no validation scan, a scan smaller than a region or without a brain,
             a loss that is not finite or diverges, or unfinished training with other settings in `out`.
     """
+    claim_gpus(devices)  # before anything asks for the one that computes
     beginning = Start.read(settings, start)
     method = parse_method({**settings, **beginning.settings})
-    training = method.training
+    training = method.training.model_copy(update={"workers": workers})
     scans = {split: open_store(store, participants, split) for split in ("train", "val")}
     if len({scan.scan.split("_")[0] for scan in scans["train"]}) < 2:
         raise UserError(

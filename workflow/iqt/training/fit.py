@@ -5,32 +5,31 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import signal
 import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqt.compute.devices import best_device, training_guard, use_bfloat16
+from iqt.compute.free import out_of_memory
 from iqt.compute.gpus import claim_gpus
 from iqt.config import Training
-from iqt.errors import UserError
+from iqt.errors import MemoryShortError, UserError
 from iqt.io.files import read_json, write_json
 from iqt.io.naming import seed_of
-from iqt.training.callbacks import AtomicCheckpointIO, Averages, History, Losses
+from iqt.terminal import note
+from iqt.training.callbacks import AtomicCheckpointIO, Averages, Checkpoint, History, Losses, Patience
 
 
 class Task(pl.LightningModule):
@@ -46,6 +45,11 @@ class Task(pl.LightningModule):
     """The validation figure that is best when it is largest."""
     phase = 0
     """Changes where the loss changes its meaning, so that losses before and after are not compared."""
+
+    @property
+    def first_kept(self) -> int:
+        """Steps after which weights may be the best ones, and after which training may stop early."""
+        return 0
 
     def loss(self, batch: dict) -> Tensor:
         """The training loss of a batch."""
@@ -97,9 +101,11 @@ class Task(pl.LightningModule):
             fused=self.device.type == "cuda",
         )
 
+        warmup = min(settings.warmup, settings.steps // 4)
+
         def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / max(1, settings.warmup))
-            done = min(1.0, max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup))
+            rise = min(1.0, (step + 1) / max(1, warmup))
+            done = min(1.0, max(0, step - warmup) / max(1, settings.steps - warmup))
             return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -136,15 +142,19 @@ def fit(
     of their validation, or None in a process that is not the first of several.
 
     Item i of `train` is the i-th item of the whole run, and a batch is `settings.batch_size` items whatever the number
-    of `devices`, so that a run on several gives the results of a run on one. `out` gets `history.csv`, `tensorboard/`,
-    and `checkpoints/` with the state by which the same call goes on. That state outlives the call, so that nothing is
-    lost before the caller has saved the weights and called `clear_state`. `identity` is what the state depends on.
+    of `devices`, so that a run on several gives the results of a run on one (but for ESRGAN's means over a batch, and
+    on CPUs the U-Net's batch statistics, which are a share's own); the training loss that is told is that of the first
+    one's share. `out` gets `history.csv`, `tensorboard/`, and `checkpoints/` with the state by which the same call goes
+    on. That state outlives the call, so that nothing is lost before the caller has saved the weights and called
+    `clear_state`. `identity` is what the state depends on.
 
     Raises:
-        UserError: the state in `out` belongs to another configuration, the batch cannot be shared out, or the loss is
-            not finite or diverges.
+        UserError: the state in `out` belongs to another configuration, the batch cannot be shared out, the loss is not
+            finite or diverges, or memory runs out.
+        KeyboardInterrupt: on Ctrl-C, once Lightning has ended its processes.
+        SystemExit: with 143, as a shell calls an end by SIGTERM.
     """
-    claim_gpus(devices)
+    claim_gpus(devices)  # all of them: `best_device` alone would claim one
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     if torch.cuda.is_available() and torch.cuda.device_count() < devices:
@@ -177,10 +187,8 @@ def fit(
         pin_memory=torch.cuda.is_available(),
     )
     validation = DataLoader(val, batch_size=max(1, settings.batch_size // devices))
-    with training_guard(bfloat16, best_device()):
+    with training_guard(bfloat16, best_device()), _ended(trainer, last):
         trainer.fit(task, loader, validation, ckpt_path=last if last.exists() else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     if not trainer.is_global_zero:
         return None
     # Also where nothing was left to train: Snakemake removes its outputs before it runs a job again.
@@ -199,6 +207,30 @@ def fit(
         "gpu_gib": peak,
         "row": row,
     }
+
+
+@contextmanager
+def _ended(trainer: pl.Trainer, last: Path) -> Iterator[None]:
+    """Says how a training ended, where Lightning does not: it leaves with status 0 on SIGTERM and 1 on Ctrl-C."""
+    try:
+        yield
+    except SystemExit:
+        done = f"the same command goes on from step {_reached(last)}" if last.exists() else "no checkpoint yet"
+        note(f"the training was interrupted at step {trainer.global_step}; {done}")
+        if trainer.received_sigterm:
+            sys.exit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt from None
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise MemoryShortError(
+            f"memory ran out in training ({' '.join(str(error).split())[:200]}); lower training.batch_size or "
+            "patches.grid, or share each batch out with compute.gpus"
+        ) from None
+
+
+def _reached(checkpoint: Path) -> int:
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
 
 
 def clear_state(out: Path) -> None:
@@ -222,7 +254,6 @@ def _state(out: Path) -> Path:
 def _trainer(task: Task, settings: Training, out: Path, bfloat16: bool, devices: int) -> tuple[pl.Trainer, History]:
     gpu, terminal = best_device().type == "cuda", sys.stderr.isatty()
     history = History(out / "history.csv", settings.steps)
-    checkpoint = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks = [
         # On the network's device: it would otherwise average on the CPU, where the network still is at that point.
         Averages(device=best_device(), decay=settings.ema_decay),
@@ -230,12 +261,11 @@ def _trainer(task: Task, settings: Training, out: Path, bfloat16: bool, devices:
         history,
         LearningRateMonitor("step"),
         # After the history, whose rows a checkpoint carries, and the best before the last, which carries its score.
-        ModelCheckpoint(_state(out), filename="best", monitor=task.monitor, mode="max", **checkpoint),
-        ModelCheckpoint(_state(out), filename="last", **checkpoint),
+        Checkpoint(_state(out), "best", task.monitor),
+        Checkpoint(_state(out), "last"),
     ]
     if settings.patience:
-        early = EarlyStopping(task.monitor, patience=settings.patience, mode="max", check_finite=False)
-        callbacks.insert(0, early)
+        callbacks.insert(0, Patience(task.monitor, settings.patience))
     if terminal:
         callbacks.insert(0, TQDMProgressBar())
     trainer = pl.Trainer(

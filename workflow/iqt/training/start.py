@@ -24,7 +24,8 @@ class Start(NamedTuple):
         """What the settings (`Plan.trained_by`) start from.
 
         Raises:
-            UserError: there is no such folder, it holds a model of other settings, or nothing starts from it.
+            UserError: there is no such folder, it holds a model of another kind, target or network, or nothing starts
+                from it.
         """
         wanted = settings.get("start")
         if wanted is None:

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from iqt.bench.gpu.setup import DIFFUSION, REGRESSION, Setup
 from iqt.io.files import read_json, read_table
-from iqt.methods import parse_method
 from iqt.training.enhancement import train_model
 from iqt.training.patches import RegionDataset
 from iqt.training.store import open_store
@@ -91,7 +90,8 @@ def _train(setup: Setup, name: str, steps: int) -> dict[str, Any]:
     }
     out = setup.out / "trained" / name
     shutil.rmtree(out, ignore_errors=True)
-    train_model(settings, setup.participants, setup.store, out, 1, "auto", name)
+    workers = setup.settings.methods[name].training.workers
+    train_model(settings, setup.participants, setup.store, out, 1, "auto", name, workers=workers)
     gc.collect()  # the trainer before holds the average and the optimiser in cycles
     return read_json(out / "model.json")
 
@@ -99,7 +99,7 @@ def _train(setup: Setup, name: str, steps: int) -> dict[str, Any]:
 def reading_rate(setup: Setup) -> dict[str, float]:
     """Training regions a second that the store gives to as many processes as the configuration has, starting them
     apart."""
-    method = parse_method(setup.trained_by(REGRESSION))
+    method = setup.settings.methods[REGRESSION]
     scans = open_store(setup.store, setup.participants, "train")
     workers, batch = method.training.workers, method.training.batch_size
     regions = RegionDataset(scans, method.patches, READ * max(1, workers), 1, augment=True)

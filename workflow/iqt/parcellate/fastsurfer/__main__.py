@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from iqt.errors import UserError
 from iqt.io.files import write_json
 from iqt.parcellate.fastsurfer.jobs import run_jobs
 from iqt.parcellate.fastsurfer.program import find_program, probe
+from iqt.planning.preflight import claim
 
 
 def main() -> None:
@@ -24,6 +27,8 @@ def main() -> None:
     run.add_argument("--threads", type=int, default=1, help="CPU threads")
     run.add_argument("--out", type=Path, required=True, help="JSON to write")
     arguments = parser.parse_args()
+    state = Path(".snakemake")
+    job = claim(state, fcntl.LOCK_SH) if os.access(state, os.W_OK) else None  # as `iqt stage` does
     try:
         script = find_program(arguments.home)
         if arguments.command == "find":
@@ -34,6 +39,9 @@ def main() -> None:
         sys.exit(f"iqt: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        if job is not None:
+            job.close()
 
 
 main()

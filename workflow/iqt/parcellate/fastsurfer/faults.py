@@ -53,6 +53,8 @@ def installation_fault(exit_code: int, output: str) -> str | None:
     """What to put right, where the failure would meet every volume; None where it is the volume's own."""
     if exit_code in KILLED:
         return "it was killed, most likely because memory is short; give the job more (mem_mb)"
+    # A warning stops nothing: torch tells of an old GPU driver on its way to the CPU.
+    output = "\n".join(line for line in output.splitlines() if "Warning:" not in line)
     return next((remedy for pattern, remedy in INSTALLATION if re.search(pattern, output, re.IGNORECASE)), None)
 
 

@@ -38,7 +38,11 @@ def run_jobs(plan: Path, out: Path, script: Path, threads: int) -> None:
         claim_gpus()
     records = {}
     for number, (scan, job) in enumerate(jobs.items(), start=1):
-        records[scan] = _finished(job) or _run(job, script, threads)
+        records[scan] = _finished(job)
+        if records[scan] is None:
+            records[scan] = _run(job, script, threads)
+        if records[scan]["exit_code"] == 0:
+            Path(job["image"]).unlink(missing_ok=True)  # a new plan wrote it again, for jobs that are done too
         print(f"[{number}/{len(jobs)}] {scan}: exit code {records[scan]['exit_code']}", file=sys.stderr, flush=True)
     write_json(out, records)
 
@@ -82,7 +86,5 @@ def _run(job: dict, script: Path, threads: int) -> dict:
         if fault:
             raise UserError(f"FastSurfer failed with exit code {done.returncode}: {fault}; what it said: {log}")
         result["reason"] = explain(done.returncode, output)
-    else:
-        image.unlink()
     write_json(record, {"job": job, "result": result})
     return result

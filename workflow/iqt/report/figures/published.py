@@ -17,6 +17,7 @@ from iqt.io.files import read_table
 from iqt.report.data import methods_of, people_of, read_scores
 from iqt.report.figures.drawing import STYLE, save_figure
 from iqt.report.figures.styles import MethodStyle, styles_of
+from iqt.report.metrics import SCALES
 
 COLUMNS = ("method", "data", "metric", "value", "definition", "confirmed", "source")
 
@@ -38,9 +39,6 @@ DEFINITIONS = {
     "psnr_lin": Definition("PSNR, Lin et al. (dB)", "their own masked measure, not computed here", None),
     "ssim_lin": Definition("SSIM, Lin et al.", "their own masked measure, not computed here", None),
 }
-
-SCALES = 5
-"""Of MS-SSIM, where the published values come from."""
 
 
 def read_published(path: Path) -> list[dict[str, str]]:
@@ -129,7 +127,7 @@ def _panel(
         mean = float(np.mean(people))
         axes.scatter(mean, len(names), marker="|", s=160, linewidth=2.5, color=colour, zorder=3)
         _value(axes, max(people), len(names), f"{mean:.4g}")
-        names.append(f"{method} (here)")
+        names.append(f"{method} (here, {len(people)} people)")
     axes.set_title(f"{definition.name}: {definition.detail}", loc="left")
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_ylim(len(names) - 0.4, -0.6)

@@ -31,7 +31,9 @@ def plot_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
     Raises:
         UserError: the table is absent, or no method in it belongs to a series.
     """
-    rows = with_text(read_frame(benchmark_csv, ("method",), (*COSTS, *SWEPT)), "parcellator")
+    # Over the scans that all methods have: one that lost the hard ones would seem better than it is.
+    columns = [f"{name}_shared" for name in SWEPT]
+    rows = with_text(read_frame(benchmark_csv, ("method",), (*COSTS, *columns)), "parcellator")
     swept = rows.assign(line=rows["method"].map(dict(series))).dropna(subset=["line"])
     if swept.empty:
         raise UserError(f"{benchmark_csv}: holds no method of a sweep; run the configuration that names them")
@@ -43,11 +45,11 @@ def plot_sweep(benchmark_csv: Path, series: Mapping[str, str], out: list[Path]) 
         for row_of_axes, cost in zip(figure.subplots(len(COSTS), len(names)), COSTS, strict=True):
             for axes, name in zip(row_of_axes, names, strict=True):
                 for label, members in lines.items():
-                    points = members[[cost, name]].dropna().sort_values([cost, name])
+                    points = members[[cost, f"{name}_shared"]].dropna().sort_values([cost, f"{name}_shared"])
                     several, style = label.endswith(" mean"), styles[label.removesuffix(" mean")]
                     axes.plot(
                         points[cost],
-                        points[name],
+                        points[f"{name}_shared"],
                         color=style.colour,
                         linestyle="--" if several else "-",
                         marker=style.marker,

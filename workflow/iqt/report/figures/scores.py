@@ -31,6 +31,9 @@ def plot_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
     shift = dict(zip(scans, np.linspace(-0.22, 0.22, len(scans)) if len(scans) > 1 else [0.0], strict=True))
     place = {method: number for number, method in enumerate(methods)}
     scores = scores.assign(height=scores["method"].map(place) + scores["scan"].map(shift))
+    measured_on = scores.dropna(subset=[BOXPLOTS[0]]).groupby("method")["scan"].nunique()
+    counts = {method: int(measured_on.get(method, 0)) for method in methods}
+    labels = [f"{name} [{n} of {len(scans)}]" if n < len(scans) else name for name, n in counts.items()]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 1.2 + 0.5 * len(methods)), layout="constrained")
         names = measured(BOXPLOTS, parcellator)
@@ -58,7 +61,7 @@ def plot_metrics(subjects_csv: Path, set_name: str, out: list[Path]) -> None:
             paths = [own[[name, "height"]].to_numpy(float) for _, own in by_method.groupby("scan", sort=False)]
             axes.add_collection(LineCollection(paths, colors="0.75", linewidths=0.6, zorder=1))
             axes.set(xlabel=named(name, parcellator), ylim=(len(methods) - 0.5, -0.5))
-            axes.set_yticks(range(len(methods)), methods)
+            axes.set_yticks(range(len(methods)), labels)
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.grid(axis="x", color="0.92")
             axes.set_axisbelow(True)

@@ -27,7 +27,17 @@ from iqt.report.data import (
     scans_all_have,
     seed_sd,
 )
-from iqt.report.metrics import COMMON, FURTHER_METRICS, METRICS, UNREAD, further_metrics, measured, named, shown
+from iqt.report.metrics import (
+    COMMON,
+    FURTHER_METRICS,
+    METRICS,
+    SCALES,
+    UNREAD,
+    further_metrics,
+    measured,
+    named,
+    shown,
+)
 from iqt.report.tables.comparable import best_of, blind_parcellator, count, differences, failures
 from iqt.report.tables.formats import latex, markdown
 
@@ -119,7 +129,8 @@ def write_tables(subjects_csv: Path, out: Path, set_name: str, bootstrap: int, s
         unequal = differences(read_back, FURTHER_METRICS if further else measured(METRICS, judge))
         blind = [] if further else blind_parcellator(read_back)
         optional = [LPIPS_NOTE] if further and "lpips" in further_metrics(read_back) else []
-        note = " ".join([text, *optional, *blind, *seeds, *unequal, *failed])
+        scales = _scales(read_back, "msssim_minmax" if further else "msssim")
+        note = " ".join([text, *scales, *optional, *blind, *seeds, *unequal, *failed])
 
         def cells(bold: Callable[[str], str], further: bool = further) -> list[list[str]]:
             return _further_cells(read_back, bold) if further else _cells(read_back, bold=bold)
@@ -196,6 +207,14 @@ def _common(trainings: pd.DataFrame) -> pd.DataFrame:
     ever = succeeded.groupby([trainings["method"], trainings["seed"]]).transform("any")
     scans = in_every(trainings[succeeded].groupby(["method", "seed"])["scan"])
     return mean_over_seeds(trainings[ever & trainings["scan"].isin(scans)])
+
+
+def _scales(rows: list[dict[str, str]], name: str) -> list[str]:
+    """A sentence where volumes are too small for the five scales of the standard measure."""
+    used = sorted({row[f"{name}_scales"] for row in rows} - {""})
+    if used in ([], [f"{SCALES}"]):
+        return []
+    return [f"{named(name, '')}: {', '.join(used)} of the usual {SCALES} scales, weights renormalised."]
 
 
 def _constant(values: pd.Series) -> str:

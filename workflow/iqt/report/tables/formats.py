@@ -14,7 +14,7 @@ BOLD, PLAIN = "\x0e", "\x0f"
 SPECIAL = {
     **{plain: f"\\{plain}" for plain in "%_&#${}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": "$<$", ">": "$>$", "–": "--", "−": "$-$", "³": "$^3$", "≥": r"$\ge$"},
+    **{"<": "$<$", ">": "$>$", "–": "--", "−": "$-$", "³": "$^3$", "≥": r"$\ge$", "±": r"$\pm$"},
     **{BOLD: r"\textbf{", PLAIN: "}"},
 }
 

@@ -116,6 +116,8 @@ def structure_cells(rows: Sequence[Mapping[str, str]], bold: Callable[[str], str
         reasons = ([f"{row['n_scans']} scans"] if row["n_scans"] != row["n"] else []) + reasons
         people = f"{row['n']} of {row['n_people']}" + (f" ({', '.join(reasons)})" if reasons else "")
         bias = bracketed(_cm3(row["bias_mm3"], "+"), (_cm3(row["bias_lo"], "+"), _cm3(row["bias_hi"], "+")))
+        if row["n_volumes"] not in ("0", row["n"]):  # of those whom the parcellator read, by the first training
+            bias += f" [{row['n_volumes']} of {row['n']}]"
         limits = " to ".join(_limit(row, name) for name in ("loa_lower", "loa_upper")) if row["loa_lower"] else "–"
         lines.append(
             [row["name"], row["method"], people, dice, iou, _cm3(row["volume_reference_mm3"]), bias, limits, icc]
@@ -130,9 +132,10 @@ def structure_differences(rows: Sequence[Mapping[str, str]]) -> list[str]:
         grouped.setdefault((row["index"], row["name"]), []).append(row)
     found: dict[str, list[str]] = {}
     for (_, name), own in grouped.items():
-        sizes = {row["method"]: row["n_scans"] for row in own}
+        # A method without any, as `n_scans_shared` does not count it.
+        sizes = {row["method"]: row["n_scans"] for row in own if row["n_scans"] != "0"}
         shared = max((row["n_scans_shared"] for row in own), key=int)
-        if set(sizes.values()) not in ({"0"}, {shared}):
+        if set(sizes.values()) - {shared}:
             counts = ", ".join(f"{method} {size}" for method, size in sizes.items())
             found.setdefault(f"{counts} (all methods have {shared})", []).append(name)
     sentences = []

@@ -32,6 +32,12 @@ class AdversarialTask(EnhancementTask):
     def parts(self) -> list[nn.Module]:
         return [self.network, self.discriminator]
 
+    @property
+    def first_kept(self) -> int:
+        """The game costs PSNR: the best of all weights, or where training stops, would be those of L1 alone."""
+        pretrain = self.settings_of_game.pretrain * self.settings.steps
+        return int(pretrain) if pretrain < self.settings.steps else 0
+
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         inputs, wanted = self.scaled(batch)
         estimate = self.network(inputs).float()
