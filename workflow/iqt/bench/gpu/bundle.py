@@ -89,6 +89,11 @@ def make_bundle(
         (folder / "start.sh").write_text(START, encoding="utf-8")
         left = LIMIT - _size(folder)
         counts = {} if run is None else pack_store(run, folder / "store.zip", left)
+        if counts:
+            warn(
+                f"the bundle holds scans of {run} as volumes: whoever receives it must be allowed to have them, as the "
+                "data's terms say (HCP's forbid it without their acceptance)"
+            )
         size = _size(folder)
         if size > LIMIT:
             raise UserError(f"{out}: would take {size / 1e6:.0f} MB, and {LIMIT / 1e6:.0f} are allowed")
