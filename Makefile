@@ -31,7 +31,7 @@ demo-full: $(READY) ## The demo with every method (half an hour)
 test: $(READY) ## Run the tests that take seconds, and the whole chain once, on all cores
 	$(PYTEST) $(JOBS) -m "not slow"
 
-test-all: $(READY) ## Run all of tests/unit and tests/workflow: a quarter of an hour on two cores
+test-all: $(READY) ## Run all of tests/unit and tests/workflow: half an hour or more on two cores
 	$(PYTEST) $(JOBS)
 
 test-speed: $(READY) ## Measure the simulator on a volume of HCP's size

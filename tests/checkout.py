@@ -14,6 +14,7 @@ def checkout(folder: Path, repository: Path) -> Path:
     for name in PARTS:
         # The package's link to resources/ stays one, so that a copy's rules and package read the same files. What is
         # compiled is copied too, or every process that runs there would do it again.
-        shutil.copytree(repository / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("*.sif"))
+        left_out = shutil.ignore_patterns("*.sif", "*.pyc.*")  # a draft of what is compiled is soon gone
+        shutil.copytree(repository / name, folder / name, symlinks=True, ignore=left_out)
     shutil.copy(repository / "Snakefile", folder)
     return folder

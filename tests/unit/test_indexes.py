@@ -280,7 +280,7 @@ def test_scans_that_came_after_the_listing_are_said(tmp_path: Path, capsys: pyte
     os.utime(index, (0, 0))
     say_what_is_new(settings, "T1w", index)
     told = capsys.readouterr().err
-    assert "1 scans are new and not read (sub-c); 1 scans are gone (sub-a)" in told
+    assert "1 new and not read (sub-c); 1 gone (sub-a)" in told
     assert f"Delete {index}" in told
     assert list(listing.list_entries(settings, "T1w", index)) == ["sub-a", "sub-b"], "the cohort stays as it was"
 

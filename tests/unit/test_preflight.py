@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -99,8 +100,8 @@ def test_a_file_system_without_locks_stops_nothing(state: Path, monkeypatch: pyt
     def none(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(preflight.fcntl, "flock", none)
-    assert preflight.claim(state, preflight.fcntl.LOCK_SH) is None
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert preflight.claim(state, fcntl.LOCK_SH) is None
     assert not preflight.Run(state).drop_stale_locks(state.parent)
     assert list((state / "locks").iterdir())
 

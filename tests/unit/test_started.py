@@ -304,6 +304,9 @@ def test_options_of_another_kind_are_refused_for_one_scan(folders: tuple[Path, P
         usage_of(load_card(folders[1]), {"sampler": "ddim"})
     with pytest.raises(UserError, match=r"--steps: has no effect with a model of kind unet"):
         usage_of(load_card(folders[0]), {"steps": 4})
+    card = load_card(folders[1])
+    with pytest.raises(UserError, match=r"^sampling\.samples 4 are all alike with noise 0"):
+        usage_of({**card, "settings": {**card["settings"], "noise": 0}}, {"samples": 4})
 
 
 def test_a_study_draws_what_the_card_says_or_several_where_samples_differ(

@@ -143,6 +143,17 @@ def test_the_papers_experiment_is_planned_without_data_or_keys(workflow: Path, m
     assert config.methods["diffusion_iqt"].patches.region == (96, 96, 96)
 
 
+def test_a_dry_run_leaves_a_killed_runs_locks_to_a_real_one(workflow: Path) -> None:
+    """Whose locks they are is not known where a file system keeps locks to a machine."""
+    lock, draft = workflow / ".snakemake/locks/0.input.lock", workflow / "results/smoke/.partial-x.tsv"
+    for path in (lock, draft):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert snakemake(workflow, "-np").returncode == 0
+    assert lock.exists()
+    assert draft.exists()
+
+
 def test_the_demo_is_planned_without_a_configuration_file(workflow: Path) -> None:
     done = subprocess.run([str(SNAKEMAKE), "--dry-run"], cwd=workflow, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

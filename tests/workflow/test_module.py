@@ -68,6 +68,22 @@ def other(folder: Path, repository: Path, more: str = "") -> Path:
     return folder
 
 
+def test_a_source_of_files_is_planned_in_a_module_too(tmp_path: Path, repository: Path) -> None:
+    """Snakemake knows none of the module's own names in its shell commands."""
+    folder = other(tmp_path, repository)
+    for name in "abc":
+        (folder / "data" / f"{name}.nii.gz").parent.mkdir(exist_ok=True)
+        (folder / "data" / f"{name}.nii.gz").touch()
+    settings = yaml.safe_load((folder / "mine.yaml").read_text())
+    source = {"source": "folder", "folder": {"path": "data"}, "split": {"train": 1, "val": 1, "test": 1}}
+    settings["iqt"] |= {"cohort": source, "tissues": {"engine": "hmrf"}, "parcellate": {}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
+    done = snakemake(folder, "-n", "--printshellcmds")
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told[-3000:]
+    assert re.search(r"--index out/of/smoke/index-\w+\.tsv", told)
+
+
 def test_a_prefix_is_refused_and_what_to_do_is_said(tmp_path: Path, repository: Path) -> None:
     done = snakemake(other(tmp_path, repository, 'prefix:\n        "elsewhere"'), "-n")
     assert done.returncode != 0

@@ -13,5 +13,9 @@ class MemoryShortError(UserError):
     """What needs more memory than there is: elsewhere, or later, it may work."""
 
 
+class MachineError(UserError):
+    """What the machine failed at, or nobody had foreseen: it says nothing of the scan that met it."""
+
+
 class StopError(UserError):
     """What is wrong with every scan alike, such as a wrong key or a full disk: a batch command stops at it."""

@@ -87,6 +87,9 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
         resources:
             mem_mb=per_attempt(1000),
             runtime=minutes(10, "all", batch),
+            # Not among the params: how files are found and brought changes none of them.
+            index=str(INDEX),
+            transport=json.dumps(transport_of(CONFIG.cohort)),
         params:
             suffix=SUFFIX,
             out=R / "source",
@@ -97,10 +100,10 @@ for batch in batches("all") if CONFIG.cohort.source != "template" else []:
             iqt stage fetch \
                 --list {input.scans:q} \
                 --out {params.out:q} \
-                --index {INDEX:q} \
+                --index {resources.index:q} \
                 --suffix {params.suffix} \
                 --settings {params.settings:q} \
-                --transport {TRANSPORT:q} \
+                --transport {resources.transport:q} \
                 2>&1 | tee {log:q}
             """
 

@@ -15,9 +15,6 @@ TABLE_FILES = [
 
 # cohort.smk
 
-# Not among the params: they change no file, and a download is not repeated for them.
-TRANSPORT = json.dumps(transport_of(CONFIG.cohort))
-
 
 def places(batch):
     """A few letters that change when the source's files of a batch's scans are elsewhere."""

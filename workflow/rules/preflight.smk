@@ -1,5 +1,7 @@
 """Guard: what a run checks before its first job and says when one has failed. It has no rules."""
 
+import re
+
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from iqt.compute import gpus
@@ -7,13 +9,13 @@ from iqt.planning import preflight
 from iqt.io.files import write_json
 
 RUN = preflight.Run(Path(".snakemake"))
-DRY_RUN = {"-n", "--dry-run", "--dryrun"}
+DRY_RUN = any(re.match(r"--dry|-[A-Za-z]*n[A-Za-z]*$", word) for word in sys.argv[1:])
 GPU_JOBS = workflow.global_resources.get("gpu").value
 
 # Before Snakemake looks for locks, and so before it says whether this is a dry run.
 # A workflow that imports this one as a module has a folder, locks and handlers of its own.
 if workflow.is_main_process and workflow.modifier.is_main_snakefile():
-    if not DRY_RUN & set(sys.argv) and RUN.drop_stale_locks(R):
+    if not DRY_RUN and RUN.drop_stale_locks(R):
         print(
             "An earlier run here was killed; its locks are dropped, and this one goes on where it was.", file=sys.stderr
         )

@@ -63,7 +63,7 @@ def common(
     if quiet or verbose:
         os.environ[LEVEL] = "quiet" if quiet else "verbose"
     if context.invoked_subcommand in JOBS and os.access(".snakemake", os.W_OK):
-        from iqt.planning.preflight import claim
+        from iqt.io.claim import claim
 
         # A run that finds another one's locks must see that its jobs still live.
         job = claim(Path(".snakemake"), fcntl.LOCK_SH)

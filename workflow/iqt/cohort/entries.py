@@ -53,7 +53,10 @@ def transport_of(cohort: Cohort) -> dict[str, Any]:
 
 def index_path(cohort: Cohort, suffix: str, folder: Path) -> Path:
     """Where the index of these settings belongs: other settings have another one."""
-    section = cohort.settings.model_dump(mode="json", exclude={"s3": TRANSPORT})
+    section = cohort.settings.model_dump(mode="json")
+    bucket = getattr(cohort.settings, "s3", None)
+    if bucket is not None:  # how it is asked makes no other source
+        section["s3"] |= {key: type(bucket).model_fields[key].default for key in TRANSPORT}
     text = json.dumps([cohort.source, suffix, section])
     return folder / f"index-{hashlib.sha256(text.encode()).hexdigest()[:8]}.tsv"
 

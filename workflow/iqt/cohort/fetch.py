@@ -19,7 +19,7 @@ from iqt.cohort.places import AbsentError, split_member
 from iqt.config import S3, Cohort
 from iqt.errors import StopError, UserError
 from iqt.io.batch import allow_missing, run_scans
-from iqt.io.files import digest, missing_file, nearest_folder
+from iqt.io.files import DISK, digest, missing_file, nearest_folder
 from iqt.io.naming import flat
 
 ASKING = 16
@@ -165,7 +165,8 @@ def _on_disk(place: str) -> dict:
     except FileNotFoundError:
         raise AbsentError(missing_file(place)) from None
     except OSError as error:
-        raise UserError(f"{place}: cannot be read ({error.strerror})") from None
+        kind = StopError if error.errno in DISK else UserError
+        raise kind(f"{place}: cannot be read ({error.strerror})") from None
     if size == 0:
         raise UserError(f"{place}: is empty")
     return {"source": place, "path": place, "bytes": size, "sha256": checksum}

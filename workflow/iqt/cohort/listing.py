@@ -6,6 +6,7 @@ in a bucket, the scans of a BIDS tree) is listed once into an index, which later
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -44,11 +45,12 @@ def say_what_is_new(cohort: Cohort, suffix: str, index: Path) -> None:
         return  # what is listed may be at hand already
     known = {entry.scan for entry in read_index(index)}
     if found == known:
-        index.touch()
+        with contextlib.suppress(OSError):  # somebody else's results
+            index.touch()
         return
     changes = [
-        f"{len(scans)} scans {text} ({', '.join(sorted(scans)[:3])}{', ...' if len(scans) > 3 else ''})"
-        for scans, text in ((found - known, "are new and not read"), (known - found, "are gone"))
+        f"{len(scans)} {text} ({', '.join(sorted(scans)[:3])}{', ...' if len(scans) > 3 else ''})"
+        for scans, text in ((found - known, "new and not read"), (known - found, "gone"))
         if scans
     ]
     warn(

@@ -112,7 +112,9 @@ def _lock(card: str, place: int) -> IO[str] | None:
     handle = path.open("w")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         handle.close()
         return None
+    except OSError:
+        pass  # a file system without locks: nothing can be claimed, and nobody waits
     return handle

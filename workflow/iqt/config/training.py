@@ -53,8 +53,8 @@ class Training(Section):
     validation_regions: Positive = 16
     """Regions (or slices) of the validation people, the same at every validation."""
     keep: Literal["best", "last"] = "last"
-    """The weights that are saved: of the best validation (PSNR, or Dice for a parcellator; ESRGAN's after `pretrain`
-    alone), or of the last step."""
+    """The weights that are saved: of the best validation (PSNR, or Dice for a parcellator; of ESRGAN's only those
+    after `pretrain`), or of the last step."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Validations without a better figure after which training stops early; 0 never does."""
     compile: bool = False

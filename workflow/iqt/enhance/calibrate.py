@@ -11,7 +11,7 @@ import numpy as np
 
 from iqt.diffusion.spread import NEIGHBOURHOOD_MM, WEIGHTS, Seen, fit_spread, in_neighbourhood
 from iqt.enhance.run import Result, enhance_scan, load_method
-from iqt.errors import StopError, UserError
+from iqt.errors import MemoryShortError, StopError, UserError
 from iqt.io.batch import OK
 from iqt.io.files import read_json, write_json
 from iqt.io.naming import anat, seed_of
@@ -45,7 +45,7 @@ def calibrate_spread(
             result, low, mask, _ = enhance_scan(enhance, scan, cohort, lowfield, suffix, usage["kind"], seed)
             truth = read_on_grid(anat(cohort, scan, f"{suffix}.nii.gz"), low)
             slices = read_volume(anat(lowfield, scan, f"{suffix}.nii.gz"))
-        except StopError:
+        except (StopError, MemoryShortError):
             raise
         except UserError as error:
             warn(f"{scan} is left out: {error}")

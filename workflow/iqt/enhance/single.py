@@ -63,7 +63,8 @@ def enhance_file(
     if not card.get("grid"):
         raise UserError(f"{model / 'model.json'}: is of kind {card['kind']}, not of a network that enhances scans")
     method_of(model, card)
-    calibrated = calibrated_samplings(model, card["weights_sha256"])
+    looked_for = "sd" in extras or not card.get("sampling")
+    calibrated = calibrated_samplings(model, card["weights_sha256"]) if looked_for else []
     usage = usage_of(card, sampling, calibrated)
     if "sd" in extras and usage.get("sampling", {}).get("samples", 1) < 2:
         raise UserError("--sd: a standard deviation needs several samples; give --samples 4, say")
@@ -191,6 +192,8 @@ def usage_of(
         method = parse_method({**card["settings"], **entry})
     except ValidationError as error:
         problem = error.errors()[0]
+        if not problem["loc"]:  # of several keys together
+            raise UserError(problem["msg"].removeprefix("Value error, ")) from None
         if problem["type"] == "extra_forbidden":
             key = problem["loc"][-1]
             options = ", ".join(f"--{name}" for name in sampling) if key == "sampling" else f"--{key}"

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from iqt.compute.free import out_of_memory
-from iqt.errors import StopError, UserError
-from iqt.io.files import read_json, read_table, sweep, write_json
+from iqt.errors import MachineError, StopError, UserError
+from iqt.io.files import DISK, read_json, read_table, sweep, write_json
 
 OK = "ok"
 MEMORY = "wants more memory than this job has"
@@ -96,7 +96,7 @@ def run_scans(
                     f"{MEMORY} ({str(error) or 'no size is known'}); delete {sidecar(scan)} and run again with more"
                 )
             elif isinstance(error, UserError):
-                reason = str(error)
+                reason, unforeseen = str(error), {UNFORESEEN: True} if isinstance(error, MachineError) else {}
             else:
                 reason, unforeseen = f"{type(error).__name__}: {error}", {UNFORESEEN: True}
                 traceback.print_exc()
@@ -109,7 +109,7 @@ def run_scans(
 
 def _stops(error: Exception) -> bool:
     """Whether an error meets every scan that follows: a full disk, say, or a GPU that has failed."""
-    full = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.EIO}
+    full = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, *DISK}
     if isinstance(error, RuntimeError):
         return "CUDA error" in str(error)
     return isinstance(error, StopError) or (isinstance(error, OSError) and error.errno in full)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -20,6 +21,8 @@ from iqt.terminal import note
 
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
+DISK = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+"""Errors in reading a file that are no fault of the file."""
 PARTIAL = ".partial-"
 """What the name of an unfinished file begins with."""
 

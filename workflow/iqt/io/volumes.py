@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,11 @@ import numpy as np
 
 from iqt.errors import MemoryShortError, StopError, UserError
 from iqt.imaging.kinds import kind_of
-from iqt.io.files import missing_file, read_json, replacing
+from iqt.io.files import DISK, missing_file, read_json, replacing
 from iqt.io.naming import SCAN_PATTERN
 from iqt.io.nifti import NO_AFFINE, Opened, UnusableError, open_image
 
 SCALE_PERCENTILE = 99.5
-DISK = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
-"""Errors in reading a file that are no fault of the file."""
 SAME_PLACE = 0.05
 """Distance in voxels up to which two grids are the same: what writing an affine with few digits leaves."""
 ROUNDING = 1e-3

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from iqt.errors import UserError
+from iqt.errors import MemoryShortError, StopError, UserError
 from iqt.imaging.orientation import array_to_ras, ras_voxel_size
 from iqt.imaging.resample import at_voxel_size, labels_on
 from iqt.io.batch import OK
@@ -69,6 +69,8 @@ def read_people(
     for scan in scans:
         try:
             people.append(read_person(cohort, scan, suffix, table, voxel_size))
+        except (StopError, MemoryShortError):
+            raise
         except UserError as error:
             reason = str(error)
             warn(f"{scan} is left out: {reason}")

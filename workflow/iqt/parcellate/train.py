@@ -25,6 +25,7 @@ class ParcellationTask(Task):
     """The three planes at once: the sum of their losses."""
 
     monitor = "val_dice"
+    smaller = "lower training.batch_size or slice_size of parcellate.builtin"
 
     def __init__(self, network: MultiView, weights: dict[str, Tensor]) -> None:
         """`weights` holds the class weights of each plane."""

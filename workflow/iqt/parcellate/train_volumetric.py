@@ -28,6 +28,7 @@ class VolumetricTask(Task):
     """Cross-entropy and soft Dice of whole volumes."""
 
     monitor = "val_dice"
+    smaller = "lower training.batch_size or painting.region"
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -102,7 +103,8 @@ def train_volumetric(
     }
     digest = hashlib.sha256()  # by which a resumed training notices other label maps
     for label_map in (*maps["train"], *maps["val"]):
-        digest.update(np.ascontiguousarray(label_map.classes[label_map.labels]).tobytes())
+        for values in label_map:
+            digest.update(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes())
     identity = {**card, "training": budget.model_dump(mode="json", exclude={"workers"}), "maps": digest.hexdigest()}
     result = fit(VolumetricTask(network), train, val, budget, out, seed, precision, identity)
     save_model(out, network, {**card, "recipe": dict(recipe), **summary(result)})

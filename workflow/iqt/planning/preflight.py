@@ -16,6 +16,7 @@ from typing import IO
 
 from iqt.compute.gpus import visible_gpus
 from iqt.errors import UserError
+from iqt.io.claim import claim
 from iqt.io.files import PARTIAL, nearest_folder, read_json
 
 LITTLE_MB = 200
@@ -26,8 +27,6 @@ CLOCK_S = 120
 
 REMEDY = 'find {} -exec touch -d "$(date -R)" {{}} +'
 """Sets all files of a folder to one present second; `snakemake --touch` fails on files from the future, and deletes."""
-CLAIM = "iqt.claim"
-"""Below .snakemake: the file that every run, and every job of one, holds a shared lock on as long as it lives."""
 QUEUED = "iqt.queued"
 """Below .snakemake: there while a run on a cluster has not ended, whose jobs may outlive it."""
 
@@ -78,18 +77,6 @@ class Run:
     def end(self) -> None:
         """The run has ended by itself, its jobs before it."""
         (self.state / QUEUED).unlink(missing_ok=True)
-
-
-def claim(state: Path, kind: int) -> IO[str] | None:
-    """Take a shared or exclusive lock on the folder for as long as the result stays open; None where another one's
-    claim does not allow it, or the file system knows no locks."""
-    handle = (state / CLAIM).open("a")
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        return None
-    return handle
 
 
 def check_name(results: Path, source: str) -> None:

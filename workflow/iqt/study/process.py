@@ -12,7 +12,7 @@ import numpy as np
 from iqt import __version__
 from iqt.config.study import Study
 from iqt.enhance.single import enhance_file
-from iqt.errors import UserError
+from iqt.errors import StopError, UserError
 from iqt.imaging.resample import on_grid
 from iqt.io.batch import run_scans
 from iqt.io.files import read_json, write_json
@@ -130,6 +130,8 @@ def _labels(results: Results, study: Study, about: Mapping[str, Any]) -> np.ndar
     """The label map (X, Y, Z) of the enhanced scan, or why there is none."""
     try:
         parcellate_file(Files(results.enhanced, results.labels, results.mask), PARCELLATOR, None, study.precision)
+    except StopError:
+        raise
     except UserError as error:
         warn(f"no structures: {error}")
         for path in (results.labels, *results.volumes):

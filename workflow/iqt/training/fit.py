@@ -43,6 +43,8 @@ class Task(pl.LightningModule):
     network: nn.Module
     monitor: str
     """The validation figure that is best when it is largest."""
+    smaller = "lower training.batch_size or patches.grid, or share each batch out with compute.gpus"
+    """What needs less memory."""
     phase = 0
     """Changes where the loss changes its meaning, so that losses before and after are not compared."""
 
@@ -187,7 +189,7 @@ def fit(
         pin_memory=torch.cuda.is_available(),
     )
     validation = DataLoader(val, batch_size=max(1, settings.batch_size // devices))
-    with training_guard(bfloat16, best_device()), _ended(trainer, last):
+    with training_guard(bfloat16, best_device()), _ended(trainer, task, last):
         trainer.fit(task, loader, validation, ckpt_path=last if last.exists() else None)
     if not trainer.is_global_zero:
         return None
@@ -210,22 +212,26 @@ def fit(
 
 
 @contextmanager
-def _ended(trainer: pl.Trainer, last: Path) -> Iterator[None]:
+def _ended(trainer: pl.Trainer, task: Task, last: Path) -> Iterator[None]:
     """Says how a training ended, where Lightning does not: it leaves with status 0 on SIGTERM and 1 on Ctrl-C."""
     try:
         yield
     except SystemExit:
+        if not trainer.is_global_zero:
+            raise  # with another status Lightning would kill the first process at its end
         done = f"the same command goes on from step {_reached(last)}" if last.exists() else "no checkpoint yet"
         note(f"the training was interrupted at step {trainer.global_step}; {done}")
         if trainer.received_sigterm:
             sys.exit(128 + signal.SIGTERM)
         raise KeyboardInterrupt from None
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if trainer.received_sigterm:  # which also went to the processes that read, before Lightning looked
+            sys.exit(128 + signal.SIGTERM)
+        if not out_of_memory(error) and "killed by signal: Killed" not in str(error):
             raise
         raise MemoryShortError(
-            f"memory ran out in training ({' '.join(str(error).split())[:200]}); lower training.batch_size or "
-            "patches.grid, or share each batch out with compute.gpus"
+            f"memory ran out in training ({' '.join(str(error).split())[:200]}); {task.smaller}, or give the job more "
+            "(mem_mb)"
         ) from None
 
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from iqt.errors import UserError
+from iqt.io.claim import claim
 from iqt.io.files import write_json
 from iqt.parcellate.fastsurfer.jobs import run_jobs
 from iqt.parcellate.fastsurfer.program import find_program, probe
-from iqt.planning.preflight import claim
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 
-from iqt.errors import UserError
+from iqt.errors import MachineError, UserError
 from iqt.imaging.resample import labels_on
-from iqt.io.batch import OK, run_scans, status_of
+from iqt.io.batch import OK, is_the_machines, run_scans
 from iqt.io.files import read_json
 from iqt.io.labels import LabelTable
 from iqt.io.naming import flat
@@ -46,8 +46,11 @@ def read_results(
 
     def work(scan: str) -> dict:
         if scan not in jobs:
-            status = status_of(flat(plan.parent / "inputs", scan, "input.json"))
-            raise UserError(f"{plan}: holds no job for this scan; delete it" if status == OK else status)
+            known = read_json(flat(plan.parent / "inputs", scan, "input.json"))
+            if known.get("status") == OK:
+                raise MachineError(f"{plan}: holds no job for this scan; delete it")
+            kind = MachineError if is_the_machines(known) else UserError
+            raise kind(str(known.get("status", "its sidecar records no status")))
         job, record = jobs[scan], records[scan]
         if record["exit_code"]:
             raise UserError(record["reason"])

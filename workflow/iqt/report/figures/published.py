@@ -127,7 +127,7 @@ def _panel(
         mean = float(np.mean(people))
         axes.scatter(mean, len(names), marker="|", s=160, linewidth=2.5, color=colour, zorder=3)
         _value(axes, max(people), len(names), f"{mean:.4g}")
-        names.append(f"{method} (here, {len(people)} people)")
+        names.append(f"{method} (here, n = {len(people)})")
     axes.set_title(f"{definition.name}: {definition.detail}", loc="left")
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_ylim(len(names) - 0.4, -0.6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -35,8 +36,9 @@ class AdversarialTask(EnhancementTask):
     @property
     def first_kept(self) -> int:
         """The game costs PSNR: the best of all weights, or where training stops, would be those of L1 alone."""
-        pretrain = self.settings_of_game.pretrain * self.settings.steps
-        return int(pretrain) if pretrain < self.settings.steps else 0
+        steps = self.settings.steps
+        pretrain = math.ceil(self.settings_of_game.pretrain * steps)
+        return pretrain if pretrain < steps else 0
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         inputs, wanted = self.scaled(batch)
