@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,12 @@ from scipy.ndimage import binary_erosion
 
 from iqt.config.study import Study, parse_study
 from iqt.errors import UserError
-from iqt.io.files import read_json, write_json
+from iqt.io.claim import CLAIM, claim
+from iqt.io.files import PARTIAL, read_json, write_json
 from iqt.study.group import far_from_others
 from iqt.study.process import outlined
 from iqt.study.quality import entropy_focus, quality
-from iqt.study.run import run_study
+from iqt.study.run import _snakemake, run_study
 from iqt.study.scans import StudyScan, find_scans
 
 BIN = Path(sys.executable).parent
@@ -305,3 +307,15 @@ def test_an_outline_lies_between_labels_alone() -> None:
     shown = outlined(np.full(labels.shape, 0.5), labels)
     assert (shown[labels == 1] == 2).any()
     assert (shown[5] == 0.5).all()
+
+
+def test_a_killed_studys_configuration_is_swept_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    for name in ("killed", "alive"):
+        (tmp_path / f"{PARTIAL}{name}").mkdir()
+        (tmp_path / f"{PARTIAL}{name}" / CLAIM).touch()
+    study = Study(dataset=str(tmp_path), out=str(tmp_path / "out"))
+    with claim(tmp_path / f"{PARTIAL}alive", fcntl.LOCK_SH), _snakemake(study, [], tmp_path) as command:
+        configuration = Path(command[command.index("--configfile") + 1])
+        assert configuration.is_file()
+        assert {path.name for path in tmp_path.iterdir()} == {f"{PARTIAL}alive", configuration.parent.name}
+    assert [path.name for path in tmp_path.iterdir()] == [f"{PARTIAL}alive"]

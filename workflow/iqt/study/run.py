@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ from iqt.compute.gpus import visible_gpus
 from iqt.config.study import Study, parse_study
 from iqt.errors import UserError
 from iqt.io.batch import OK
+from iqt.io.claim import CLAIM, claim
 from iqt.io.files import PARTIAL, read_json, write_json
 from iqt.io.naming import STUDY, is_study
 from iqt.io.shipped import is_own_model
@@ -123,7 +126,15 @@ def _written(study: Study) -> dict[str, Any]:
 def _snakemake(study: Study, arguments: Sequence[str], where: Path | None = None) -> Iterator[list[str]]:
     """Snakemake's command, with a configuration of its own, below `where`: participants of a BIDS App may run side by
     side."""
-    with tempfile.TemporaryDirectory(prefix=PARTIAL if where else "iqt-", dir=where) as folder:
+    for stale in where.glob(f"{PARTIAL}*/{CLAIM}") if where else ():
+        owner = claim(stale.parent, fcntl.LOCK_EX)
+        if owner is not None:  # it was killed
+            owner.close()
+            shutil.rmtree(stale.parent, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=PARTIAL if where else "iqt-", dir=where) as folder,
+        claim(Path(folder), fcntl.LOCK_SH) or contextlib.nullcontext(),
+    ):
         configuration = Path(folder, "study.json")
         write_json(configuration, _written(study))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", study.out]
