@@ -10,7 +10,7 @@ import numpy as np
 from iqt.errors import UserError
 from iqt.evaluate.run import DECIMALS, attempt
 from iqt.imaging.overlap import Structure, n_present, overlap
-from iqt.io.batch import OK, is_the_machines
+from iqt.io.batch import OK, is_the_machines, status_in
 from iqt.io.files import read_json, read_table, write_table
 from iqt.io.labels import LabelTable, read_lut
 from iqt.io.naming import anat, flat
@@ -60,7 +60,7 @@ def _compare(
     own = read_on_grid(label_map, volume, np.int32)
     truth = table.to_labels(table.to_classes(np.where(mask, own, 0), label_map, volume.voxel_size))
     record = read_json(flat(parcellation, scan, "dseg.json"))
-    status = str(record.get("status", "its sidecar records no status"))
+    status = status_in(record)
     if is_the_machines(record):
         raise UserError(f"parcellation: {status}")
     if status == OK:

@@ -19,7 +19,7 @@ from iqt.evaluate.calibration import calibration
 from iqt.evaluate.seams import border_error, seam_energy
 from iqt.evaluate.similarity import similarity
 from iqt.imaging.overlap import Structure, mean_overlap, missed, n_present, overlap
-from iqt.io.batch import OK, is_the_machines, require_ok
+from iqt.io.batch import OK, is_the_machines, require_ok, status_in
 from iqt.io.files import read_json, read_table, write_table
 from iqt.io.naming import PARTS, Result, anat, flat
 from iqt.io.volumes import Volume, intensity_scale, read_on_grid, read_volume
@@ -264,7 +264,7 @@ def _compare(reference: Reference, folder: Path, scan: str, names: Mapping[int, 
     or a machine that failed, nothing."""
     affine = reference.volume.affine
     record = read_json(flat(folder, scan, "dseg.json"))
-    failure = str(record.get("status", "its sidecar records no status"))
+    failure = status_in(record)
     if is_the_machines(record):
         raise UserError(f"parcellation: {failure}")
     if failure != OK:

@@ -44,7 +44,12 @@ def allow_missing(failed: Mapping[str, str], total: int, share: float) -> None:
 
 def status_of(sidecar: str | Path) -> str:
     """`ok` or the reason recorded in a sidecar."""
-    return str(read_json(sidecar).get("status", "its sidecar records no status"))
+    return status_in(read_json(sidecar))
+
+
+def status_in(record: Mapping) -> str:
+    """`ok` or the reason in a sidecar's content."""
+    return str(record.get("status", "its sidecar records no status"))
 
 
 def is_the_machines(record: Mapping) -> bool:

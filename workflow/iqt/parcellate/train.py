@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,11 @@ from iqt.io.labels import read_lut
 from iqt.io.naming import seed_of
 from iqt.networks.multiview import PLANES, MultiView
 from iqt.parcellate.losses import class_weights, mean_dice, slice_loss
-from iqt.parcellate.people import Person, common_voxel_size, read_people, usable_scans
+from iqt.parcellate.people import common_voxel_size, read_people, usable_scans
 from iqt.parcellate.predict import KIND, build_network
 from iqt.parcellate.slices import SliceStacks
 from iqt.training.checkpoints import save_model
-from iqt.training.fit import Task, clear_state, fit, summary
+from iqt.training.fit import Task, clear_state, digest_of, fit, summary
 
 
 class ParcellationTask(Task):
@@ -47,15 +46,6 @@ class ParcellationTask(Task):
 
     def _loss(self, logits: dict[str, Tensor], batch: dict[str, Tensor], plane: str) -> Tensor:
         return slice_loss(logits[plane], batch[f"{plane}_target"], getattr(self, f"{plane}_weights"))
-
-
-def _digest(people: list[Person]) -> str:
-    """By which a resumed training notices other images or labels."""
-    digest = hashlib.sha256()
-    for person in people:
-        for values in (person.image, person.classes):
-            digest.update(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
 
 
 def train_parcellator(
@@ -99,7 +89,8 @@ def train_parcellator(
         "suffix": suffix,
         "seed": seed,
     }
-    identity = {**card, "scans": scans, "data": {split: _digest(each) for split, each in people.items()}}
+    arrays = {split: [values for one in each for values in (one.image, one.classes)] for split, each in people.items()}
+    identity = {**card, "scans": scans, "data": {split: digest_of(each) for split, each in arrays.items()}}
     result = fit(ParcellationTask(network, weights), train, val, budget, out, seed, precision, identity)
     counts = {split: len(found) for split, found in people.items()}
     save_model(out, network, {**card, "scans": counts, **summary(result)})

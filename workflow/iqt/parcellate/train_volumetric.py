@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +19,7 @@ from iqt.parcellate.losses import mean_dice, mean_where, product, sums_by_class
 from iqt.parcellate.paint import LabelMap, PaintedVolumes, read_label_map
 from iqt.parcellate.volumetric import KIND
 from iqt.training.checkpoints import save_model
-from iqt.training.fit import Task, clear_state, fit, summary
+from iqt.training.fit import Task, clear_state, digest_of, fit, summary
 
 
 class VolumetricTask(Task):
@@ -101,11 +99,8 @@ def train_volumetric(
         "seed": seed,
         "data": {"train": list(settings.train), "val": list(settings.val), **settings.source.model_dump()},
     }
-    digest = hashlib.sha256()  # by which a resumed training notices other label maps
-    for label_map in (*maps["train"], *maps["val"]):
-        for values in label_map:
-            digest.update(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes())
-    identity = {**card, "training": budget.model_dump(mode="json", exclude={"workers"}), "maps": digest.hexdigest()}
+    arrays = (values for label_map in (*maps["train"], *maps["val"]) for values in label_map)
+    identity = {**card, "training": budget.model_dump(mode="json", exclude={"workers"}), "maps": digest_of(arrays)}
     result = fit(VolumetricTask(network), train, val, budget, out, seed, precision, identity)
     save_model(out, network, {**card, "recipe": dict(recipe), **summary(result)})
     clear_state(out)

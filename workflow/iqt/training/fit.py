@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import shutil
@@ -9,11 +10,12 @@ import signal
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -315,6 +317,14 @@ class RunSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return self.validation_interval * self.batch_size // self.trainer.world_size
+
+
+def digest_of(arrays: Iterable[np.ndarray]) -> str:
+    """For the identity of a training: by which it notices, resumed, that it would read other data."""
+    digest = hashlib.sha256()
+    for values in arrays:
+        digest.update(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 def _check_identity(path: Path, identity: dict, last: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from iqt.errors import MachineError, UserError
 from iqt.imaging.resample import labels_on
-from iqt.io.batch import OK, is_the_machines, run_scans
+from iqt.io.batch import OK, is_the_machines, run_scans, status_in
 from iqt.io.files import read_json
 from iqt.io.labels import LabelTable
 from iqt.io.naming import flat
@@ -47,10 +47,10 @@ def read_results(
     def work(scan: str) -> dict:
         if scan not in jobs:
             known = read_json(flat(plan.parent / "inputs", scan, "input.json"))
-            if known.get("status") == OK:
+            if status_in(known) == OK:
                 raise MachineError(f"{plan}: holds no job for this scan; delete it")
             kind = MachineError if is_the_machines(known) else UserError
-            raise kind(str(known.get("status", "its sidecar records no status")))
+            raise kind(status_in(known))
         job, record = jobs[scan], records[scan]
         if record["exit_code"]:
             raise UserError(record["reason"])
